@@ -1,0 +1,1 @@
+//! Device models that do DMA behind a virtual IOMMU.

@@ -1,0 +1,1 @@
+//! Records, registers and tables of IOMMUs, as bytes and as meaning.

@@ -1,0 +1,1 @@
+//! What is known of a fault: captures, kernel log lines, explanations.

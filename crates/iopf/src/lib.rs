@@ -1,0 +1,18 @@
+//! I/O page faults: the nouns of the field, and the engine that carries a fault to its answer.
+//!
+//! The nouns ([`Iova`], [`Pasid`], [`Access`], [`Fault`], …) are shared by every crate of the
+//! project. They are plain data without I/O, a clock or an allocation.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod access;
+mod address;
+mod fault;
+mod source;
+
+pub use access::Access;
+pub use address::{Gpa, Iova};
+pub use fault::{Fault, GroupIndex, PageRequest, Reason, Response, Unrecoverable};
+pub use source::{Dma, DmaKind, Pasid, Rid};

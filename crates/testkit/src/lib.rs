@@ -1,0 +1,1 @@
+//! Scripted guests, table builders and literal vectors for tests.
