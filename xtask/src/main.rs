@@ -1,2 +1,57 @@
-//! Automation for the workspace.
-fn main() {}
+//! Automation for the workspace: test tiers, the rule on dependencies, the rule on file length.
+
+mod ci;
+mod floors;
+mod run;
+mod sizes;
+mod tiers;
+mod tools;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Automation for the iopf workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", after_help = HELP)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP: &str = "Examples:
+  cargo xtask test                       every tier, with all set-up
+  cargo xtask test --tier unit           unit, property and snapshot tests alone
+  cargo xtask test --tier differential   our VT-d walk against QEMU's model
+  cargo xtask ci                         format, lints, docs, floors, sizes, then every tier";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the tests and does all their set-up.
+    Test {
+        /// Only this tier; may be given more than once.
+        #[arg(long = "tier", value_enum)]
+        tiers: Vec<tiers::Tier>,
+    },
+    /// Format, lints and docs as errors, floors, sizes, then every test tier.
+    Ci,
+    /// Checks who may depend on whom.
+    Floors,
+    /// Prints the code lines of every file; fails over the wall of 600.
+    Sizes,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Test { tiers } => tiers::run(&tiers),
+        Command::Ci => ci::run(),
+        Command::Floors => floors::report(),
+        Command::Sizes => sizes::report(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The test tiers and what each needs.
+
+use crate::run::{Done, cargo, step};
+use crate::tools;
+use clap::ValueEnum;
+use std::process::Command;
+
+/// A part of the tests that can run alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tier {
+    /// Unit, property and snapshot tests, fuzz corpora, examples.
+    Unit,
+    /// Our models against independent ones: QEMU over qtest.
+    Differential,
+    /// Documentation examples.
+    Doc,
+    /// The pure crates and the walker under Miri, where the machine has it.
+    Miri,
+    /// A minute of coverage-guided fuzzing, where the machine has cargo-fuzz.
+    Fuzz,
+}
+
+/// What runs when no tier is named. Nextest comes last, so that its summary does.
+const DEFAULT: [Tier; 3] = [Tier::Doc, Tier::Unit, Tier::Differential];
+
+/// Test binaries that belong to the differential tier.
+const DIFFERENTIAL: &str = "binary(/^differential/)";
+
+pub(crate) fn run(chosen: &[Tier]) -> Done {
+    let all = chosen.is_empty();
+    let has = |tier| chosen.contains(&tier) || (all && DEFAULT.contains(&tier));
+    if has(Tier::Doc) {
+        step(
+            "documentation examples",
+            cargo().args(["test", "--workspace", "--doc", "--quiet"]),
+        )?;
+    }
+    if has(Tier::Miri) {
+        miri()?;
+    }
+    if has(Tier::Fuzz) {
+        fuzz()?;
+    }
+    if has(Tier::Unit) {
+        step(
+            "examples",
+            cargo().args(["build", "--workspace", "--examples", "--quiet"]),
+        )?;
+    }
+    let (what, filter) = match (has(Tier::Unit), has(Tier::Differential)) {
+        (true, true) => ("unit and differential tests", "all()".to_owned()),
+        (true, false) => ("unit tests", format!("not {DIFFERENTIAL}")),
+        (false, true) => ("differential tests", DIFFERENTIAL.to_owned()),
+        (false, false) => return Ok(()),
+    };
+    tools::nextest()?;
+    step(
+        what,
+        cargo()
+            .args([
+                "nextest",
+                "run",
+                "--workspace",
+                "--all-features",
+                "-E",
+                &filter,
+            ])
+            .env("PATH", tools::path()),
+    )
+}
+
+/// The crates Miri runs: those without memory maps.
+const MIRI_CRATES: [&str; 3] = ["iopf", "iommu-wire", "iommu-walk"];
+
+fn miri() -> Done {
+    let mut nightly = Command::new("cargo");
+    if !tools::answers(nightly.args(["+nightly", "miri", "--version"])) {
+        println!(
+            "miri: NOT RUN: this machine has no Miri; `rustup +nightly component add miri` adds it"
+        );
+        return Ok(());
+    }
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(crate::run::root())
+        .args(["+nightly", "miri", "test", "--lib"]);
+    for name in MIRI_CRATES {
+        command.args(["-p", name]);
+    }
+    step(
+        "miri",
+        command
+            .env("MIRIFLAGS", "-Zmiri-disable-isolation")
+            .env("PROPTEST_CASES", "4"),
+    )
+}
+
+fn fuzz() -> Done {
+    let fuzz = crate::run::root().join("fuzz");
+    let mut probe = Command::new("cargo");
+    if !tools::answers(probe.args(["+nightly", "fuzz", "--version"])) {
+        println!("fuzz: NOT RUN: it needs a nightly toolchain and `cargo install cargo-fuzz`");
+        println!("fuzz: the committed corpora run on stable in the unit tier");
+        return Ok(());
+    }
+    let mut list = Command::new("cargo");
+    let list = list
+        .current_dir(&fuzz)
+        .args(["+nightly", "fuzz", "list"])
+        .output();
+    let list = list.map_err(|error| format!("fuzz: {error}"))?;
+    for target in String::from_utf8_lossy(&list.stdout).lines() {
+        let mut command = Command::new("cargo");
+        command.current_dir(&fuzz).args([
+            "+nightly",
+            "fuzz",
+            "run",
+            target,
+            "--",
+            "-max_total_time=10",
+        ]);
+        step(&format!("fuzz {target} for 10 s"), &mut command)?;
+    }
+    Ok(())
+}
