@@ -1,0 +1,3 @@
+//! PCI Express messages that concern an IOMMU.
+
+pub mod pri;

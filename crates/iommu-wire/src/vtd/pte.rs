@@ -1,0 +1,1 @@
+//! First- and second-stage paging entries.

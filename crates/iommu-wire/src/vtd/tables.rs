@@ -1,0 +1,1 @@
+//! Root, context and PASID tables.
