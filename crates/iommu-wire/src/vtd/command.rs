@@ -1,1 +1,1 @@
-//! (being written)
+//! Invalidation queue descriptors.

@@ -606,15 +606,14 @@ pub struct InvalidationStatus {
 
 /// Why the invalidation queue stopped: IQERCD_REG, field IQEI. Any four bits are a value.
 ///
-/// Names and numbers: Intel VT-d, "Invalidation Queue Error Record Register"; Linux prints the
-/// same list in `drivers/iommu/intel/dmar.c`, `qi_dump_fault`.
+/// "Invalidation Queue Error Record Register"; VirtualBox has the same numbers in `VTDIQEI`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueueError(pub u8);
 
 impl QueueError {
     /// No detail.
     pub const NONE: Self = Self(0);
-    /// The tail lies outside the queue or is not aligned to a descriptor.
+    /// The tail lies outside the queue.
     pub const TAIL: Self = Self(1);
     /// A descriptor could not be read.
     pub const FETCH: Self = Self(2);
@@ -622,12 +621,12 @@ impl QueueError {
     pub const TYPE: Self = Self(3);
     /// A reserved field is not zero.
     pub const RESERVED_FIELD: Self = Self(4);
-    /// The descriptor width does not suit the mode.
+    /// The descriptor width in IQA_REG does not suit the unit or its mode.
     pub const WIDTH: Self = Self(5);
-    /// The queue's address or its tail does not suit the descriptor width.
-    pub const ALIGNMENT: Self = Self(6);
-    /// A field holds what the implementation does not support.
-    pub const INVALID_FIELD: Self = Self(7);
+    /// The tail is not aligned to a 256-bit descriptor.
+    pub const TAIL_ALIGNMENT: Self = Self(6);
+    /// RTADDR_REG has a TTM that the unit does not know.
+    pub const TABLE_MODE: Self = Self(7);
 
     const fn from_bits(bits: u8) -> Self {
         Self(bits)
