@@ -1,0 +1,536 @@
+//! The function itself: joins the queue, the device TLB, the IOMMU's ports and memory.
+
+use crate::atc::{Atc, Space};
+use crate::job::{Completion, GroupAnswer, Job, JobId, Piece, Refused, Stats, Status};
+use crate::memory::PhysicalMemory;
+use crate::queue::{Active, Limits, Missing, Queue};
+use crate::{MAX_GROUPS, Via};
+use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+use viommu_api::{Ats, AtsCompletion, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
+
+/// The IOMMU in front of a device, service by service.
+#[derive(Clone)]
+pub struct Ports {
+    /// Takes memory requests.
+    pub translate: Arc<dyn Translate>,
+    /// Takes translation requests.
+    pub ats: Arc<dyn Ats>,
+    /// Takes page requests.
+    pub pri: Arc<dyn Pri>,
+}
+
+impl Ports {
+    /// One IOMMU that offers all three.
+    #[must_use]
+    pub fn of<I: Translate + Ats + Pri + 'static>(iommu: Arc<I>) -> Self {
+        Self {
+            translate: iommu.clone(),
+            ats: iommu.clone(),
+            pri: iommu,
+        }
+    }
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ports")
+    }
+}
+
+/// The sizes and times of a device.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Page requests that may be outstanding, the "Outstanding Page Request Allocation";
+    /// 0 turns the page request interface off. Linux allocates 32 or 64.
+    pub allocation: u32,
+    /// Pages in one group at most; brought down to `allocation`.
+    pub group_pages: u32,
+    /// Jobs accepted and not yet collected.
+    pub jobs: usize,
+    /// Bytes that one job may move.
+    pub max_len: u32,
+    /// Entries of the device TLB.
+    pub atc_entries: usize,
+    /// How long a group waits for its answer.
+    pub timeout: Duration,
+    /// How often a job asks again for a page that was answered Success and is still missing.
+    pub attempts: u32,
+    /// The wait before the second such retry; it doubles up to 1024-fold.
+    pub backoff: Duration,
+    /// Pieces of up to 4 KiB that one step moves.
+    pub quantum: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            allocation: 64,
+            group_pages: 16,
+            jobs: 64,
+            max_len: 16 << 20,
+            atc_entries: 256,
+            timeout: Duration::from_secs(10),
+            attempts: 1000,
+            backoff: Duration::from_micros(1),
+            quantum: 16,
+        }
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something was done; step again.
+    Worked,
+    /// Nothing to do before the given time, or before something happens.
+    Idle(Option<Duration>),
+}
+
+/// A PCIe function that does DMA.
+///
+/// Submit a [`Job`] with [`submit`](Self::submit), call [`step`](Self::step) until it is idle, and
+/// collect with [`poll_completion`](Self::poll_completion). It may be used from several threads; a
+/// job is stepped by one at a time.
+///
+/// Promises: never more page requests outstanding than [`Config::allocation`]; a group index is not
+/// used again before its group was answered; each job ends exactly once; when
+/// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named.
+///
+/// The IOMMU's `MsiSink` must not call back into the device: an interrupt may be raised while the
+/// device holds its TLB lock.
+pub struct Device {
+    rid: Rid,
+    config: Config,
+    ports: Ports,
+    memory: Arc<dyn PhysicalMemory>,
+    atc: RwLock<Atc>,
+    queue: Mutex<Queue>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device")
+            .field("rid", &self.rid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How one attempt to move a piece ended.
+enum Attempt {
+    Moved,
+    /// The device TLB lost a race against invalidations; try again later.
+    Raced,
+    Missing,
+    Failed(Status),
+}
+
+/// Why a translation is not in the device TLB.
+enum Miss {
+    Absent,
+    Raced,
+    Failed(Status),
+}
+
+/// Attempts to use a translation before an invalidation takes it away again.
+const RACES: u32 = 8;
+
+impl Device {
+    /// The function `rid` behind `ports`, with physical memory `memory`.
+    #[must_use]
+    pub fn new(rid: Rid, config: Config, ports: Ports, memory: Arc<dyn PhysicalMemory>) -> Self {
+        let limits = Limits {
+            jobs: config.jobs,
+            max_len: config.max_len,
+            allocation: config.allocation,
+            timeout: config.timeout,
+            attempts: config.attempts,
+            backoff: config.backoff,
+        };
+        Self {
+            rid,
+            config,
+            ports,
+            memory,
+            atc: RwLock::new(Atc::new(config.atc_entries)),
+            queue: Mutex::new(Queue::new(limits)),
+        }
+    }
+
+    /// The requester ID of this function.
+    #[must_use]
+    pub fn rid(&self) -> Rid {
+        self.rid
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a job.
+    ///
+    /// # Errors
+    /// When it is empty, too long, wraps around, or no slot is free.
+    pub fn submit(&self, job: Job) -> Result<JobId, Refused> {
+        self.queue().handle_submit(job)
+    }
+
+    /// The next job that ended.
+    #[must_use]
+    pub fn poll_completion(&self) -> Option<Completion> {
+        self.queue().poll_completion()
+    }
+
+    /// The next page request group that is over. The last 4096 are kept.
+    #[must_use]
+    pub fn poll_answer(&self) -> Option<GroupAnswer> {
+        self.queue().poll_answer()
+    }
+
+    /// Jobs that have not ended.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.queue().pending()
+    }
+
+    /// Groups of an address space that wait for an answer.
+    #[must_use]
+    pub fn outstanding(&self, pasid: Option<Pasid>) -> usize {
+        self.queue().outstanding(pasid)
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.queue().stats
+    }
+
+    /// Whether page requests may be sent; a Response Failure turns them off.
+    #[must_use]
+    pub fn pri_enabled(&self) -> bool {
+        self.queue().pri_enabled()
+    }
+
+    /// Resets the page request interface and turns it on; jobs that wait end with
+    /// [`Status::NoAnswer`].
+    pub fn reset_pri(&self) {
+        self.queue().reset_pri();
+    }
+
+    /// Cancels the jobs of an address space. A job whose group is outstanding ends when the group
+    /// is answered, as PCIe asks of a function that stops using a PASID.
+    pub fn abort(&self, pasid: Option<Pasid>) {
+        self.queue().abort(pasid);
+    }
+
+    /// Tells the IOMMU that no more page requests of `pasid` follow: last in its group, and neither
+    /// read nor write.
+    ///
+    /// PCI Express Base Specification, "Stop Marker Messages".
+    pub fn stop_marker(&self, pasid: Pasid) -> PageRequestOutcome {
+        let marker = PageRequest {
+            pasid: Some(pasid),
+            group: GroupIndex(MAX_GROUPS - 1),
+            addr: Iova(0),
+            access: Access::empty(),
+            last: true,
+            response_needs_pasid: false,
+            private_data: [0; 2],
+        };
+        self.ports.pri.page_request(self.rid, &marker)
+    }
+
+    /// Does one bounded amount of work at time `now`, measured from any fixed start.
+    pub fn step(&self, now: Duration) -> Step {
+        let taken = {
+            let mut queue = self.queue();
+            let taken = queue.take(now);
+            match taken {
+                Some(active) => active,
+                None => return Step::Idle(queue.poll_timeout()),
+            }
+        };
+        self.run(taken, now);
+        Step::Worked
+    }
+
+    fn run(&self, mut active: Active, now: Duration) {
+        for _ in 0..self.config.quantum {
+            if active.done >= active.job.op.len() {
+                return self.queue().finish(active, Status::Done);
+            }
+            let piece = active.job.piece(active.done);
+            match self.attempt(&active.job, piece, &mut active.data) {
+                Attempt::Moved => {
+                    active.done += piece.len;
+                    active.attempts = 0;
+                    self.queue().stats.bytes += piece.len;
+                }
+                Attempt::Raced => break,
+                Attempt::Missing => return self.ask(active, now),
+                Attempt::Failed(status) => return self.queue().finish(active, status),
+            }
+        }
+        if active.done >= active.job.op.len() {
+            self.queue().finish(active, Status::Done);
+        } else {
+            self.queue().put_back(active);
+        }
+    }
+
+    /// Moves one piece, from memory to `data` or to memory or both.
+    fn attempt(&self, job: &Job, piece: Piece, data: &mut Vec<u8>) -> Attempt {
+        let mut buffer = [0u8; 4096];
+        let len = usize::try_from(piece.len)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let buffer = &mut buffer[..len];
+        if let Some(from) = piece.from {
+            let read = &mut |pa, offset: usize, n: usize| {
+                let part = buffer.get_mut(offset..offset + n).unwrap_or_default();
+                self.memory.read(pa, part).map_err(|e| e.at)
+            };
+            match self.access(job, from, piece.len, job.read_access(), read) {
+                Attempt::Moved => {}
+                other => return other,
+            }
+        }
+        let Some(to) = piece.to else {
+            data.extend_from_slice(buffer);
+            return Attempt::Moved;
+        };
+        if let crate::Op::Write { to: base, data } = &job.op {
+            let start = usize::try_from(to.0.wrapping_sub(base.0)).unwrap_or(usize::MAX);
+            let source = data.get(start..).and_then(|rest| rest.get(..len));
+            buffer.copy_from_slice(source.unwrap_or(&[0; 4096][..len]));
+        }
+        let buffer = &*buffer;
+        let write = &mut |pa, offset: usize, n: usize| {
+            let part = buffer.get(offset..offset + n).unwrap_or_default();
+            self.memory.write(pa, part).map_err(|e| e.at)
+        };
+        self.access(job, to, piece.len, job.write_access(), write)
+    }
+
+    /// Makes one access of `len` bytes within a 4 KiB page; `each` moves the bytes.
+    fn access(
+        &self,
+        job: &Job,
+        at: Iova,
+        len: u64,
+        access: Access,
+        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
+    ) -> Attempt {
+        let kind = match job.via {
+            Via::Untranslated => DmaKind::Untranslated,
+            Via::Translated => DmaKind::Translated,
+            Via::Ats => return self.access_through_atc(job, at, len, access, each),
+        };
+        self.memory_request(job.pasid, kind, at, len, access, each)
+    }
+
+    fn memory_request(
+        &self,
+        pasid: Option<Pasid>,
+        kind: DmaKind,
+        at: Iova,
+        len: u64,
+        access: Access,
+        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
+    ) -> Attempt {
+        let dma = Dma {
+            requester: self.rid,
+            pasid,
+            kind,
+            addr: at,
+            access,
+        };
+        let mut offset = 0usize;
+        let mut error = None;
+        let outcome = self
+            .ports
+            .translate
+            .with_translation(&dma, len, &mut |pa, n| {
+                let n = usize::try_from(n).unwrap_or(usize::MAX);
+                if error.is_none() {
+                    error = each(pa, offset, n).err();
+                }
+                offset = offset.saturating_add(n);
+            });
+        match (outcome, error) {
+            (Err(blocked), _) => {
+                self.queue().stats.blocked += 1;
+                Attempt::Failed(Status::Blocked(blocked.at))
+            }
+            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at)),
+            (Ok(()), None) => Attempt::Moved,
+        }
+    }
+
+    fn access_through_atc(
+        &self,
+        job: &Job,
+        at: Iova,
+        len: u64,
+        access: Access,
+        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
+    ) -> Attempt {
+        let space = space_of(job.pasid, access);
+        for _ in 0..RACES {
+            {
+                let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
+                if let Some(hit) = atc.lookup(space, at).filter(|h| grants(h.perms, access)) {
+                    self.queue().stats.atc_hits += 1;
+                    // Under the lock: an invalidation returns only after this access has ended.
+                    let translated = Iova(hit.pa.0);
+                    let kind = DmaKind::Translated;
+                    return self.memory_request(job.pasid, kind, translated, len, access, each);
+                }
+            }
+            match self.fill(job.pasid, at, access) {
+                Ok(()) => {}
+                Err(Miss::Absent) => return Attempt::Missing,
+                Err(Miss::Raced) => continue,
+                Err(Miss::Failed(status)) => return Attempt::Failed(status),
+            }
+        }
+        Attempt::Raced
+    }
+
+    /// Asks the IOMMU for a translation and keeps it.
+    fn fill(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> Result<(), Miss> {
+        let epoch = {
+            let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
+            atc.epoch()
+        };
+        self.queue().stats.translation_requests += 1;
+        let page = Iova(at.0 & !0xfff);
+        let dma = Dma {
+            requester: self.rid,
+            pasid,
+            kind: DmaKind::Translation {
+                no_write: !access.contains(Access::WRITE),
+            },
+            addr: page,
+            access: access | Access::READ,
+        };
+        // No lock is held here: the walk may take its time, and invalidations must not wait for it.
+        match self.ports.ats.translation_request(&dma) {
+            AtsCompletion::Success { granted, .. } if grants(granted.perms, access) => {
+                let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
+                if atc.insert(epoch, space_of(pasid, access), page, granted) {
+                    Ok(())
+                } else {
+                    Err(Miss::Raced)
+                }
+            }
+            AtsCompletion::Success { .. } => Err(Miss::Absent),
+            AtsCompletion::UnsupportedRequest => Err(Miss::Failed(Status::UnsupportedRequest(at))),
+            AtsCompletion::CompleterAbort => Err(Miss::Failed(Status::CompleterAbort(at))),
+        }
+    }
+
+    /// Whether a page is at hand, asking for its translation where it is not.
+    fn present(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
+        let cached = {
+            let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
+            atc.lookup(space_of(pasid, access), at)
+                .is_some_and(|hit| grants(hit.perms, access))
+        };
+        // A failure is left for the access itself to meet.
+        cached || !matches!(self.fill(pasid, at, access), Err(Miss::Absent))
+    }
+
+    /// The pages a job misses from where it stands, as many as one group may hold.
+    fn missing(&self, active: &Active) -> Missing {
+        let credits = self.queue().credits();
+        let limit = self.config.group_pages.clamp(1, MAX_GROUPS).min(credits.max(1));
+        let limit = usize::try_from(limit).unwrap_or(1);
+        let mut pages: Vec<(Iova, Access)> = Vec::new();
+        let mut done = active.done;
+        for _ in 0..limit * 2 {
+            if done >= active.job.op.len() || pages.len() >= limit {
+                break;
+            }
+            let piece = active.job.piece(done);
+            let sides = [
+                (piece.from, active.job.read_access()),
+                (piece.to, active.job.write_access()),
+            ];
+            for (side, access) in sides {
+                let Some(at) = side else { continue };
+                let page = Iova(at.0 & !0xfff);
+                let known = pages.contains(&(page, access));
+                if !known && pages.len() < limit && !self.present(active.job.pasid, at, access) {
+                    pages.push((page, access));
+                }
+            }
+            done += piece.len;
+        }
+        Missing { pages }
+    }
+
+    /// Requests what a job misses.
+    fn ask(&self, active: Active, now: Duration) {
+        let pasid = active.job.pasid;
+        let missing = if self.pri_enabled() {
+            self.missing(&active)
+        } else {
+            let piece = active.job.piece(active.done);
+            let first = piece.from.or(piece.to).unwrap_or_default();
+            Missing {
+                pages: vec![(first, Access::READ)],
+            }
+        };
+        // The job is parked before the first message leaves: the answer may overtake us.
+        let parked = self.queue().park(active, &missing, now);
+        let Some((group, pages)) = parked else { return };
+        let count = pages.len();
+        for (i, (addr, access)) in pages.into_iter().enumerate() {
+            let request = PageRequest {
+                pasid,
+                group,
+                addr,
+                access,
+                last: i + 1 == count,
+                response_needs_pasid: pasid.is_some(),
+                private_data: [0; 2],
+            };
+            match self.ports.pri.page_request(self.rid, &request) {
+                PageRequestOutcome::Queued => {}
+                PageRequestOutcome::Answered(response) => {
+                    self.page_response(pasid, group, response);
+                }
+                PageRequestOutcome::Dropped => self.queue().stats.dropped += 1,
+            }
+        }
+    }
+}
+
+impl Endpoint for Device {
+    fn invalidate(&self, invalidation: &Invalidation) {
+        self.queue().stats.invalidations += 1;
+        let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
+        atc.invalidate(invalidation);
+    }
+
+    fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
+        self.queue().handle_response(pasid, group, response);
+    }
+}
+
+fn space_of(pasid: Option<Pasid>, access: Access) -> Space {
+    Space {
+        pasid,
+        privileged: access.contains(Access::PRIV),
+    }
+}
+
+fn grants(perms: Access, access: Access) -> bool {
+    perms.contains(access - Access::PRIV)
+}
+
+#[cfg(test)]
+mod tests;
