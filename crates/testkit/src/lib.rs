@@ -1,1 +1,3 @@
 //! Scripted guests, table builders and literal vectors for tests.
+
+pub mod qemu;
