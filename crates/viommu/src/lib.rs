@@ -1,1 +1,5 @@
 //! Virtual IOMMU models.
+#![forbid(unsafe_code)]
+
+pub mod iotlb;
+pub mod session;

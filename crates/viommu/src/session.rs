@@ -1,0 +1,275 @@
+//! Sessions: the stretches of time in which a thread may use translations.
+//!
+//! An IOMMU answers an invalidation wait only when no access through an invalidated translation is
+//! under way any more. A thread opens a session ([`Sessions::run`]) before it looks a translation
+//! up and closes it after the access; the invalidator withdraws the translation first and then
+//! waits ([`Sessions::quiesce`]) for the sessions that it finds open. Sessions opened later find
+//! the translation gone.
+//!
+//! # Cost
+//! Each thread has a cache line of its own in each [`Sessions`], so opening is one atomic exchange
+//! on a line nobody else writes, and closing is a plain store.
+//!
+//! # Why neither side misses the other
+//! A thread *announces* (exchange on its line), then *looks up* (first load of the IOTLB's sequence
+//! number, or of the epoch). The invalidator *withdraws* (exchange of the epoch, and of the sequence
+//! number), then *inspects* (load of the line). All four are sequentially consistent, so they have
+//! one order: if the inspection misses the announcement, the announcement comes after it, hence the
+//! look-up after the withdrawal. Ordinary acquire and release would allow both to miss, as a store
+//! may wait in a store buffer while a later load goes ahead. Closing is a release store that the
+//! inspection acquires, so accesses of a closed session happen before the end of the wait.
+//!
+//! # What must not be done inside a session
+//! Waiting for an invalidation of the same IOMMU: a thread cannot wait for itself. That is detected
+//! ([`InsideSession`]). Nor may a session wait for a lock that another thread holds across its
+//! invalidation; that cannot be detected and hangs both.
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Relaxed, Release, SeqCst},
+};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use std::{hint, thread};
+
+/// The thread that asks to wait is itself inside a session, which the wait would wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an invalidation cannot be waited for from inside a translation session")]
+pub struct InsideSession;
+
+/// Odd while the thread that owns it is inside; changes with every session.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot(AtomicU64);
+
+/// Threads whose slot is in the structure itself. Block `k` of the others has `FIRST << k` slots.
+const FIRST: usize = 32;
+
+/// Enough blocks for more threads than Linux has numbers for (2²²).
+const BLOCKS: usize = 18;
+
+/// The sessions of one IOMMU.
+///
+/// A slot of 128 bytes for each thread that was ever alive at the same time as the others; numbers
+/// of finished threads are used again.
+#[derive(Debug)]
+pub struct Sessions {
+    first: [Slot; FIRST],
+    more: [OnceLock<Box<[Slot]>>; BLOCKS],
+    // Held while a block is made, and passed through before blocks are listed.
+    growth: Mutex<()>,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// An open session. Proof, for what asks for it, that translations may be used.
+#[derive(Debug)]
+pub struct Session<'a> {
+    slot: &'a Slot,
+    // Only the outermost session of a thread closes the slot.
+    open: Option<u64>,
+    // The slot belongs to this thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(odd) = self.open {
+            self.slot.0.store(odd.wrapping_add(1), Release);
+        }
+    }
+}
+
+impl Sessions {
+    /// No sessions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            first: [const { Slot(AtomicU64::new(0)) }; FIRST],
+            more: [const { OnceLock::new() }; BLOCKS],
+            growth: Mutex::new(()),
+        }
+    }
+
+    /// Runs `body` inside a session of this thread. Sessions nest: a device may translate a second
+    /// address while it uses the first.
+    ///
+    /// `body` is to be short: an invalidation by the guest waits for it.
+    #[inline]
+    pub fn run<T>(&self, body: impl FnOnce(&Session<'_>) -> T) -> T {
+        with_number(|number| {
+            let slot = self.slot(number);
+            // Nobody else writes the slot, so this is its value.
+            let even = slot.0.load(Relaxed);
+            let open = if even & 1 == 0 {
+                let odd = even.wrapping_add(1);
+                slot.0.swap(odd, SeqCst);
+                Some(odd)
+            } else {
+                None
+            };
+            // Dropped on unwinding as well.
+            let session = Session {
+                slot,
+                open,
+                _not_send: PhantomData,
+            };
+            body(&session)
+        })
+    }
+
+    /// Whether this thread is inside a session.
+    #[must_use]
+    pub fn inside(&self) -> bool {
+        with_number(|number| self.slot(number).0.load(Relaxed) & 1 != 0)
+    }
+
+    /// Waits until every session has ended that was open when the call began.
+    ///
+    /// Withdraw translations before the call. Spins at first, then yields, then sleeps in steps of
+    /// 50 µs. Sessions opened meanwhile do not prolong the wait.
+    ///
+    /// # Errors
+    /// From inside a session, at once.
+    pub fn quiesce(&self) -> Result<(), InsideSession> {
+        if self.inside() {
+            return Err(InsideSession);
+        }
+        for slot in self.slots() {
+            let seen = slot.0.load(SeqCst);
+            let mut turns = 0u32;
+            while seen & 1 != 0 && slot.0.load(SeqCst) == seen {
+                turns = turns.saturating_add(1);
+                match turns {
+                    0..=100 => hint::spin_loop(),
+                    101..=200 => thread::yield_now(),
+                    _ => thread::sleep(Duration::from_micros(50)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sessions open now, to be asked later whether they have ended: for an invalidator that has
+    /// other things to do, or that is inside a session itself.
+    ///
+    /// Withdraw translations before the call.
+    #[must_use]
+    pub fn open_now(&self) -> Grace<'_> {
+        Grace {
+            waiting_for: self
+                .slots()
+                .map(|slot| (slot, slot.0.load(SeqCst)))
+                .filter(|(_, seen)| seen & 1 != 0)
+                .collect(),
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        // A block made before this critical section is seen below. One made after it comes after
+        // the caller's withdrawal, and so does every look-up of the threads that use it.
+        drop(self.growth.lock().unwrap_or_else(PoisonError::into_inner));
+        let more = self.more.iter().filter_map(OnceLock::get).flatten();
+        self.first.iter().chain(more)
+    }
+
+    #[inline]
+    fn slot(&self, number: usize) -> &Slot {
+        match self.first.get(number) {
+            Some(slot) => slot,
+            None => self.far_slot(number - FIRST),
+        }
+    }
+
+    #[cold]
+    fn far_slot(&self, number: usize) -> &Slot {
+        // Block k begins at FIRST * (2^k - 1).
+        let block = (number / FIRST + 1).ilog2() as usize;
+        let size = FIRST << block;
+        let slots = self.more.get(block).map(|slots| {
+            slots.get().unwrap_or_else(|| {
+                let _growing = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
+                slots.get_or_init(|| (0..size).map(|_| Slot::default()).collect())
+            })
+        });
+        slots
+            .and_then(|slots| slots.get(number - (size - FIRST)))
+            .unwrap_or_else(|| unreachable!("more threads than the kernel has numbers for"))
+    }
+}
+
+/// Sessions that were open at one moment.
+#[derive(Debug)]
+pub struct Grace<'a> {
+    waiting_for: Vec<(&'a Slot, u64)>,
+}
+
+impl Grace<'_> {
+    /// Whether all of them have ended. Once `true`, always `true`.
+    pub fn is_over(&mut self) -> bool {
+        self.waiting_for
+            .retain(|(slot, seen)| slot.0.load(SeqCst) == *seen);
+        self.waiting_for.is_empty()
+    }
+}
+
+/// Small numbers for the threads of this process, used again when a thread ends.
+#[derive(Debug)]
+struct Numbers {
+    next: usize,
+    free: BTreeSet<usize>,
+}
+
+static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
+    next: 0,
+    free: BTreeSet::new(),
+});
+
+/// A thread's number, given back on drop. The lock orders the last use of a slot by the old owner
+/// before the first by the new one.
+#[derive(Debug)]
+struct Number(usize);
+
+impl Number {
+    fn claim() -> Self {
+        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = numbers.free.pop_first().unwrap_or_else(|| {
+            numbers.next += 1;
+            numbers.next - 1
+        });
+        Self(number)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.free.insert(self.0);
+    }
+}
+
+thread_local! {
+    static NUMBER: Number = Number::claim();
+}
+
+/// Calls `body` with the number of this thread.
+#[inline]
+fn with_number<T>(body: impl FnOnce(usize) -> T) -> T {
+    match NUMBER.try_with(|number| number.0) {
+        Ok(number) => body(number),
+        // The thread is ending and has given its number back.
+        Err(_) => {
+            let number = Number::claim();
+            body(number.0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
