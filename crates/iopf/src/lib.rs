@@ -7,12 +7,19 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+extern crate std;
+
 mod access;
 mod address;
+pub mod engine;
 mod fault;
+mod flood;
 mod source;
 
 pub use access::Access;
 pub use address::{Gpa, Iova};
+pub use engine::Engine;
 pub use fault::{Fault, GroupIndex, PageRequest, Reason, Response, Unrecoverable};
+pub use flood::{Level, LogLine, LogWhat};
 pub use source::{Dma, DmaKind, Pasid, Rid};

@@ -1,0 +1,228 @@
+//! Where pages live while the engine holds them: fixed-size slots in chunks, linked by index.
+//!
+//! A chunk is never moved or given back, so growth copies nothing and memory is the high-water
+//! mark of pages held, rounded up to one chunk.
+
+use super::Handle;
+use alloc::{boxed::Box, vec::Vec};
+
+/// "No slot": ends every list.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// The PASID of a request that named none. Real ones have 20 bits.
+pub(super) const NO_PASID: u32 = u32::MAX;
+
+const SHIFT: u32 = 10;
+const CHUNK: usize = 1 << SHIFT;
+
+/// What a slot is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum State {
+    /// On the free list.
+    #[default]
+    Free,
+    /// A page before its group's last one, or a page inside a complete group.
+    Page,
+    /// A complete group, or an unrecoverable fault: somebody owes it an answer or a verdict.
+    Waiting,
+    /// Answered, and not yet fetched.
+    Answered,
+}
+
+/// Bits of [`Slot::flags`].
+pub(super) mod flag {
+    pub(in super::super) const NEEDS_PASID: u8 = 1;
+    pub(in super::super) const UNRECOVERABLE: u8 = 1 << 1;
+    /// Found its handler at the function's own attachment though it named a PASID.
+    pub(in super::super) const BY_RID: u8 = 1 << 2;
+    pub(in super::super) const NESTED: u8 = 1 << 3;
+    pub(in super::super) const DELIVERED: u8 = 1 << 4;
+    pub(in super::super) const DEQUEUED: u8 = 1 << 5;
+    pub(in super::super) const ADDR: u8 = 1 << 6;
+    pub(in super::super) const FETCH: u8 = 1 << 7;
+}
+
+/// One page, and where it is the last of its group, the group.
+///
+/// An unrecoverable fault keeps its fetch address and reason in `private`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Slot {
+    pub(super) addr: u64,
+    pub(super) private: [u64; 2],
+    /// When the group became complete; for a chain of partial pages, when it began.
+    pub(super) at: u64,
+    pub(super) generation: u32,
+    pub(super) device: u32,
+    pub(super) group: u32,
+    pub(super) pasid: u32,
+    pub(super) domain: u32,
+    /// Neighbours: waiting groups of the device, chains of the device, free list, answers.
+    pub(super) prev: u32,
+    pub(super) next: u32,
+    /// Page to page inside a chain; in a complete group, its first partial page.
+    pub(super) link: u32,
+    /// In the first page of a chain, the chain's last page.
+    pub(super) tail: u32,
+    /// Pages of the chain or group.
+    pub(super) count: u32,
+    pub(super) access: u8,
+    pub(super) flags: u8,
+    pub(super) state: State,
+    pub(super) response: u8,
+}
+
+// The promise of 128 bytes a pending page starts here.
+const _: () = assert!(size_of::<Slot>() <= 80);
+
+impl Slot {
+    pub(super) fn has(&self, bits: u8) -> bool {
+        self.flags & bits == bits
+    }
+}
+
+/// The slots.
+#[derive(Debug)]
+pub(super) struct Slab {
+    chunks: Vec<Box<[Slot; CHUNK]>>,
+    free: u32,
+    /// Slots below this index were used before.
+    fresh: u32,
+    used: u32,
+    max: u32,
+}
+
+impl Slab {
+    pub(super) fn new(max: u32) -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: NIL,
+            fresh: 0,
+            used: 0,
+            max,
+        }
+    }
+
+    /// Slots in use.
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Slots that memory was taken for.
+    pub(super) fn capacity(&self) -> usize {
+        self.chunks.len() * CHUNK
+    }
+
+    /// A slot to fill, or `None` at the limit or without memory. Its generation is kept.
+    pub(super) fn take(&mut self) -> Option<u32> {
+        if self.used >= self.max {
+            return None;
+        }
+        let index = if self.free == NIL {
+            if self.fresh == NIL {
+                return None;
+            }
+            if self.fresh as usize >= self.capacity() {
+                self.grow()?;
+            }
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            let index = self.free;
+            self.free = self.at(index).next;
+            index
+        };
+        self.used += 1;
+        Some(index)
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Option<()> {
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(CHUNK).ok()?;
+        slots.resize(CHUNK, Slot::default());
+        let chunk = slots.into_boxed_slice().try_into().ok()?;
+        self.chunks.try_reserve(1).ok()?;
+        self.chunks.push(chunk);
+        Some(())
+    }
+
+    /// Gives a slot back; handles to it are stale from now on.
+    pub(super) fn put(&mut self, index: u32) {
+        let free = self.free;
+        let slot = self.at_mut(index);
+        slot.state = State::Free;
+        // A slot that ran out of generations is retired: reuse would bring old handles back.
+        if slot.generation < u32::MAX {
+            slot.generation += 1;
+            slot.next = free;
+            self.free = index;
+        }
+        self.used -= 1;
+    }
+
+    /// The slot at `index`, which is one of ours.
+    #[inline]
+    pub(super) fn at(&self, index: u32) -> &Slot {
+        &self.chunks[(index >> SHIFT) as usize][index as usize % CHUNK]
+    }
+
+    /// The slot at `index`, which is one of ours.
+    #[inline]
+    pub(super) fn at_mut(&mut self, index: u32) -> &mut Slot {
+        &mut self.chunks[(index >> SHIFT) as usize][index as usize % CHUNK]
+    }
+
+    /// What `handle` names, if that still waits.
+    #[inline]
+    pub(super) fn waiting(&self, handle: Handle) -> Option<&Slot> {
+        let chunk = self.chunks.get((handle.slot >> SHIFT) as usize)?;
+        let slot = &chunk[handle.slot as usize % CHUNK];
+        (slot.generation == handle.generation && slot.state == State::Waiting).then_some(slot)
+    }
+}
+
+/// The ends of a list through [`Slot::prev`] and [`Slot::next`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct List {
+    pub(super) head: u32,
+    pub(super) tail: u32,
+}
+
+impl List {
+    pub(super) const EMPTY: Self = Self {
+        head: NIL,
+        tail: NIL,
+    };
+
+    #[inline]
+    pub(super) fn push(&mut self, slab: &mut Slab, index: u32) {
+        let tail = self.tail;
+        let slot = slab.at_mut(index);
+        slot.prev = tail;
+        slot.next = NIL;
+        if tail == NIL {
+            self.head = index;
+        } else {
+            slab.at_mut(tail).next = index;
+        }
+        self.tail = index;
+    }
+
+    #[inline]
+    pub(super) fn unlink(&mut self, slab: &mut Slab, index: u32) {
+        let Slot { prev, next, .. } = *slab.at(index);
+        if prev == NIL {
+            self.head = next;
+        } else {
+            slab.at_mut(prev).next = next;
+        }
+        if next == NIL {
+            self.tail = prev;
+        } else {
+            slab.at_mut(next).prev = prev;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
