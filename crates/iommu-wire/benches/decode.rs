@@ -38,7 +38,9 @@ fn records(criterion: &mut Criterion) {
     let commands: Vec<RawCommand> = (0..RECORDS)
         .map(|at| {
             let kind = at as u64 % 9 + 1;
-            RawCommand::narrow(scatter(at, 13) & !0xe0f | kind, scatter(at, 15))
+            let raw = RawCommand::narrow(scatter(at, 13) & !0xe0f | kind, scatter(at, 15));
+            // Without its reserved bits.
+            Command::decode(&raw).encode()
         })
         .collect();
 

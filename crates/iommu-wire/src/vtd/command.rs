@@ -42,9 +42,12 @@ impl Range {
         if !large {
             return Self::masked(page, 0);
         }
-        let ones = page.trailing_ones();
-        // At most 52, as the page number has that many bits.
-        Self::masked(page, ones as u8 + 1)
+        // A page number has 52 bits, so this stays below 54.
+        let mut mask = 1;
+        while page >> (mask - 1) & 1 != 0 {
+            mask += 1;
+        }
+        Self::masked(page, mask)
     }
 
     /// Page number and size bit that name it.
@@ -52,7 +55,7 @@ impl Range {
         let page = floor(self.addr.0, self.size_shift) >> 12;
         match self.size_shift {
             0..=12 => (page, false),
-            13..=63 => (page | (1 << (self.size_shift - 13)) - 1, true),
+            13..=63 => (page | ((1 << (self.size_shift - 13)) - 1), true),
             _ => ((1 << 51) - 1, true),
         }
     }
