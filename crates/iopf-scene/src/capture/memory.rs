@@ -1,0 +1,111 @@
+//! The memory of a scene: what reads find, and where they abort.
+
+use super::{Capture, Range, Span};
+use iopf::Gpa;
+use std::collections::BTreeMap;
+
+/// A read or a write met an address that answers with an abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Aborted;
+
+/// Guest memory as a capture gives it, with the writes of walks laid over it.
+///
+/// Inside `memory_base`…`memory_limit` a byte that no range names is zero. A read aborts as a whole
+/// if any of its bytes lies outside, or in one of the capture's `aborts`.
+#[derive(Debug)]
+pub struct SceneMemory<'a> {
+    ranges: &'a [Range],
+    aborts: &'a [Span],
+    base: u64,
+    /// The last address of memory; below `base` where there is none at all.
+    last: Option<u64>,
+    /// Aligned words that walks have written, by address.
+    written: BTreeMap<u64, u64>,
+}
+
+impl<'a> SceneMemory<'a> {
+    /// The memory of `capture`.
+    #[must_use]
+    pub fn new(capture: &'a Capture) -> Self {
+        Self {
+            ranges: &capture.memory,
+            aborts: &capture.aborts,
+            base: capture.memory_base.0,
+            last: match capture.memory_limit {
+                Some(limit) => limit.0.checked_sub(1),
+                None => Some(u64::MAX),
+            },
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Whether all of the `len` bytes from `at` on can be read; `len` is at least 1.
+    fn answers(&self, at: u64, len: u64) -> bool {
+        let (Some(end), Some(last)) = (at.checked_add(len - 1), self.last) else {
+            return false;
+        };
+        let aborts = |span: &Span| {
+            span.len > 0 && at <= span.addr.0.saturating_add(span.len - 1) && span.addr.0 <= end
+        };
+        at >= self.base && end <= last && !self.aborts.iter().any(aborts)
+    }
+
+    /// The byte at `at`, before any write.
+    fn byte(&self, at: u64) -> u8 {
+        let next = self.ranges.partition_point(|range| range.addr.0 <= at);
+        let Some(range) = next.checked_sub(1).and_then(|index| self.ranges.get(index)) else {
+            return 0;
+        };
+        usize::try_from(at - range.addr.0)
+            .ok()
+            .and_then(|offset| range.data.get(offset))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// The aligned 64-bit word at `at`, without asking whether it answers.
+    fn word(&self, at: u64) -> u64 {
+        if let Some(&word) = self.written.get(&at) {
+            return word;
+        }
+        let next = self.ranges.partition_point(|range| range.addr.0 <= at);
+        let whole = next
+            .checked_sub(1)
+            .and_then(|index| self.ranges.get(index))
+            .and_then(|range| {
+                let offset = usize::try_from(at - range.addr.0).ok()?;
+                range.data.get(offset..)?.first_chunk::<8>()
+            });
+        match whole {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            // The word starts before a range, ends after one, or lies in none.
+            None => u64::from_le_bytes(std::array::from_fn(|i| {
+                self.byte(at.saturating_add(i as u64))
+            })),
+        }
+    }
+
+    /// Reads the `words.len()` 64-bit words from the aligned `at` on, as one access.
+    pub(crate) fn read(&self, at: Gpa, words: &mut [u64]) -> Result<(), Aborted> {
+        let len = words.len() as u64 * 8;
+        if len == 0 || !at.0.is_multiple_of(8) || !self.answers(at.0, len) {
+            return Err(Aborted);
+        }
+        for (index, word) in words.iter_mut().enumerate() {
+            *word = self.word(at.0 + index as u64 * 8);
+        }
+        Ok(())
+    }
+
+    /// Writes the aligned 64-bit word at `at`.
+    pub(crate) fn write(&mut self, at: Gpa, word: u64) -> Result<(), Aborted> {
+        if !at.0.is_multiple_of(8) || !self.answers(at.0, 8) {
+            return Err(Aborted);
+        }
+        self.written.insert(at.0, word);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+use super::*;
+
+fn scene(text: &str) -> Capture {
+    let text = format!(r#"{{"iopf_capture":1,"arch":"vtd","requests":[],{text}}}"#);
+    Capture::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn word(memory: &SceneMemory<'_>, at: u64) -> Result<u64, Aborted> {
+    let mut words = [0];
+    memory.read(Gpa(at), &mut words)?;
+    Ok(words[0])
+}
+
+#[test]
+fn bytes_that_no_range_names_are_zero_inside_memory_and_abort_outside() {
+    let capture = scene(
+        r#""memory_base":"0x1000","memory_limit":"0x3004","memory":[
+           {"addr":"0x1ffc","data":"0102030405060708"},{"addr":"0x2009","data":"ff"}]"#,
+    );
+    let memory = SceneMemory::new(&capture);
+    assert_eq!(word(&memory, 0x1000), Ok(0));
+    assert_eq!(word(&memory, 0x1ff8), Ok(0x0403_0201_0000_0000));
+    assert_eq!(word(&memory, 0x2000), Ok(0x0807_0605));
+    assert_eq!(word(&memory, 0x2008), Ok(0xff00));
+    assert_eq!(word(&memory, 0xff8), Err(Aborted));
+    assert_eq!(word(&memory, 0x2ff8), Ok(0));
+    assert_eq!(word(&memory, 0x3000), Err(Aborted)); // half of it lies past the limit
+    assert_eq!(word(&memory, 0x1001), Err(Aborted));
+}
+
+#[test]
+fn one_aborting_byte_aborts_the_whole_of_an_entry() {
+    let capture =
+        scene(r#""aborts":[{"addr":"0x101f","len":"0x1"},{"addr":"0x2000","len":"0x0"}]"#);
+    let memory = SceneMemory::new(&capture);
+    let mut entry = [0; 4];
+    assert_eq!(memory.read(Gpa(0x1000), &mut entry), Err(Aborted));
+    assert_eq!(memory.read(Gpa(0x1000), &mut entry[..3]), Ok(()));
+    assert_eq!(word(&memory, 0x1018), Err(Aborted));
+    assert_eq!(word(&memory, 0x1020), Ok(0));
+    assert_eq!(word(&memory, 0x2000), Ok(0)); // a stretch of no bytes aborts nothing
+}
+
+#[test]
+fn writes_lie_over_what_the_capture_holds() {
+    let capture = scene(r#""memory":[{"addr":"0x1000","words":["0x1"]}],"memory_limit":"0x2000""#);
+    let mut memory = SceneMemory::new(&capture);
+    assert_eq!(memory.write(Gpa(0x1000), 0x21), Ok(()));
+    assert_eq!(word(&memory, 0x1000), Ok(0x21));
+    assert_eq!(memory.write(Gpa(0x2000), 1), Err(Aborted));
+    assert_eq!(memory.write(Gpa(0x1004), 1), Err(Aborted));
+}
+
+#[test]
+fn the_ends_of_the_address_space_do_not_overflow() {
+    let capture = scene(
+        r#""memory":[{"addr":"0xfffffffffffffff8","words":["0x7"]}],
+           "aborts":[{"addr":"0xffffffffffffffff","len":"0x1"}]"#,
+    );
+    let memory = SceneMemory::new(&capture);
+    assert_eq!(word(&memory, u64::MAX - 7), Err(Aborted));
+    let mut two = [0; 2];
+    assert_eq!(memory.read(Gpa(u64::MAX - 7), &mut two), Err(Aborted));
+    let none = scene(r#""memory_base":"0x0","memory_limit":"0x0""#);
+    assert_eq!(word(&SceneMemory::new(&none), 0), Err(Aborted));
+}
