@@ -95,10 +95,7 @@ impl Atc {
     /// The translation of `at`, whatever it grants.
     #[must_use]
     pub fn lookup(&self, space: Space, at: Iova) -> Option<Hit> {
-        let (&(_, start), entry) = self
-            .entries
-            .range((space, 0)..=(space, at.0))
-            .next_back()?;
+        let (&(_, start), entry) = self.entries.range((space, 0)..=(space, at.0)).next_back()?;
         (at.0 <= entry.last(start)).then(|| {
             let offset = at.0 - start;
             Hit {

@@ -446,7 +446,11 @@ impl Device {
     /// The pages a job misses from where it stands, as many as one group may hold.
     fn missing(&self, active: &Active) -> Missing {
         let credits = self.queue().credits();
-        let limit = self.config.group_pages.clamp(1, MAX_GROUPS).min(credits.max(1));
+        let limit = self
+            .config
+            .group_pages
+            .clamp(1, MAX_GROUPS)
+            .min(credits.max(1));
         let limit = usize::try_from(limit).unwrap_or(1);
         let mut pages: Vec<(Iova, Access)> = Vec::new();
         let mut done = active.done;

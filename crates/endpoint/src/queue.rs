@@ -132,9 +132,7 @@ impl Queue {
     }
 
     fn stopped(&mut self, id: JobId) -> bool {
-        self.running
-            .remove(&id)
-            .is_some_and(|(_, aborted)| aborted)
+        self.running.remove(&id).is_some_and(|(_, aborted)| aborted)
     }
 
     /// Ends a job.

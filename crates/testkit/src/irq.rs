@@ -1,0 +1,73 @@
+//! An interrupt controller that remembers what was raised.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+use viommu_api::MsiSink;
+
+/// Sixty-four vectors, named by the low six bits of the message's data.
+///
+/// Raising only sets a flag and wakes whoever waits, so that a model may raise an interrupt from
+/// anywhere; the guest's handlers run when somebody calls them.
+#[derive(Debug, Default)]
+pub struct Interrupts {
+    state: Mutex<State>,
+    raised: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pending: u64,
+    count: u64,
+    last: Option<(u64, u32)>,
+}
+
+impl Interrupts {
+    /// Nothing raised.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes every pending vector, as a bit mask.
+    #[must_use]
+    pub fn take(&self) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.pending)
+    }
+
+    /// Waits for a vector, `timeout` at most, and takes every pending one.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self
+            .raised
+            .wait_timeout_while(state, timeout, |s| s.pending == 0);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.pending)
+    }
+
+    /// Messages so far.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.count
+    }
+
+    /// Address and data of the last message.
+    #[must_use]
+    pub fn last(&self) -> Option<(u64, u32)> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last
+    }
+}
+
+impl MsiSink for Interrupts {
+    fn msi(&self, addr: u64, data: u32) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.pending |= 1 << (data & 63);
+        state.count += 1;
+        state.last = Some((addr, data));
+        drop(state);
+        self.raised.notify_all();
+    }
+}

@@ -1,0 +1,573 @@
+//! The driver: bring-up, attaching and detaching devices, and the flushes that go with them.
+//!
+//! After Linux `drivers/iommu/intel/` (`dmar.c`, `iommu.c`, `pasid.c`, `prq.c`).
+
+use super::faults::{self, FaultLog};
+use super::mm::{Mm, Prot};
+use super::numbers::{
+    CAP, CTX_DTE, CTX_PASIDE, CTX_PRE, Descriptor, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS,
+    GCMD, GSTS, PE_NXE, PE_WPE, PEADDR, PECTL, PEDATA, PEUADDR, PRO, PRS, QIE, RTADDR, RTADDR_SMT,
+    SRTP, TE, context_device, context_global, devtlb_pages, devtlb_pasid_pages, iotlb_domain,
+    iotlb_global, iotlb_pages, pasid_cache, pasid_cache_global, piotlb_all, piotlb_pages,
+};
+use super::prq::{PrqRing, PrqStats};
+use super::queue::{Mmio, Queue, QueueError};
+use super::tables::{
+    PageTable, PasidEntry, PasidTable, RootTable, first_stage, legacy_context, scalable_context,
+};
+use crate::irq::Interrupts;
+use crate::ram::{OutOfMemory, Ram};
+use iopf::{Gpa, Iova, Pasid, Rid};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use viommu_api::Registers;
+
+/// How a guest is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Scalable mode rather than legacy.
+    pub scalable: bool,
+    /// The page request queue has `4096 << prq_order` bytes; Linux takes 4. 0–7.
+    pub prq_order: u8,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            scalable: true,
+            prq_order: 4,
+        }
+    }
+}
+
+/// Why the driver gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestError {
+    /// No frame is left.
+    OutOfMemory,
+    /// The IOMMU did not do what a command asked for; the name of the status bit.
+    Malfunction(&'static str),
+    /// The IOMMU lacks what was asked for.
+    Unsupported(&'static str),
+    /// The invalidation queue failed.
+    Queue(QueueError),
+    /// The device was not probed, or the PASID is not bound.
+    NotAttached(Rid),
+}
+
+impl From<OutOfMemory> for GuestError {
+    fn from(_: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<QueueError> for GuestError {
+    fn from(error: QueueError) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl std::fmt::Display for GuestError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::OutOfMemory => f.write_str("out of guest memory"),
+            Self::Malfunction(what) => write!(f, "the IOMMU never reported {what}"),
+            Self::Unsupported(what) => write!(f, "the IOMMU lacks {what}"),
+            Self::Queue(error) => write!(f, "{error}"),
+            Self::NotAttached(rid) => write!(f, "{rid} is not attached"),
+        }
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+#[derive(Debug)]
+struct Probed {
+    ats: bool,
+    pasids: PasidTable,
+}
+
+/// The domain of first-stage and pass-through entries, as Linux's `FLPT_DEFAULT_DID`.
+const SVA_DOMAIN: u16 = 1;
+/// Vectors of the two interrupts.
+const FAULT_VECTOR: u32 = 48;
+const PAGE_VECTOR: u32 = 49;
+/// Lines of the log kept.
+const LINES: usize = 256;
+/// The order that stands for a whole address space.
+const EVERYTHING: u8 = 52;
+
+/// A guest kernel with VT-d under it. All methods may be called from several threads.
+///
+/// Interrupts are taken from an [`Interrupts`] and handled when [`service`](Self::service) is
+/// called, never from within a register access.
+pub struct Guest {
+    mmio: Mmio,
+    ram: Arc<Ram>,
+    irqs: Arc<Interrupts>,
+    scalable: bool,
+    root: RootTable,
+    queue: Mutex<Queue>,
+    prq: Mutex<Option<PrqRing>>,
+    devices: Mutex<BTreeMap<Rid, Probed>>,
+    bound: Mutex<BTreeMap<(Rid, Pasid), Arc<Mm>>>,
+    faults: Mutex<FaultLog>,
+    lines: Mutex<VecDeque<String>>,
+}
+
+impl std::fmt::Debug for Guest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guest")
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guest {
+    /// Brings the IOMMU up: invalidation queue, root table, global flushes, interrupts, page
+    /// request queue, translation.
+    ///
+    /// # Errors
+    /// When the IOMMU lacks what `setup` asks for or does not come up, or memory runs out.
+    pub fn boot(
+        regs: Arc<dyn Registers>,
+        ram: Arc<Ram>,
+        irqs: Arc<Interrupts>,
+        setup: Setup,
+    ) -> Result<Self, GuestError> {
+        let mmio = Mmio(regs);
+        let ecap = mmio.read64(ECAP);
+        if ecap >> 1 & 1 == 0 {
+            return Err(GuestError::Unsupported("queued invalidation"));
+        }
+        let smts = ecap >> 43 & 1 != 0;
+        if setup.scalable && !smts {
+            return Err(GuestError::Unsupported("scalable mode"));
+        }
+        if mmio.read32(GSTS) & TE != 0 {
+            mmio.write32(GCMD, 0);
+        }
+        // The width of descriptors follows the capability, not the mode, as in Linux.
+        let queue = Queue::new(&mmio, &ram, smts)?;
+        let root = RootTable::new(&ram, setup.scalable)?;
+        let guest = Self {
+            mmio,
+            ram,
+            irqs,
+            scalable: setup.scalable,
+            root,
+            queue: Mutex::new(queue),
+            prq: Mutex::new(None),
+            devices: Mutex::new(BTreeMap::new()),
+            bound: Mutex::new(BTreeMap::new()),
+            faults: Mutex::new(FaultLog::default()),
+            lines: Mutex::new(VecDeque::new()),
+        };
+        faults::handle(&guest.mmio, &mut FaultLog::default());
+        guest.command(QIE, 0, "QIES")?;
+        let mode = if setup.scalable { RTADDR_SMT } else { 0 };
+        guest.mmio.write64(RTADDR, guest.root.base().0 | mode);
+        guest.command(SRTP, QIE, "RTPS")?;
+        guest.flush_everything()?;
+        guest.route(FEADDR, FEUADDR, FEDATA, FECTL, FAULT_VECTOR);
+        if setup.scalable && ecap >> 29 & 1 != 0 {
+            let ring = PrqRing::new(&guest.mmio, &guest.ram, setup.prq_order)?;
+            *guest.prq() = Some(ring);
+            guest.route(PEADDR, PEUADDR, PEDATA, PECTL, PAGE_VECTOR);
+        }
+        guest.command(TE, QIE, "TES")?;
+        Ok(guest)
+    }
+
+    /// Sets one command bit, with those that stay set, and waits for its status.
+    fn command(&self, bit: u32, keep: u32, name: &'static str) -> Result<(), GuestError> {
+        self.mmio.write32(GCMD, bit | keep);
+        for _ in 0..100_000 {
+            if self.mmio.read32(GSTS) & bit != 0 {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        Err(GuestError::Malfunction(name))
+    }
+
+    fn route(&self, addr: u64, upper: u64, data: u64, control: u64, vector: u32) {
+        self.mmio.write32(addr, 0xfee0_0000);
+        self.mmio.write32(upper, 0);
+        self.mmio.write32(data, vector);
+        self.mmio.write32(control, 0);
+    }
+
+    /// Flushes the context cache, the PASID cache and the IOTLB, in this order.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub fn flush_everything(&self) -> Result<(), GuestError> {
+        let mut all = vec![context_global()];
+        if self.scalable {
+            all.push(pasid_cache_global());
+        }
+        all.push(iotlb_global());
+        Ok(self.submit(&all)?)
+    }
+
+    /// Queues descriptors and waits for them.
+    ///
+    /// # Errors
+    /// When the queue reports one, or never gets to the end.
+    pub fn submit(&self, descriptors: &[Descriptor]) -> Result<(), QueueError> {
+        lock(&self.queue).submit(&self.mmio, &self.ram, descriptors, false)
+    }
+
+    /// Guest memory.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<Ram> {
+        &self.ram
+    }
+
+    /// The root table, for those who want to spoil it.
+    #[must_use]
+    pub fn root(&self) -> &RootTable {
+        &self.root
+    }
+
+    pub(crate) fn mmio(&self) -> &Mmio {
+        &self.mmio
+    }
+
+    pub(crate) fn prq(&self) -> MutexGuard<'_, Option<PrqRing>> {
+        lock(&self.prq)
+    }
+
+    /// Legacy mode: gives a device a second-stage domain. `translation` as in
+    /// [`legacy_context`]; the width follows the table's levels.
+    ///
+    /// # Errors
+    /// Without memory or when the queue fails.
+    pub fn attach(
+        &self,
+        rid: Rid,
+        translation: u64,
+        table: &PageTable,
+        did: u16,
+    ) -> Result<(), GuestError> {
+        let width = u64::from(table.levels().saturating_sub(2));
+        let entry = legacy_context(translation, table.root(), width, did);
+        self.set_context(rid, &entry, did)
+    }
+
+    /// Stores a context entry and flushes what may be cached of the one before.
+    ///
+    /// # Errors
+    /// Without memory or when the queue fails.
+    pub fn set_context(&self, rid: Rid, words: &[u64], did: u16) -> Result<(), GuestError> {
+        let slot = self.root.context_slot(rid)?;
+        self.root.set(slot, words);
+        self.flush_context(rid, did)
+    }
+
+    /// Flushes the context entry of a device and what hangs from it.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub fn flush_context(&self, rid: Rid, did: u16) -> Result<(), GuestError> {
+        let mut all = vec![context_device(did, rid.0)];
+        if self.scalable {
+            all.push(pasid_cache_global());
+            all.push(iotlb_global());
+        } else {
+            all.push(iotlb_domain(did));
+        }
+        Ok(self.submit(&all)?)
+    }
+
+    /// Scalable mode: gives a device a PASID directory of `2^(size + 7)` entries and turns on its
+    /// PASIDs, and with `ats` its device TLB and page requests.
+    ///
+    /// # Errors
+    /// Without memory or when the queue fails.
+    pub fn probe(&self, rid: Rid, ats: bool, size: u64) -> Result<(), GuestError> {
+        let pasids = PasidTable::new(&self.ram, size)?;
+        let services = if ats { CTX_DTE | CTX_PRE } else { 0 };
+        let entry = scalable_context(pasids.base(), size, CTX_PASIDE | services);
+        lock(&self.devices).insert(rid, Probed { ats, pasids });
+        self.set_context(rid, &entry, 0)
+    }
+
+    /// Where the PASID directory of a probed device lies, with its size as in a context entry.
+    #[must_use]
+    pub fn directory(&self, rid: Rid) -> Option<(Gpa, u64)> {
+        let devices = lock(&self.devices);
+        let probed = devices.get(&rid)?;
+        Some((probed.pasids.base(), probed.pasids.size()))
+    }
+
+    /// Where the directory entry and the table entry for a PASID lie.
+    ///
+    /// # Errors
+    /// When the device was not probed, or without memory.
+    pub fn pasid_slots(&self, rid: Rid, pasid: Pasid) -> Result<(Gpa, Gpa), GuestError> {
+        let devices = lock(&self.devices);
+        let probed = devices.get(&rid).ok_or(GuestError::NotAttached(rid))?;
+        let slot = probed.pasids.slot(pasid)?;
+        Ok((probed.pasids.directory_slot(pasid), slot))
+    }
+
+    /// Stores a PASID entry where none was; PASID 0 serves requests without one.
+    ///
+    /// # Errors
+    /// When the device was not probed, without memory, or when the queue fails.
+    pub fn set_pasid(&self, rid: Rid, pasid: Pasid, entry: &PasidEntry) -> Result<(), GuestError> {
+        let (_, slot) = self.pasid_slots(rid, pasid)?;
+        super::tables::store_entry(&self.ram, slot, entry);
+        // Only caching mode remembers that nothing was there.
+        if self.mmio.read64(CAP) >> 7 & 1 != 0 {
+            self.flush_pasid(rid, pasid)?;
+        }
+        Ok(())
+    }
+
+    /// Flushes what may be cached of a PASID: its entry, the IOTLB, the device TLB.
+    ///
+    /// # Errors
+    /// When the device was not probed or the queue fails.
+    pub fn flush_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let (_, slot) = self.pasid_slots(rid, pasid)?;
+        let did = self.ram.load(Gpa(slot.0 + 8)).to_le_bytes();
+        let did = u16::from_le_bytes([did[0], did[1]]);
+        let kind = self.ram.load(slot) >> 6 & 7;
+        let mut all = vec![pasid_cache(did, pasid.get())];
+        if kind == 1 || kind == 4 {
+            all.push(piotlb_all(did, pasid.get()));
+        } else {
+            all.push(iotlb_domain(did));
+        }
+        if self.has_ats(rid) {
+            all.push(devtlb(rid, pasid, 0, EVERYTHING));
+        }
+        Ok(self.submit(&all)?)
+    }
+
+    fn has_ats(&self, rid: Rid) -> bool {
+        lock(&self.devices).get(&rid).is_some_and(|p| p.ats)
+    }
+
+    /// Takes a PASID away from a device, as `intel_pasid_tear_down_entry()` does: present bit,
+    /// flushes, the rest of the entry, and a drain of its page requests.
+    ///
+    /// # Errors
+    /// When the device was not probed or the queue fails.
+    pub fn clear_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let (_, slot) = self.pasid_slots(rid, pasid)?;
+        let first = self.ram.load(slot);
+        self.ram.store(slot, first & !1);
+        self.flush_pasid(rid, pasid)?;
+        super::tables::store_entry(&self.ram, slot, &[0; 8]);
+        self.drain(rid, pasid)
+    }
+
+    /// Waits until no page request of the PASID is left, as `intel_iommu_drain_pasid_prq()` does.
+    ///
+    /// # Errors
+    /// When the queue fails, or the page request queue never runs dry.
+    pub fn drain(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let named = (pasid.get() != 0).then_some(pasid);
+        for _ in 0..1000 {
+            let held = match self.prq().as_ref() {
+                Some(ring) => ring.holds(&self.mmio, &self.ram, rid, named),
+                None => false,
+            };
+            if held {
+                self.handle_page_requests();
+                continue;
+            }
+            let mut all = vec![[0x5 | 1 << 6, 0, 0, 0]];
+            all.push(piotlb_all(SVA_DOMAIN, pasid.get()));
+            if self.has_ats(rid) {
+                all.push(devtlb(rid, pasid, 0, EVERYTHING));
+            }
+            lock(&self.queue).submit(&self.mmio, &self.ram, &all, true)?;
+            if self.mmio.read32(PRS) & PRO == 0 {
+                return Ok(());
+            }
+            self.handle_page_requests();
+        }
+        Err(GuestError::Malfunction("an empty page request queue"))
+    }
+
+    /// Binds a device to an address space (SVA).
+    ///
+    /// # Errors
+    /// As [`Guest::set_pasid`].
+    pub fn bind(&self, rid: Rid, mm: &Arc<Mm>) -> Result<(), GuestError> {
+        let table = mm.table();
+        let entry = first_stage(table.root(), table.levels(), SVA_DOMAIN, PE_NXE | PE_WPE);
+        lock(&self.bound).insert((rid, mm.pasid()), mm.clone());
+        self.set_pasid(rid, mm.pasid(), &entry)
+    }
+
+    /// Ends a binding.
+    ///
+    /// # Errors
+    /// As [`Guest::clear_pasid`].
+    pub fn unbind(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let done = self.clear_pasid(rid, pasid);
+        lock(&self.bound).remove(&(rid, pasid));
+        done
+    }
+
+    pub(crate) fn bound(&self, rid: Rid, pasid: Pasid) -> Option<Arc<Mm>> {
+        lock(&self.bound).get(&(rid, pasid)).cloned()
+    }
+
+    /// Tells the IOTLB and every device bound to the address space to forget `2^order` pages.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub fn flush_pages(&self, mm: &Mm, at: Iova, order: u8) -> Result<(), GuestError> {
+        let pasid = mm.pasid();
+        let base = at.0 & !((4096u64 << order.min(EVERYTHING - 1)) - 1);
+        let mut all = vec![piotlb_pages(SVA_DOMAIN, pasid.get(), base, order)];
+        let bound: Vec<Rid> = lock(&self.bound)
+            .keys()
+            .filter(|(_, p)| *p == pasid)
+            .map(|(rid, _)| *rid)
+            .collect();
+        for rid in bound {
+            if self.has_ats(rid) {
+                all.push(devtlb(rid, pasid, base, order));
+            }
+        }
+        Ok(self.submit(&all)?)
+    }
+
+    /// Unmaps a mapping and flushes; its frames come back, free of any device.
+    ///
+    /// # Errors
+    /// When the queue fails: the frames are lost then, for nobody knows who still uses them.
+    pub fn munmap(&self, mm: &Mm, at: Iova, pages: u64) -> Result<Vec<Gpa>, GuestError> {
+        let frames = mm.unmap(at);
+        self.flush_pages(mm, at, order_of(at, pages))?;
+        Ok(frames)
+    }
+
+    /// Drops the pages of a mapping and flushes; its frames come back, free of any device.
+    ///
+    /// # Errors
+    /// As [`Guest::munmap`].
+    pub fn discard(&self, mm: &Mm, at: Iova, pages: u64) -> Result<Vec<Gpa>, GuestError> {
+        let frames = mm.discard(at, pages);
+        self.flush_pages(mm, at, order_of(at, pages))?;
+        Ok(frames)
+    }
+
+    /// Changes rights and flushes.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub fn mprotect(&self, mm: &Mm, at: Iova, pages: u64, prot: Prot) -> Result<(), GuestError> {
+        mm.protect(at, prot);
+        self.flush_pages(mm, at, order_of(at, pages))
+    }
+
+    /// Legacy mode: clears one 4 KiB leaf of a domain, and flushes it in the IOTLB and in the
+    /// device TLB of `devices`.
+    ///
+    /// # Errors
+    /// When the queue fails.
+    pub fn unmap_page(
+        &self,
+        table: &PageTable,
+        did: u16,
+        devices: &[Rid],
+        at: Iova,
+    ) -> Result<u64, GuestError> {
+        let raw = table.unmap(at);
+        let mut all = vec![iotlb_pages(did, at.0, 0)];
+        all.extend(devices.iter().map(|rid| devtlb_pages(rid.0, at.0, 0)));
+        self.submit(&all)?;
+        Ok(raw)
+    }
+
+    /// Handles the interrupts that are pending; whether there were any.
+    pub fn service(&self) -> bool {
+        self.handle(self.irqs.take())
+    }
+
+    /// Waits for an interrupt, `timeout` at most, and handles what came.
+    pub fn service_within(&self, timeout: Duration) -> bool {
+        self.handle(self.irqs.wait(timeout))
+    }
+
+    fn handle(&self, vectors: u64) -> bool {
+        if vectors & 1 << FAULT_VECTOR != 0 {
+            faults::handle(&self.mmio, &mut lock(&self.faults));
+        }
+        if vectors & 1 << PAGE_VECTOR != 0 {
+            self.handle_page_requests();
+        }
+        vectors != 0
+    }
+
+    /// What the guest knows of faults so far.
+    #[must_use]
+    pub fn faults(&self) -> FaultLog {
+        lock(&self.faults).clone()
+    }
+
+    /// Reads whatever fault records are pending, interrupt or not, then returns what is known.
+    #[must_use]
+    pub fn poll_faults(&self) -> FaultLog {
+        faults::handle(&self.mmio, &mut lock(&self.faults));
+        self.faults()
+    }
+
+    /// What the page request handler has seen.
+    #[must_use]
+    pub fn page_requests(&self) -> PrqStats {
+        self.prq()
+            .as_ref()
+            .map(|ring| ring.stats)
+            .unwrap_or_default()
+    }
+
+    /// The fault status register as it stands.
+    #[must_use]
+    pub fn fault_status(&self) -> u32 {
+        self.mmio.read32(FSTS)
+    }
+
+    /// Appends a line to the log; the last 256 are kept.
+    pub fn note(&self, line: impl Into<String>) {
+        let mut lines = lock(&self.lines);
+        if lines.len() >= LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line.into());
+    }
+
+    /// The log, oldest line first.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        lock(&self.lines).iter().cloned().collect()
+    }
+}
+
+fn devtlb(rid: Rid, pasid: Pasid, at: u64, order: u8) -> Descriptor {
+    if pasid.get() == 0 {
+        devtlb_pages(rid.0, at, order)
+    } else {
+        devtlb_pasid_pages(rid.0, pasid.get(), at, order)
+    }
+}
+
+/// The smallest power of two of pages whose aligned block covers `pages` from `at` on.
+fn order_of(at: Iova, pages: u64) -> u8 {
+    let first = at.0 >> 12;
+    let last = first.saturating_add(pages.max(1) - 1);
+    let bits = 64 - (first ^ last).leading_zeros();
+    u8::try_from(bits).unwrap_or(EVERYTHING).min(EVERYTHING)
+}
