@@ -23,6 +23,7 @@ struct Frames {
 
 /// Size of a frame in bytes.
 pub const FRAME: u64 = 4096;
+const ZEROS: [u8; 4096] = [0; 4096];
 
 /// Every frame is taken, or the host gave no memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Ram {
                 None => return Err(OutOfMemory),
             }
         };
-        self.write(Gpa(at), &[0; FRAME as usize]);
+        self.write(Gpa(at), &ZEROS);
         Ok(Gpa(at))
     }
 
@@ -108,7 +109,7 @@ impl Ram {
             at
         };
         for frame in 0..bytes / FRAME {
-            self.write(Gpa(at + frame * FRAME), &[0; FRAME as usize]);
+            self.write(Gpa(at + frame * FRAME), &ZEROS);
         }
         Ok(Gpa(at))
     }

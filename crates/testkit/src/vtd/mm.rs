@@ -34,7 +34,7 @@ impl Backing {
         }
     }
 
-    fn fill(self, at: u64, page: &mut [u8; FRAME as usize]) {
+    fn fill(self, at: u64, page: &mut [u8; 4096]) {
         if let Self::Pattern(_) = self {
             for (i, byte) in page.iter_mut().enumerate() {
                 *byte = self.byte(at + i as u64);
@@ -151,7 +151,7 @@ impl Mm {
             return Ok(*frame);
         }
         let frame = self.ram.frame().map_err(|_| SegmentationFault)?;
-        let mut bytes = [0; FRAME as usize];
+        let mut bytes = [0; 4096];
         vma.backing.fill(page, &mut bytes);
         self.ram.write(frame, &bytes);
         self.table
@@ -250,7 +250,8 @@ impl Mm {
             let here = at.0.wrapping_add(done as u64);
             let frame = self.populate(&mut inner, Iova(here), Access::READ)?;
             let offset = here & (FRAME - 1);
-            let len = (into.len() - done).min((FRAME - offset) as usize);
+            let room = usize::try_from(FRAME - offset).unwrap_or(0);
+            let len = (into.len() - done).min(room);
             self.ram
                 .read(Gpa(frame.0 + offset), &mut into[done..done + len]);
             done += len;
@@ -269,7 +270,8 @@ impl Mm {
             let here = at.0.wrapping_add(done as u64);
             let frame = self.populate(&mut inner, Iova(here), Access::WRITE)?;
             let offset = here & (FRAME - 1);
-            let len = (from.len() - done).min((FRAME - offset) as usize);
+            let room = usize::try_from(FRAME - offset).unwrap_or(0);
+            let len = (from.len() - done).min(room);
             self.ram
                 .write(Gpa(frame.0 + offset), &from[done..done + len]);
             done += len;
