@@ -119,6 +119,8 @@ reasons! {
         "a page request while the unit is in legacy mode";
     0x33 RTA_4 "RTA.4" false None,
         "the unit is in abort-DMA mode";
+    0x34 RTA_5 "RTA.5" false None,
+        "a request with PASID asks for execute permission, which the unit's version does not have";
     0x38 SRT_1 "SRT.1" false Some("SM: Error attempting to access Root Entry"),
         "the scalable-mode root entry could not be read";
     0x39 SRT_2 "SRT.2" false Some("SM: Present bit in Root Entry is clear"),
@@ -142,7 +144,9 @@ reasons! {
     0x47 SCT_8 "SCT.8" true Some("SM: PRE field in Context-Entry is clear"),
         "a page request from a device for which page requests are not enabled";
     0x48 SCT_9 "SCT.9" true Some("SM: RID_PASID field error in Context-Entry"),
-        "the PASID for requests without PASID lies outside the directory";
+        "the request names the PASID that stands for requests without one";
+    0x49 SCT_10 "SCT.10" true None,
+        "a translated request has a PASID where those are not enabled";
     0x50 SPD_1 "SPD.1" false Some("SM: Error attempting to access the PASID Directory Entry"),
         "the PASID directory entry could not be read";
     0x51 SPD_2 "SPD.2" true Some("SM: Present bit in Directory Entry is clear"),
@@ -208,7 +212,7 @@ reasons! {
     0x88 SGN_9 "SGN.9" true None,
         "a general scalable-mode fault of newer revisions";
     0x89 SGN_10 "SGN.10" true None,
-        "a general scalable-mode fault of newer revisions";
+        "the PASID is wider than the unit supports";
     0x90 SFL_9 "SFL.9" true Some("SM: A/D bit update needed in first-level entry when set up in no snoop"),
         "a first-stage accessed or dirty flag is due, but table accesses do not snoop";
     0x91 SFL_10 "SFL.10" true None,
