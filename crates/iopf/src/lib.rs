@@ -15,6 +15,12 @@ mod address;
 pub mod engine;
 mod fault;
 mod flood;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzz;
+pub mod resolve;
+#[cfg(any(test, feature = "fuzzing"))]
+mod script;
 mod source;
 
 pub use access::Access;

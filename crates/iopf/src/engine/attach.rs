@@ -52,6 +52,7 @@ impl Engine {
         } = self.clear(place);
         let device = self.devices.at_mut(place);
         let counts = device.counts;
+        self.order.forget(&mut self.devices, place);
         self.devices.forget(place);
         if self.devices.at(place).used == 0 {
             self.release(place);

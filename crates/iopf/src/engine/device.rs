@@ -127,9 +127,9 @@ pub(super) struct Device {
     pub(super) undelivered: u32,
     /// What is left of its turn.
     pub(super) turn: u16,
-    /// Stands in the ring of the delivery. Belongs to the place in the table, not to its tenant.
+    /// Stands in the ring of the delivery.
     pub(super) in_ring: bool,
-    /// Stands in the list of unreported losses. As above.
+    /// Stands in the list of unreported losses. Belongs to the place in the table, not its tenant.
     pub(super) dirty: bool,
     /// The deadline of this place's one entry in the timer heap, `u64::MAX` for none. As above.
     pub(super) armed: u64,
@@ -271,12 +271,11 @@ impl Devices {
             }
         };
         let old = self.at(place);
-        let (in_ring, dirty, armed) = (old.in_ring, old.dirty, old.armed);
+        let (dirty, armed) = (old.dirty, old.armed);
         *self.at_mut(place) = Device {
             id,
             config,
             live: true,
-            in_ring,
             dirty,
             armed,
             ..Device::vacant()

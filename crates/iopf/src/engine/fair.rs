@@ -27,6 +27,14 @@ impl Order {
         }
     }
 
+    /// The device at `place` leaves. If it comes back, it comes back last.
+    pub(super) fn forget(&mut self, devices: &mut Devices, place: u32) {
+        if let Self::Ring(ring) = self {
+            ring.retain(|other| *other != place);
+            devices.at_mut(place).in_ring = false;
+        }
+    }
+
     /// `handle` of the device at `place` became ready.
     #[inline]
     pub(super) fn push(&mut self, devices: &mut Devices, place: u32, handle: Handle) {
@@ -61,7 +69,7 @@ impl Order {
                 }
                 deliver(devices, slab, place, slot);
                 let device = devices.at_mut(place);
-                device.turn -= 1;
+                device.turn = device.turn.saturating_sub(1);
                 if device.ready == NIL {
                     device.in_ring = false;
                     ring.pop_front();

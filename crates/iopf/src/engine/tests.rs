@@ -1,1 +1,3 @@
+//! The engine, played from scripts.
 
+mod promises;

@@ -1,0 +1,219 @@
+//! What the default policy promises, whatever comes in.
+//!
+//! The book-keeper in `script.rs` asserts after every step; a property here names the promise and
+//! picks the scripts that put it to the test.
+
+use crate::Response;
+use crate::engine::{DeviceId, Policy, Tick};
+use crate::script::{Play, Step, Takes, play};
+use core::time::Duration;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::string::String;
+use std::vec::Vec;
+
+fn strict() -> Policy {
+    Policy::default().with_timeout(Some(Duration::from_nanos(1000)))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    any::<[u8; 4]>().prop_map(Step::from_bytes)
+}
+
+/// Three devices with an address space or two, then anything.
+fn script(length: usize) -> impl Strategy<Value = Vec<Step>> {
+    vec(step(), 0..length).prop_map(|tail| {
+        let mut steps = Vec::new();
+        for device in 0..3 {
+            steps.push(Step::Add(device, 5, 1));
+            steps.push(Step::Attach(device, None, 1, Takes::Everything));
+            steps.push(Step::Attach(device, Some(1), 2, Takes::Everything));
+        }
+        steps.extend(tail);
+        steps
+    })
+}
+
+/// The transcript without its refusals.
+fn accepted(log: &str) -> String {
+    let lines = log.lines().filter(|line| !line.contains("refused"));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_group_that_asked_gets_exactly_one_answer(steps in script(120)) {
+        let mut play = Play::new(strict());
+        for (token, step) in steps.iter().enumerate() {
+            play.step(token as u64, *step);
+        }
+        // Removal answers what is left; the book-keeper knows what is owed.
+        play.finish();
+    }
+
+    #[test]
+    fn every_group_is_answered_by_its_deadline(steps in script(120)) {
+        let mut play = Play::new(strict());
+        for (token, step) in steps.iter().enumerate() {
+            play.step(token as u64, *step);
+            if matches!(step, Step::Wait(_)) {
+                prop_assert!(play.everything_due_is_answered());
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_changes_nothing(steps in script(120)) {
+        let mut all = Play::new(strict());
+        let mut kept = Play::new(strict());
+        for (token, step) in steps.iter().enumerate() {
+            if all.step(token as u64, *step) {
+                kept.step(token as u64, *step);
+            }
+        }
+        let (all, kept) = (all.finish(), kept.finish());
+        prop_assert_eq!(accepted(&all), accepted(&kept));
+        prop_assert!(!kept.contains("refused"), "{}", kept);
+    }
+
+    #[test]
+    fn a_stale_handle_never_completes_another_group(
+        rounds in vec((0u32..2, 0u32..2, any::<bool>()), 1..40)
+    ) {
+        // The same few groups over and over, so that slots are reused at once.
+        let mut steps = Vec::from([Step::Add(0, 2, 1), Step::Attach(0, None, 1, Takes::Everything)]);
+        let mut play = Play::new(strict());
+        for (nth, (group, before, by_deadline)) in rounds.into_iter().enumerate() {
+            steps.push(Step::Last(0, None, group, 0x1000));
+            for late in 0..nth {
+                steps.push(Step::Answer(late, Response::Success));
+            }
+            let how = if by_deadline { Step::Wait(1000) } else { Step::Answer(nth, Response::Success) };
+            steps.push(Step::Wait(u64::from(before)));
+            steps.push(how);
+        }
+        let rounds = steps.iter().filter(|step| matches!(step, Step::Last(..))).count();
+        for (token, step) in steps.iter().enumerate() {
+            play.step(token as u64, *step);
+        }
+        let log = play.finish();
+        prop_assert_eq!(log.lines().filter(|line| line.contains("answer #")).count(), rounds);
+    }
+
+    #[test]
+    fn memory_stays_within_the_credits(
+        credits in 0u32..20,
+        pages in vec((0u32..4, 0u32..3, any::<bool>()), 0..200)
+    ) {
+        let mut play = Play::new(strict());
+        play.step(0, Step::Add(0, credits, 1));
+        play.step(0, Step::Attach(0, None, 1, Takes::Everything));
+        play.step(0, Step::Attach(0, Some(1), 1, Takes::Everything));
+        for (token, (group, pasid, last)) in pages.into_iter().enumerate() {
+            let pasid = (pasid > 0).then_some(1);
+            play.step(token as u64, if last {
+                Step::Last(0, pasid, group, 0)
+            } else {
+                Step::Page(0, pasid, group, 0)
+            });
+            prop_assert!(play.engine.pages_held().0 <= credits as usize);
+            prop_assert!(play.engine.pages_held().1 <= 1024);
+        }
+    }
+
+    #[test]
+    fn loss_counts_are_exact(steps in script(200)) {
+        let mut play = Play::new(strict());
+        for (token, step) in steps.iter().enumerate() {
+            // The book-keeper's own counts, from return values alone, equal the engine's.
+            play.step(token as u64, *step);
+        }
+        let lost: u64 = steps.iter().map(|s| if let Step::Lost(_, n) = s { *n } else { 0 }).sum();
+        prop_assert_eq!(play.engine.totals().losses.lost, lost);
+    }
+
+    #[test]
+    fn a_flooding_device_delays_another_by_no_more_than_its_share(
+        shares in vec(1u16..4, 2..6),
+        flood in 0usize..100,
+        mixed in vec((0usize..6, any::<bool>()), 0..200)
+    ) {
+        let mut play = Play::new(strict());
+        let mut token = 0;
+        let mut step = |play: &mut Play, step| {
+            token += 1;
+            play.step(token, step)
+        };
+        for (device, share) in (0u32..).zip(&shares) {
+            step(&mut play, Step::Add(device, 200, *share));
+            step(&mut play, Step::Attach(device, None, 1, Takes::Everything));
+        }
+        for _ in 0..flood {
+            step(&mut play, Step::Last(0, None, 0, 0));
+        }
+        for (device, report) in mixed {
+            let device = u32::try_from(device % shares.len()).unwrap();
+            // The book-keeper counts who goes before whom.
+            step(&mut play, if report { Step::Last(device, None, 0, 0) } else { Step::Deliver });
+        }
+        let quiet = u32::try_from(shares.len() - 1).unwrap();
+        while play.engine.flush(DeviceId(quiet)).unwrap() > 0 {
+            step(&mut play, Step::Deliver);
+        }
+    }
+
+    #[test]
+    fn linux_keeps_its_books_as_well(steps in script(200)) {
+        let mut play = Play::new(Policy::linux());
+        for (token, step) in steps.iter().enumerate() {
+            play.step(token as u64, *step);
+        }
+        play.finish();
+    }
+
+    #[test]
+    fn any_bytes_are_a_script(data in vec(any::<u8>(), 0..600)) {
+        crate::fuzz::engine_steps(&data);
+    }
+}
+
+#[test]
+fn the_quiet_device_is_next_whatever_the_flood() {
+    let mut steps = Vec::from([
+        Step::Add(1, 512, 1),
+        Step::Attach(1, None, 1, Takes::Everything),
+        Step::Add(2, 512, 1),
+        Step::Attach(2, None, 2, Takes::Everything),
+    ]);
+    steps.extend((0..500).map(|_| Step::Last(1, None, 1, 0x1000)));
+    steps.extend([
+        Step::Deliver,
+        Step::Last(2, None, 1, 0x2000),
+        Step::Deliver,
+        Step::Deliver,
+    ]);
+    let log = play(strict(), &steps);
+    assert!(
+        log.ends_with(
+            "@0 deliver #0 d1 dom1 g1: -:0x1000\n\
+             @0 queued #500\n\
+             @0 deliver #1 d1 dom1 g1: -:0x1000\n\
+             @0 deliver #500 d2 dom2 g1: -:0x2000\n"
+        ),
+        "{log}"
+    );
+}
+
+#[test]
+fn time_that_runs_backwards_stands_still() {
+    let mut play = Play::new(strict());
+    play.step(0, Step::Wait(5000));
+    play.engine.handle_timeout(Tick(1));
+    play.step(1, Step::Add(0, 1, 1));
+    play.step(2, Step::Attach(0, None, 1, Takes::Everything));
+    play.step(3, Step::Last(0, None, 1, 0));
+    play.engine.handle_timeout(Tick(5999));
+    assert!(play.engine.poll_answer().is_none());
+}
