@@ -1,0 +1,1 @@
+//! Plain functions over bytes, for fuzzers and for a committed corpus.

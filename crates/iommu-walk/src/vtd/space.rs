@@ -1,0 +1,140 @@
+//! What a requester's configuration amounts to.
+
+use iopf::{Access, Gpa, Pasid};
+
+/// A VT-d domain identifier: the tag of a unit's caches, up to 16 bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DomainId(pub u16);
+
+/// A page table: where its top lies, and its number of levels (3–5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageTable {
+    /// The top table, a multiple of 4 KiB. In a nested walk the first stage's is a guest address.
+    pub root: Gpa,
+    /// How many levels there are.
+    pub levels: u8,
+}
+
+/// How addresses of one address space are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Translate {
+    /// Not at all.
+    PassThrough,
+    /// By the first stage.
+    First(PageTable),
+    /// By the second stage.
+    Second(PageTable),
+    /// By the first stage, whose every address goes through the second.
+    Nested {
+        /// The first stage.
+        first: PageTable,
+        /// The second stage.
+        second: PageTable,
+    },
+}
+
+bitflags::bitflags! {
+    /// Switches of an address space, gathered from all the entries that led to it.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct Switches: u16 {
+        /// Scalable mode; without it, legacy.
+        const SCALABLE = 1 << 0;
+        /// FPD was set in an entry on the path: qualified faults leave no record.
+        const FAULTS_HIDDEN = 1 << 1;
+        /// Translation and translated requests are allowed (TT=01b, DTE).
+        const DEVICE_TLB = 1 << 2;
+        /// Page requests are allowed (PRE).
+        const PAGE_REQUESTS = 1 << 3;
+        /// Requests without a PASID count as privileged (`RID_PRIV`).
+        const RID_PRIVILEGED = 1 << 4;
+        /// Privileged requests are allowed (SRE).
+        const SUPERVISOR = 1 << 5;
+        /// Execute requests are allowed (ERE).
+        const EXECUTE = 1 << 6;
+        /// Privileged writes respect read-only pages (WPE).
+        const WRITE_PROTECT = 1 << 7;
+        /// The execute-disable bit counts (NXE).
+        const NO_EXECUTE = 1 << 8;
+        /// Privileged requests execute no user pages (SMEP).
+        const SMEP = 1 << 9;
+        /// First-stage extended-accessed bits are set (EAFE).
+        const EXTENDED_ACCESSED = 1 << 10;
+        /// Second-stage accessed and dirty bits are set (SSADE).
+        const SECOND_ACCESSED = 1 << 11;
+        /// Page walks are coherent, so that accessed and dirty bits can be set at all (PWSNP).
+        const COHERENT = 1 << 12;
+        /// Device accesses are snooped whatever else says (PGSNP).
+        const SNOOP = 1 << 13;
+    }
+}
+
+/// An address space: everything a page walk needs to know of a requester and PASID.
+///
+/// It is what a context cache (legacy) or PASID cache (scalable) holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AddressSpace {
+    /// The tag under which translations are cached and invalidated.
+    pub domain: DomainId,
+    /// The PASID whose entry this is, `RID_PASID` for requests without one; `None` in legacy mode.
+    pub pasid: Option<Pasid>,
+    /// How addresses are translated.
+    pub translate: Translate,
+    /// The rest.
+    pub switches: Switches,
+}
+
+/// What a translation grants, for every kind of requester in its address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Rights {
+    /// To a request in user mode; of [`Access::READ`], [`Access::WRITE`] and [`Access::EXEC`].
+    pub user: Access,
+    /// To a privileged request.
+    pub privileged: Access,
+}
+
+impl Rights {
+    /// What a request in privileged mode or not may do.
+    #[must_use]
+    #[inline]
+    pub const fn of(self, privileged: bool) -> Access {
+        if privileged {
+            self.privileged
+        } else {
+            self.user
+        }
+    }
+}
+
+/// A translation, and what may be concluded from it for the page around the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Where the requested address lies.
+    pub pa: Gpa,
+    /// The size of the page that all this holds for, as a power of two: 12 for 4 KiB. A page that
+    /// would reach into the interrupt range is cut to 4 KiB.
+    pub page_shift: u8,
+    /// What the tables grant there, whatever was asked. A request that these rights refuse needs a
+    /// walk of its own, which finds the reason.
+    pub rights: Rights,
+    /// What this request may do: its share of `rights`; without write, for a translation request
+    /// that does not ask for it.
+    pub perms: Access,
+    /// A later write through a cached copy may skip the walk: the page's dirty bits are set, or
+    /// will be by this walk's updates, or there are none.
+    pub dirty: bool,
+    /// Device accesses must be snooped (`PGSNP`, or `SNP` of the second-stage leaf): the N bit of
+    /// a translation completion.
+    pub snoop: bool,
+}
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It reaches memory (or a translation completion) through this translation.
+    Memory(Translation),
+    /// Its address, 0xfee0_0000–0xfeef_ffff without a PASID, is the interrupt range. An
+    /// untranslated write there is an interrupt message, which is not remapped as DMA; a
+    /// zero-length read completes. A translation request is answered *untranslated access only*
+    /// (U=W=1, R=0), or without any permission if it does not ask for write.
+    InterruptRange,
+}

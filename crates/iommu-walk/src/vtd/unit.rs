@@ -1,0 +1,353 @@
+//! The registers that a walk depends on, and what follows from them.
+
+use super::caps;
+use crate::format::{Format, Level};
+use iopf::Gpa;
+
+/// Translation table mode, the TTM field of `RTADDR_REG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// 00b.
+    Legacy,
+    /// 01b.
+    Scalable,
+    /// 10b: no such mode.
+    Reserved,
+    /// 11b.
+    Abort,
+}
+
+/// A remapping unit as a walk sees it: capabilities, root table pointer, and the masks that follow
+/// from them.
+///
+/// Host permission tables and memory types are not modelled: their fields count as reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    cap: u64,
+    ecap: u64,
+    rtaddr: u64,
+    enabled: bool,
+    haw: u8,
+    version: u8,
+    pub(crate) above_haw: u64,
+    pub(crate) second: Format,
+    pub(crate) first: Format,
+    pub(crate) context_reserved: [u64; 2],
+    pub(crate) scalable_context_reserved: [u64; 4],
+    pub(crate) pasid_reserved: [u64; 8],
+}
+
+impl Unit {
+    /// A unit with `CAP_REG` and `ECAP_REG` as given, a host address width of `haw` bits (12–52,
+    /// clamped), translation on, a root table at 0 in legacy mode, and major version 1.
+    #[must_use]
+    pub fn new(cap: u64, ecap: u64, haw: u8) -> Self {
+        let mut unit = Self {
+            cap,
+            ecap,
+            rtaddr: 0,
+            enabled: true,
+            haw: haw.clamp(12, 52),
+            version: 1,
+            above_haw: 0,
+            second: Format::EMPTY,
+            first: Format::EMPTY,
+            context_reserved: [0; 2],
+            scalable_context_reserved: [0; 4],
+            pasid_reserved: [0; 8],
+        };
+        unit.derive();
+        unit
+    }
+
+    /// The same unit with this `RTADDR_REG`.
+    #[must_use]
+    pub fn with_rtaddr(mut self, rtaddr: u64) -> Self {
+        self.rtaddr = rtaddr;
+        self.derive();
+        self
+    }
+
+    /// The same unit with translation on or off (`GSTS_REG.TES`).
+    #[must_use]
+    pub fn with_enabled(mut self, enabled: bool) -> Self {
+        self.enabled = enabled;
+        self
+    }
+
+    /// The same unit with this major version (`VER_REG.MAX`). From 8 on, a request with a PASID
+    /// that asks for execute is refused outright.
+    #[must_use]
+    pub fn with_version(mut self, major: u8) -> Self {
+        self.version = major;
+        self
+    }
+
+    /// `CAP_REG`.
+    #[must_use]
+    pub const fn cap(&self) -> u64 {
+        self.cap
+    }
+
+    /// `ECAP_REG`.
+    #[must_use]
+    pub const fn ecap(&self) -> u64 {
+        self.ecap
+    }
+
+    /// `RTADDR_REG`.
+    #[must_use]
+    pub const fn rtaddr(&self) -> u64 {
+        self.rtaddr
+    }
+
+    /// Whether translation is on.
+    #[must_use]
+    pub const fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Host address width in bits.
+    #[must_use]
+    pub const fn haw(&self) -> u8 {
+        self.haw
+    }
+
+    /// Major version of the unit.
+    #[must_use]
+    pub const fn version(&self) -> u8 {
+        self.version
+    }
+
+    /// What the root table address register asks for, supported or not.
+    #[must_use]
+    #[inline]
+    pub const fn mode(&self) -> Mode {
+        match self.rtaddr >> 10 & 3 {
+            0 => Mode::Legacy,
+            1 => Mode::Scalable,
+            2 => Mode::Reserved,
+            _ => Mode::Abort,
+        }
+    }
+
+    /// Where the root table lies.
+    #[must_use]
+    #[inline]
+    pub const fn root_table(&self) -> Gpa {
+        Gpa(self.rtaddr & !0xfff)
+    }
+
+    /// The largest address the second stage takes as input, by `CAP_REG.MGAW`, in bits.
+    #[must_use]
+    #[inline]
+    pub const fn mgaw(&self) -> u8 {
+        (self.cap >> 16 & 0x3f) as u8 + 1
+    }
+
+    /// The second-stage bit that grants read.
+    #[inline]
+    pub(crate) const fn second_read(&self) -> u64 {
+        self.second.present & 1 | self.second.present & 1 << 61
+    }
+
+    /// The second-stage bit that grants write.
+    #[inline]
+    pub(crate) const fn second_write(&self) -> u64 {
+        self.second_read() << 1
+    }
+
+    /// Whether an address width field with this value is one of `CAP_REG.SAGAW`: 1, 2 and 3 stand
+    /// for 39, 48 and 57 bits.
+    #[inline]
+    pub(crate) const fn supports_width(&self, field: u8) -> bool {
+        matches!(field, 1..=3) && self.cap >> (8 + field) & 1 != 0
+    }
+
+    /// The width of the second stage's input with this many levels, in bits.
+    #[inline]
+    pub(crate) fn input_bits(&self, levels: u8) -> u8 {
+        self.mgaw().min(12 + 9 * levels.min(5))
+    }
+
+    /// The width of a PASID, by `ECAP_REG.PSS`, in bits: 1–32.
+    #[inline]
+    pub(crate) const fn pasid_bits(&self) -> u32 {
+        let bits = (self.ecap >> 35 & 0x1f) as u32 + 1;
+        if bits > 31 { 31 } else { bits }
+    }
+
+    #[inline]
+    pub(crate) const fn has(&self, ecap: u64) -> bool {
+        self.ecap & ecap != 0
+    }
+
+    /// Whether the second stage's permissions are the I/O read and write bits.
+    const fn io_permissions(&self) -> bool {
+        self.rtaddr & caps::RTADDR_SSIRWE != 0 && self.has(caps::ECAP_SSIRWS)
+    }
+
+    fn derive(&mut self) {
+        self.above_haw = !0 << self.haw;
+        self.second = self.second_stage();
+        self.first = self.first_stage();
+        self.context_reserved = self.context_masks();
+        self.scalable_context_reserved = self.scalable_context_masks();
+        self.pasid_reserved = self.pasid_masks();
+    }
+
+    /// Intel VT-d, "Second-Stage Paging Entries".
+    fn second_stage(&self) -> Format {
+        const LEAF: u64 = 1 << 7;
+        const SNOOP: u64 = 1 << 11;
+        let address = !self.above_haw & !0xfff;
+        let wide = self.above_haw & ((1 << 52) - 1);
+        let io = self.io_permissions();
+        let io_write = if io { 0 } else { 1 << 62 };
+        let both = wide | io_write;
+        let snoop = if self.has(caps::ECAP_SC) { 0 } else { SNOOP };
+        let large = |bit: u64| if self.cap & bit == 0 { LEAF } else { 0 };
+        Format {
+            levels: Level::nine_bit([
+                (both | SNOOP, both | snoop),
+                (
+                    both | SNOOP,
+                    both | snoop | 0x1f_f000 | large(caps::CAP_SSLPS_2M),
+                ),
+                (
+                    both | SNOOP,
+                    both | snoop | 0x3fff_f000 | large(caps::CAP_SSLPS_1G),
+                ),
+                (both | SNOOP, both | SNOOP | LEAF),
+                (both | SNOOP, both | SNOOP | LEAF),
+            ]),
+            present: if io { 0b11 << 61 } else { 0b11 },
+            leaf: LEAF,
+            address,
+            accessed: 1 << 8,
+            dirty: 1 << 9,
+        }
+    }
+
+    /// Intel VT-d, "First-Stage Paging Entries".
+    fn first_stage(&self) -> Format {
+        const LEAF: u64 = 1 << 7;
+        let address = !self.above_haw & !0xfff;
+        let wide = self.above_haw & ((1 << 52) - 1);
+        let huge = if self.cap & caps::CAP_FS1GP == 0 {
+            LEAF
+        } else {
+            0
+        };
+        Format {
+            levels: Level::nine_bit([
+                (wide, wide),
+                (wide, wide | 0x1f_e000),
+                (wide, wide | 0x3fff_e000 | huge),
+                (wide, wide | LEAF),
+                (wide, wide | LEAF),
+            ]),
+            present: 1,
+            leaf: LEAF,
+            address,
+            accessed: 1 << 5,
+            dirty: 1 << 6,
+        }
+    }
+
+    /// The bits of a domain identifier that this unit does not have, at `shift`.
+    fn domain_reserved(&self, shift: u32) -> u64 {
+        let bits = 4 + 2 * (self.cap & 7);
+        if bits >= 16 {
+            0
+        } else {
+            (0xffff << bits & 0xffff) << shift
+        }
+    }
+
+    /// Intel VT-d, "Context Entry".
+    fn context_masks(&self) -> [u64; 2] {
+        [
+            self.above_haw | 0xff0,
+            !0 << 24 | 1 << 7 | self.domain_reserved(8),
+        ]
+    }
+
+    /// Intel VT-d, "Scalable-Mode Context-Entry".
+    fn scalable_context_masks(&self) -> [u64; 4] {
+        let mut lo = self.above_haw | 0x1a0;
+        for (ecap, bit) in [
+            (caps::ECAP_DT, 2),
+            (caps::ECAP_PASID, 3),
+            (caps::ECAP_PRS, 4),
+            (caps::ECAP_PTRS, 6),
+        ] {
+            if !self.has(ecap) {
+                lo |= 1 << bit;
+            }
+        }
+        let mut hi = !0 << 21;
+        if !self.has(caps::ECAP_RPS) {
+            hi |= 0xf_ffff;
+        }
+        if !self.has(caps::ECAP_RPRIVS) {
+            hi |= 1 << 20;
+        }
+        [lo, hi, !0, !0]
+    }
+
+    /// Intel VT-d, "Scalable-Mode PASID Table Entry".
+    fn pasid_masks(&self) -> [u64; 8] {
+        let mut lo = self.above_haw | 0xc20;
+        // The specification reserves AW as well where there is no second stage. Linux writes it all
+        // the same (`pasid_pte_config_first_level`), so no unit it runs on can mind.
+        if !self.has(caps::ECAP_SSTS) {
+            lo |= !0xfff;
+        }
+        if !(self.has(caps::ECAP_SSTS) && self.has(caps::ECAP_SSADS)) {
+            lo |= 1 << 9;
+        }
+        let mut domain = 0xf87f_0000 | self.domain_reserved(0);
+        if !self.has(caps::ECAP_SMPWC) {
+            domain |= 1 << 23;
+        }
+        if !self.has(caps::ECAP_SC) {
+            domain |= 1 << 24;
+        }
+        if !self.has(caps::ECAP_MTS) {
+            // CD, EMTE and the page attribute table.
+            domain |= 1 << 25 | 1 << 26 | !0 << 32;
+        }
+        let mut first = self.above_haw | 0xf00;
+        if !self.has(caps::ECAP_SRS) {
+            first |= 1 << 0;
+        }
+        if !self.has(caps::ECAP_ERS) {
+            first |= 1 << 1;
+        }
+        if !self.has(caps::ECAP_EAFS) {
+            first |= 1 << 7;
+        }
+        if !self.has(caps::ECAP_FSTS) {
+            first |= !0xfff | 0b11100;
+        }
+        [lo, domain, first, !0, !0, !0, !0, !0]
+    }
+}
+
+impl Level {
+    /// Five levels of nine bits over 4 KiB pages, with these reserved bits (table, leaf).
+    fn nine_bit(reserved: [(u64, u64); 5]) -> [Self; 5] {
+        let mut shift = 12;
+        reserved.map(|(table_reserved, leaf_reserved)| {
+            let level = Self {
+                shift,
+                index_mask: 0x1ff,
+                table_reserved,
+                leaf_reserved,
+            };
+            shift += 9;
+            level
+        })
+    }
+}
