@@ -117,6 +117,8 @@ pub(super) fn io<T>(what: impl FnOnce() -> String, result: io::Result<T>) -> Res
 pub struct QemuRoot {
     /// Program and leading arguments: the binary alone, or its own loader around it.
     prefix: Vec<PathBuf>,
+    /// Where it finds its modules, the qtest accelerator among them, if not where it was built.
+    modules: Option<PathBuf>,
     /// As `--version` prints it, first line.
     version: String,
 }
@@ -127,6 +129,9 @@ impl QemuRoot {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.prefix[0]);
         command.args(&self.prefix[1..]);
+        if let Some(modules) = &self.modules {
+            command.env("QEMU_MODULE_DIR", modules);
+        }
         command
     }
 
@@ -136,12 +141,17 @@ impl QemuRoot {
         &self.version
     }
 
-    /// Runs and probes a QEMU; the error says what it lacks.
-    fn probe(prefix: Vec<PathBuf>) -> Result<Self, String> {
-        let mut root = Self {
-            prefix,
+    fn of_binary(binary: PathBuf) -> Self {
+        Self {
+            prefix: vec![binary],
+            modules: None,
             version: String::new(),
-        };
+        }
+    }
+
+    /// Runs and probes a QEMU; the error says what it lacks.
+    fn probe(mut self) -> Result<Self, String> {
+        let root = &self;
         let version = root.output(&["--version"])?;
         let found = parse_version(&version)
             .ok_or_else(|| format!("no version in {:?}", version.lines().next()))?;
@@ -162,8 +172,8 @@ impl QemuRoot {
             .lines()
             .next()
             .unwrap_or_default()
-            .clone_into(&mut root.version);
-        Ok(root)
+            .clone_into(&mut self.version);
+        Ok(self)
     }
 
     fn output(&self, args: &[&str]) -> Result<String, String> {
@@ -197,10 +207,11 @@ pub fn ensure() -> Result<&'static QemuRoot, &'static SetupError> {
     static ROOT: OnceLock<Result<QemuRoot, SetupError>> = OnceLock::new();
     ROOT.get_or_init(|| {
         if let Some(path) = std::env::var_os("IOPF_QEMU").map(PathBuf::from) {
-            return QemuRoot::probe(vec![path.clone()])
+            return QemuRoot::of_binary(path.clone())
+                .probe()
                 .map_err(|why| SetupError::Named { path, why });
         }
-        if let Ok(system) = QemuRoot::probe(vec!["qemu-system-x86_64".into()]) {
+        if let Ok(system) = QemuRoot::of_binary("qemu-system-x86_64".into()).probe() {
             return Ok(system);
         }
         let mut apt = Apt::new(&cache_dir().join("qemu"));
@@ -236,7 +247,7 @@ struct Cache {
     dir: PathBuf,
     apt: Apt,
     /// Probes a binary; tests put their own here.
-    accept: fn(Vec<PathBuf>) -> Result<QemuRoot, String>,
+    accept: fn(QemuRoot) -> Result<QemuRoot, String>,
 }
 
 impl Cache {
@@ -299,7 +310,7 @@ impl Cache {
         if !manifest.lines().any(|l| l == line) {
             return Err(format!("{} is damaged", layout.binary.display()));
         }
-        (self.accept)(layout.prefix())
+        (self.accept)(layout.root())
     }
 
     fn unpack(
@@ -380,18 +391,22 @@ impl Layout {
         })
     }
 
-    fn prefix(self) -> Vec<PathBuf> {
+    fn root(self) -> QemuRoot {
         let [qemu, seabios] = self.data;
-        vec![
-            self.loader,
-            "--library-path".into(),
-            self.libraries,
-            self.binary,
-            "-L".into(),
-            qemu,
-            "-L".into(),
-            seabios,
-        ]
+        QemuRoot {
+            modules: Some(self.libraries.join("qemu")),
+            prefix: vec![
+                self.loader,
+                "--library-path".into(),
+                self.libraries,
+                self.binary,
+                "-L".into(),
+                qemu,
+                "-L".into(),
+                seabios,
+            ],
+            version: String::new(),
+        }
     }
 }
 
