@@ -7,28 +7,35 @@
 //! the translation gone.
 //!
 //! # Cost
-//! Each thread has a cache line of its own in each [`Sessions`], so opening is one atomic exchange
-//! on a line nobody else writes, and closing is a plain store.
+//! Each thread has a cache line of its own in each [`Sessions`]. Opening stores to it and passes one
+//! full fence, the only expensive step; closing is a plain store. Nothing is shared but a counter
+//! that only invalidators write.
 //!
 //! # Why neither side misses the other
-//! A thread *announces* (exchange on its line), then *looks up* (first load of the IOTLB's sequence
-//! number, or of the epoch). The invalidator *withdraws* (exchange of the epoch, and of the sequence
-//! number), then *inspects* (load of the line). All four are sequentially consistent, so they have
-//! one order: if the inspection misses the announcement, the announcement comes after it, hence the
-//! look-up after the withdrawal. Ordinary acquire and release would allow both to miss, as a store
-//! may wait in a store buffer while a later load goes ahead. Closing is a release store that the
-//! inspection acquires, so accesses of a closed session happen before the end of the wait.
+//! A thread *announces* itself (store to its line), *fences*, then *looks up*. The invalidator
+//! *withdraws* (stores to the IOTLB), *fences*, then *inspects* (load of the line). The two fences
+//! are sequentially consistent, so one is first. If the thread's is, the inspection sees the
+//! announcement and waits. If the invalidator's is, the look-up sees the withdrawal. Acquire and
+//! release alone would allow both to miss, as a store may sit in a store buffer while a later load
+//! goes ahead.
+//!
+//! A session's end is a release store that the inspection acquires, so its accesses happen before
+//! the end of the wait. The announcement is the number of the invalidator's period: a session that
+//! announces the new one acquired it from the invalidator and so sees the withdrawal; the wait
+//! passes over it, and threads that go from session to session cannot prolong it.
 //!
 //! # What must not be done inside a session
 //! Waiting for an invalidation of the same IOMMU: a thread cannot wait for itself. That is detected
 //! ([`InsideSession`]). Nor may a session wait for a lock that another thread holds across its
 //! invalidation; that cannot be detected and hangs both.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::atomic::{
     AtomicU64,
-    Ordering::{Relaxed, Release, SeqCst},
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -39,7 +46,7 @@ use std::{hint, thread};
 #[error("an invalidation cannot be waited for from inside a translation session")]
 pub struct InsideSession;
 
-/// Odd while the thread that owns it is inside; changes with every session.
+/// The period in which the thread that owns it went inside; zero outside.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Slot(AtomicU64);
@@ -56,6 +63,8 @@ const BLOCKS: usize = 18;
 /// of finished threads are used again.
 #[derive(Debug)]
 pub struct Sessions {
+    // Counts waits, from 1.
+    period: AtomicU64,
     first: [Slot; FIRST],
     more: [OnceLock<Box<[Slot]>>; BLOCKS],
     // Held while a block is made, and passed through before blocks are listed.
@@ -73,15 +82,15 @@ impl Default for Sessions {
 pub struct Session<'a> {
     slot: &'a Slot,
     // Only the outermost session of a thread closes the slot.
-    open: Option<u64>,
+    outermost: bool,
     // The slot belongs to this thread.
     _not_send: PhantomData<*const ()>,
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        if let Some(odd) = self.open {
-            self.slot.0.store(odd.wrapping_add(1), Release);
+        if self.outermost {
+            self.slot.0.store(0, Release);
         }
     }
 }
@@ -91,6 +100,7 @@ impl Sessions {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            period: AtomicU64::new(1),
             first: [const { Slot(AtomicU64::new(0)) }; FIRST],
             more: [const { OnceLock::new() }; BLOCKS],
             growth: Mutex::new(()),
@@ -106,18 +116,17 @@ impl Sessions {
         with_number(|number| {
             let slot = self.slot(number);
             // Nobody else writes the slot, so this is its value.
-            let even = slot.0.load(Relaxed);
-            let open = if even & 1 == 0 {
-                let odd = even.wrapping_add(1);
-                slot.0.swap(odd, SeqCst);
-                Some(odd)
-            } else {
-                None
-            };
+            let outermost = slot.0.load(Relaxed) == 0;
+            if outermost {
+                // Release, for an inspection that sees this store and not the end of the session
+                // before it.
+                slot.0.store(self.period.load(Acquire), Release);
+                fence(SeqCst);
+            }
             // Dropped on unwinding as well.
             let session = Session {
                 slot,
-                open,
+                outermost,
                 _not_send: PhantomData,
             };
             body(&session)
@@ -127,7 +136,7 @@ impl Sessions {
     /// Whether this thread is inside a session.
     #[must_use]
     pub fn inside(&self) -> bool {
-        with_number(|number| self.slot(number).0.load(Relaxed) & 1 != 0)
+        with_number(|number| self.slot(number).0.load(Relaxed) != 0)
     }
 
     /// Waits until every session has ended that was open when the call began.
@@ -141,16 +150,14 @@ impl Sessions {
         if self.inside() {
             return Err(InsideSession);
         }
-        for slot in self.slots() {
-            let seen = slot.0.load(SeqCst);
-            let mut turns = 0u32;
-            while seen & 1 != 0 && slot.0.load(SeqCst) == seen {
-                turns = turns.saturating_add(1);
-                match turns {
-                    0..=100 => hint::spin_loop(),
-                    101..=200 => thread::yield_now(),
-                    _ => thread::sleep(Duration::from_micros(50)),
-                }
+        let mut grace = self.open_now();
+        let mut turns = 0u32;
+        while !grace.is_over() {
+            turns = turns.saturating_add(1);
+            match turns {
+                0..=100 => hint::spin_loop(),
+                101..=200 => thread::yield_now(),
+                _ => thread::sleep(Duration::from_micros(50)),
             }
         }
         Ok(())
@@ -162,12 +169,12 @@ impl Sessions {
     /// Withdraw translations before the call.
     #[must_use]
     pub fn open_now(&self) -> Grace<'_> {
+        let period = self.period.fetch_add(1, AcqRel).wrapping_add(1);
+        fence(SeqCst);
+        let waiting_for = self.slots().filter(|slot| slot.open_before(period));
         Grace {
-            waiting_for: self
-                .slots()
-                .map(|slot| (slot, slot.0.load(SeqCst)))
-                .filter(|(_, seen)| seen & 1 != 0)
-                .collect(),
+            waiting_for: waiting_for.collect(),
+            period,
         }
     }
 
@@ -204,17 +211,25 @@ impl Sessions {
     }
 }
 
+impl Slot {
+    fn open_before(&self, period: u64) -> bool {
+        let opened = self.0.load(Acquire);
+        opened != 0 && opened < period
+    }
+}
+
 /// Sessions that were open at one moment.
 #[derive(Debug)]
 pub struct Grace<'a> {
-    waiting_for: Vec<(&'a Slot, u64)>,
+    waiting_for: Vec<&'a Slot>,
+    period: u64,
 }
 
 impl Grace<'_> {
     /// Whether all of them have ended. Once `true`, always `true`.
     pub fn is_over(&mut self) -> bool {
-        self.waiting_for
-            .retain(|(slot, seen)| slot.0.load(SeqCst) == *seen);
+        let period = self.period;
+        self.waiting_for.retain(|slot| slot.open_before(period));
         self.waiting_for.is_empty()
     }
 }
@@ -249,25 +264,41 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
+        QUICK.set(NONE);
         let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
         numbers.free.insert(self.0);
     }
 }
 
+const NONE: usize = usize::MAX;
+
 thread_local! {
+    // The number where it is quickest to read, and the guard that gives it back.
+    static QUICK: Cell<usize> = const { Cell::new(NONE) };
     static NUMBER: Number = Number::claim();
 }
 
 /// Calls `body` with the number of this thread.
 #[inline]
 fn with_number<T>(body: impl FnOnce(usize) -> T) -> T {
+    let quick = QUICK.get();
+    if quick != NONE {
+        return body(quick);
+    }
+    let mut temporary = None;
+    let number = first_number(&mut temporary);
+    body(number)
+}
+
+#[cold]
+fn first_number(temporary: &mut Option<Number>) -> usize {
     match NUMBER.try_with(|number| number.0) {
-        Ok(number) => body(number),
-        // The thread is ending and has given its number back.
-        Err(_) => {
-            let number = Number::claim();
-            body(number.0)
+        Ok(number) => {
+            QUICK.set(number);
+            number
         }
+        // The thread is ending and has given its number back.
+        Err(_) => temporary.insert(Number::claim()).0,
     }
 }
 

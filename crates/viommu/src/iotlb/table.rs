@@ -1,19 +1,12 @@
 //! A bounded set-associative table that is read without writing.
 //!
-//! # Why a reader never returns a torn or a withdrawn value
-//! Each set has a sequence number; odd means that a writer is inside (a sequence lock).
-//!
-//! *Torn.* A writer makes the number odd, then passes a release fence, then stores the words. A
-//! reader that loaded any such word passes an acquire fence before it looks at the number again.
-//! The two fences synchronise, so the second look finds the odd number or a later one, and the
-//! value is thrown away. A writer that had finished before the first look released the even number
-//! that the look acquired, so all of its words are visible.
-//!
-//! *Withdrawn.* The first look and every change of the number are sequentially consistent. A caller
-//! that announced itself with a sequentially consistent write before its look
-//! ([`crate::session`]) is therefore either seen by whoever withdrew the value, or sees the
-//! withdrawal: the store-buffering outcome (neither sees the other) has no place in the single
-//! total order of those four operations.
+//! # Why a reader never returns a torn value
+//! Each set has a sequence number; odd means that a writer is inside (a sequence lock). A writer
+//! makes the number odd, then passes a release fence, then stores the words. A reader that loaded
+//! any such word passes an acquire fence before it looks at the number again. The two fences
+//! synchronise, so the second look finds the odd number or a later one, and the value is thrown
+//! away. A writer that had finished before the first look released the even number that the look
+//! acquired, so all of its words are visible.
 
 use std::sync::atomic::{
     AtomicU64,
@@ -32,6 +25,15 @@ const EMPTY: u64 = u64::MAX;
 /// The two words that name an entry. The second is never `u64::MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) u64, pub(crate) u64);
+
+impl Key {
+    /// Multiplicative hashing: neighbouring pages fall into different sets. The high bits, which
+    /// are the good ones, choose the set.
+    #[inline]
+    pub(crate) const fn hash(self) -> u64 {
+        self.1.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.0.wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+}
 
 #[derive(Debug)]
 struct Way {
@@ -152,19 +154,15 @@ impl Table {
         self.sets.len()
     }
 
-    fn set(&self, key: Key) -> Option<&Set> {
-        // Multiplicative hashing: neighbouring pages fall into different sets, and the high bits,
-        // which are the good ones, choose.
-        let hash =
-            key.1.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ key.0.wrapping_mul(0xd6e8_feb8_6659_fd93);
-        self.sets.get(usize::try_from(hash >> self.shift).ok()?)
+    fn set(&self, at: u64) -> Option<&Set> {
+        self.sets.get(usize::try_from(at >> self.shift).ok()?)
     }
 
-    /// The value under `key`. Writes nothing, never waits.
+    /// The value under `key`, which hashes to `at`. Writes nothing, never waits.
     #[inline]
-    pub(crate) fn get(&self, key: Key) -> Option<u64> {
-        let set = self.set(key)?;
-        let sequence = set.sequence.load(SeqCst);
+    pub(crate) fn get(&self, at: u64, key: Key) -> Option<u64> {
+        let set = self.set(at)?;
+        let sequence = set.sequence.load(Acquire);
         let way = set.ways.iter().find(|way| way.holds(key))?;
         let value = way.value.load(Relaxed);
         fence(Acquire);
@@ -173,8 +171,14 @@ impl Table {
 
     /// Stores `value` under `key` if `allowed` still says so once the set is locked. Gives up where
     /// another writer is in the set. Says whether it was stored.
-    pub(crate) fn insert(&self, key: Key, value: u64, allowed: impl FnOnce() -> bool) -> bool {
-        let Some(set) = self.set(key) else {
+    pub(crate) fn insert(
+        &self,
+        at: u64,
+        key: Key,
+        value: u64,
+        allowed: impl FnOnce() -> bool,
+    ) -> bool {
+        let Some(set) = self.set(at) else {
             return false;
         };
         let Some(locked) = set.try_lock(set.sequence.load(Relaxed)) else {
@@ -200,8 +204,8 @@ impl Table {
     }
 
     /// Forgets the entry under `key`.
-    pub(crate) fn remove(&self, key: Key) {
-        if let Some(set) = self.set(key) {
+    pub(crate) fn remove(&self, at: u64, key: Key) {
+        if let Some(set) = self.set(at) {
             set.remove_if(|found| found == key);
         }
     }

@@ -1,1 +1,285 @@
+use super::*;
+use std::sync::atomic::AtomicBool;
+use std::thread;
 
+const NIC: Rid = Rid(0x0100);
+const DISK: Rid = Rid(0x0208);
+
+fn pasid(value: u32) -> Pasid {
+    Pasid::truncate(value)
+}
+
+fn second(domain: u16) -> Tag {
+    Tag::new(domain, None, Stage::Second)
+}
+
+fn first(domain: u16, of: u32) -> Tag {
+    Tag::new(domain, Some(pasid(of)), Stage::First)
+}
+
+fn nested(domain: u16, of: u32) -> Tag {
+    Tag::new(domain, Some(pasid(of)), Stage::Nested)
+}
+
+fn page(at: u64, shift: u8) -> Mapping {
+    Mapping {
+        page: Gpa(at),
+        page_shift: shift,
+        user: Access::RW,
+        supervisor: Access::RW,
+        dirty: true,
+    }
+}
+
+fn full(tag: Tag) -> Source {
+    Source {
+        tag,
+        user: RWX,
+        supervisor: RWX,
+    }
+}
+
+/// A cache with these translations.
+fn with(entries: &[(Tag, u64, Mapping)]) -> Iotlb {
+    let tlb = Iotlb::new(256);
+    for (tag, at, mapping) in entries {
+        assert!(tlb.insert(tlb.epoch(), *tag, Iova(*at), mapping));
+    }
+    tlb
+}
+
+fn left(tlb: &Iotlb, entries: &[(Tag, u64, Mapping)]) -> Vec<bool> {
+    let there = |(tag, at, _): &(Tag, u64, Mapping)| tlb.lookup_tag(*tag, Iova(*at)).is_some();
+    entries.iter().map(there).collect()
+}
+
+#[test]
+fn a_page_of_each_size_is_found_at_any_address_in_it() {
+    for (shift, inside, output) in [
+        (12, 0x7f_ffff_f123, 0x9_8000_0123),
+        (21, 0x7f_ffff_f123, 0x9_801f_f123),
+        (30, 0x7f_ffff_f123, 0x9_bfff_f123),
+    ] {
+        let tag = first(9, 4);
+        let tlb = with(&[(tag, inside, page(0x9_8000_0000, shift))]);
+        assert!(tlb.insert_source(tlb.epoch(), NIC, Some(pasid(4)), &full(tag)));
+        for _ in ["joined", "remembered"] {
+            let hit = tlb.lookup(NIC, Some(pasid(4)), Iova(inside)).unwrap();
+            assert_eq!(hit.output(Iova(inside)), Gpa(output));
+            assert_eq!(hit.page_shift(), shift);
+            assert_eq!(hit.mapping(), page(0x9_8000_0000, shift));
+        }
+        let beyond = Iova(inside + (1 << shift));
+        assert_eq!(tlb.lookup(NIC, Some(pasid(4)), beyond), None);
+        assert_eq!(tlb.lookup(NIC, None, Iova(inside)), None);
+        assert_eq!(tlb.lookup(DISK, Some(pasid(4)), Iova(inside)), None);
+    }
+}
+
+#[test]
+fn other_page_sizes_are_not_cached() {
+    let tlb = Iotlb::new(64);
+    for shift in [0, 11, 13, 16, 39, 64] {
+        assert!(!tlb.insert(tlb.epoch(), second(1), Iova(0), &page(0, shift)));
+    }
+}
+
+#[test]
+fn a_source_takes_rights_away_from_a_translation_it_shares() {
+    let tag = first(1, 2);
+    let tlb = with(&[(tag, 0x1000, page(0x5000, 12))]);
+    let limited = Source {
+        tag,
+        user: Access::READ,
+        supervisor: Access::empty(),
+    };
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &limited));
+    assert!(tlb.insert_source(tlb.epoch(), DISK, None, &full(tag)));
+    for _ in ["joined", "remembered"] {
+        let nic = tlb.lookup(NIC, None, Iova(0x1000)).unwrap();
+        assert!(nic.serves(Access::READ));
+        assert!(!nic.serves(Access::WRITE));
+        assert!(!nic.serves(Access::READ | Access::PRIV));
+        let disk = tlb.lookup(DISK, None, Iova(0x1000)).unwrap();
+        assert!(disk.serves(Access::RW));
+        assert!(disk.serves(Access::RW | Access::PRIV));
+        assert!(!disk.serves(Access::EXEC));
+    }
+}
+
+#[test]
+fn a_clean_page_serves_reads_only() {
+    let mapping = Mapping {
+        dirty: false,
+        ..page(0x5000, 12)
+    };
+    let tlb = with(&[(second(1), 0x1000, mapping)]);
+    let hit = tlb.lookup_tag(second(1), Iova(0x1000)).unwrap();
+    assert!(hit.serves(Access::READ));
+    assert!(!hit.serves(Access::WRITE));
+    assert!(hit.mapping().user.contains(Access::WRITE));
+}
+
+/// One entry of every kind, and which of them each scope leaves.
+#[test]
+fn each_scope_removes_what_it_names_and_nothing_else() {
+    let entries = [
+        (second(1), 0x1000, page(0x10_0000, 12)),
+        (second(1), 0x2000, page(0x10_1000, 12)),
+        (second(1), 0x20_0000, page(0x20_0000, 21)),
+        (second(2), 0x1000, page(0x10_2000, 12)),
+        (first(1, 7), 0x1000, page(0x10_3000, 12)),
+        (first(1, 7), 0x4000_0000, page(0x4000_0000, 30)),
+        (first(1, 8), 0x1000, page(0x10_4000, 12)),
+        (nested(1, 7), 0x1000, page(0x10_5000, 12)),
+        (nested(2, 7), 0x1000, page(0x10_6000, 12)),
+    ];
+    let range = |addr, size_shift| Pages {
+        addr: Iova(addr),
+        size_shift,
+    };
+    let rows = [
+        (Scope::Global, ". . . . . . . . ."),
+        (Scope::Domain(1), ". . . x . . . . x"),
+        (Scope::Domain(3), "x x x x x x x x x"),
+        // Nested entries of the domain go: their second-stage input is unknown.
+        (
+            Scope::DomainPages(1, range(0x1fff, 12)),
+            ". x x x x x x . x",
+        ),
+        (
+            Scope::DomainPages(1, range(0x3000, 14)),
+            ". . x x x x x . x",
+        ),
+        (
+            Scope::DomainPages(1, range(0x3f_f000, 12)),
+            "x x . x x x x . x",
+        ),
+        (Scope::DomainPages(1, range(0, 64)), ". . . x x x x . x"),
+        (Scope::Pasid(1, pasid(7)), "x x x x . . x . x"),
+        (
+            Scope::PasidPages(1, pasid(7), range(0x1000, 12)),
+            "x x x x . x x . x",
+        ),
+        (
+            Scope::PasidPages(1, pasid(7), range(0x7fff_f000, 12)),
+            "x x x x x . x x x",
+        ),
+        (
+            Scope::PasidPages(1, pasid(7), range(0, 60)),
+            "x x x x . . x . x",
+        ),
+    ];
+    for (scope, expected) in rows {
+        let tlb = with(&entries);
+        tlb.invalidate(scope);
+        let marks = left(&tlb, &entries).into_iter();
+        let text: Vec<_> = marks.map(|there| if there { "x" } else { "." }).collect();
+        assert_eq!(text.join(" "), expected, "{scope:?}");
+    }
+}
+
+#[test]
+fn a_hit_does_not_outlive_its_translation_or_its_source() {
+    let tag = second(1);
+    let tlb = with(&[(tag, 0x1000, page(0x5000, 12))]);
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(tag)));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    tlb.clear_sources();
+    assert_eq!(tlb.lookup(NIC, None, Iova(0x1000)), None);
+    assert!(tlb.lookup_tag(tag, Iova(0x1000)).is_some());
+
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(tag)));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    tlb.invalidate(Scope::Domain(1));
+    assert_eq!(tlb.lookup(NIC, None, Iova(0x1000)), None);
+}
+
+#[test]
+fn a_fill_is_refused_when_its_domain_was_invalidated_meanwhile() {
+    let tlb = Iotlb::new(64);
+    let before = tlb.epoch();
+    tlb.invalidate(Scope::Domain(1));
+    assert!(!tlb.insert(before, second(1), Iova(0), &page(0, 12)));
+    assert!(tlb.insert(before, second(2), Iova(0), &page(0, 12)));
+    assert!(tlb.insert(tlb.epoch(), second(1), Iova(0), &page(0, 12)));
+    tlb.invalidate(Scope::Global);
+    assert!(!tlb.insert(before, second(2), Iova(0), &page(0, 12)));
+}
+
+#[test]
+fn a_source_is_refused_only_when_sources_were_cleared_meanwhile() {
+    let tlb = Iotlb::new(64);
+    let before = tlb.epoch();
+    tlb.invalidate(Scope::Global);
+    assert!(tlb.insert_source(before, NIC, None, &full(second(1))));
+    tlb.clear_sources();
+    assert!(!tlb.insert_source(before, NIC, None, &full(second(1))));
+    assert!(!tlb.insert(before, second(1), Iova(0), &page(0, 12)));
+}
+
+#[test]
+fn a_fill_that_slept_through_many_invalidations_is_refused() {
+    let tlb = Iotlb::new(64);
+    let before = tlb.epoch();
+    for _ in 0..32 {
+        tlb.invalidate(Scope::Domain(1));
+    }
+    assert!(tlb.insert(before, second(2), Iova(0), &page(0, 12)));
+    tlb.invalidate(Scope::Domain(1));
+    assert!(!tlb.insert(before, second(2), Iova(0), &page(0, 12)));
+}
+
+#[test]
+fn more_pages_than_room_replace_others_and_stay_right() {
+    let tlb = Iotlb::new(64);
+    let tag = second(1);
+    for n in 0..10_000u64 {
+        let at = n << 12;
+        assert!(tlb.insert(tlb.epoch(), tag, Iova(at), &page(at + 0x1_0000_0000, 12)));
+    }
+    let found: Vec<_> = (0..10_000u64)
+        .filter_map(|n| Some((n, tlb.lookup_tag(tag, Iova(n << 12))?)))
+        .collect();
+    assert!((32..=160).contains(&found.len()), "{}", found.len());
+    for (n, hit) in found {
+        assert_eq!(hit.output(Iova(n << 12)), Gpa((n << 12) + 0x1_0000_0000));
+    }
+}
+
+#[test]
+fn readers_never_see_a_torn_entry() {
+    let (tlb, stop) = (Iotlb::new(10), AtomicBool::new(false));
+    let tag = second(1);
+    // Every field follows from the address, so a mixture of two entries shows.
+    let mapping = |n: u64| Mapping {
+        user: Access::from_bits_truncate(1 + (n % 3) as u8),
+        ..page((n << 12) * 3, 12)
+    };
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(tag)));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut n = 0u64;
+                while !stop.load(Relaxed) {
+                    n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let n = n >> 58;
+                    if let Some(hit) = tlb.lookup(NIC, None, Iova(n << 12)) {
+                        assert_eq!(hit.mapping(), mapping(n));
+                    }
+                }
+            });
+        }
+        for n in 0..if cfg!(miri) { 300 } else { 200_000u64 } {
+            let _ = tlb.insert(tlb.epoch(), tag, Iova(n % 64 << 12), &mapping(n % 64));
+            if n % 97 == 0 {
+                let pages = Pages {
+                    addr: Iova(n % 64 << 12),
+                    size_shift: 14,
+                };
+                tlb.invalidate(Scope::DomainPages(1, pages));
+            }
+        }
+        stop.store(true, Relaxed);
+    });
+}
