@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod log;
+pub mod record;
 
 /// Bytes as lower-case hex digits.
 fn hex_text(bytes: &[u8]) -> String {

@@ -1,0 +1,68 @@
+//! What one message says, whichever IOMMU it is of.
+
+use std::borrow::Cow;
+
+use iopf::{Iova, Pasid};
+
+use super::normal::{Kind, PciAddress, Wanted};
+
+/// The fields that a message states.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fields {
+    pub(super) kind: Kind,
+    pub(super) iommu: Option<String>,
+    pub(super) device: Option<PciAddress>,
+    pub(super) pasid: Option<Pasid>,
+    pub(super) address: Option<Iova>,
+    pub(super) access: Wanted,
+    pub(super) privileged: Option<bool>,
+    pub(super) code: Option<u32>,
+    pub(super) name: Option<Cow<'static, str>>,
+    pub(super) index: Option<u32>,
+}
+
+impl Fields {
+    pub(super) const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            iommu: None,
+            device: None,
+            pasid: None,
+            address: None,
+            access: Wanted::Unknown,
+            privileged: None,
+            code: None,
+            name: None,
+            index: None,
+        }
+    }
+}
+
+/// What could be made of the text of one message.
+#[derive(Clone, Debug)]
+pub(super) struct Scan {
+    pub(super) fields: Fields,
+    /// How many of the message's parts were found. It grows as text is added that belongs.
+    pub(super) parts: u32,
+    /// Where the message's last part ends.
+    pub(super) end: usize,
+    /// The message may go on in text that is not here yet.
+    pub(super) open: bool,
+    /// The reason, the last part, is not here yet.
+    pub(super) wants_reason: bool,
+    /// Where text begins that is no part of the message although parts follow it.
+    pub(super) gaps: Vec<usize>,
+    /// It is the source code or a pattern of a message, not a message.
+    pub(super) template: bool,
+}
+
+impl Scan {
+    /// At least one value was read.
+    pub(super) const fn says_something(&self) -> bool {
+        let fields = &self.fields;
+        fields.device.is_some()
+            || fields.address.is_some()
+            || fields.index.is_some()
+            || fields.code.is_some()
+    }
+}

@@ -1,0 +1,205 @@
+//! Kernel logs as people paste them, and raw records, in one normal form.
+//!
+//! [`decode`] reads any input and gives one [`Record`] a fault message, then a [`Summary`];
+//! [`Decoder`] is the same for a caller who has the lines.
+//!
+//! # What counts as what
+//! - A *fault message* is what the kernel prints for one fault record: one line, or the two of old
+//!   kernels, or the reason and the descriptor of a refused page request, together with the tables
+//!   printed for it. Pasted logs break it over lines or put several on one; it stays one record.
+//! - `lines` are the lines of the input, blank ones too, the last one also without a line feed.
+//! - `not_faults` are the lines of which no part belongs to a fault message: status headers
+//!   (`DRHD: handling fault status reg`), counts of suppressed messages, errors of the invalidation
+//!   queue (`VT-d detected Invalidation Time-out Error`, which are the driver's), everything else.
+//!   So `lines - not_faults` is the number of records if each has a line of its own.
+//! - `suppressed` adds up `dmar_fault: N callbacks suppressed`.
+//! - `time` is in UTC where the log tells the instant, else the stamp as printed without its
+//!   brackets: `12.345678`, `Jun 10 12:00:00`, `Mon Jun 10 12:00:00 2024`. Where a line has two, the
+//!   first. `first` and `last` are those of the first and the last record that have one.
+//! - A second half without its first is a record of what it says, and a first half without its
+//!   second likewise. Which of several first halves a second half belongs to is told by the kernel's
+//!   stamp, which both have; else by their order if none is missing; else it is the nearest before.
+//! - Where a cut or damaged number could be a part of the real one, it is `None`.
+//!
+//! # Adding an architecture
+//! `decoder` joins lines to messages and knows no IOMMU; `vtd` finds and reads the messages of one.
+//! Another dialect brings its own `find_start` and `scan`, and its entries in [`Arch`] and [`Kind`].
+
+mod advice;
+mod clean;
+mod cursor;
+mod decoder;
+mod dump;
+mod journal;
+mod message;
+pub(crate) mod names;
+mod normal;
+mod stamp;
+mod vtd;
+
+pub use advice::text_of;
+pub use decoder::Decoder;
+pub use dump::Dump;
+pub use normal::{Arch, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
+
+use std::io::{self, BufRead};
+
+use crate::record::{Faults, HexLine, HexReader, looks_raw};
+
+/// What an input is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Find out from how it begins.
+    #[default]
+    Detect,
+    /// Lines of a log, or JSON lines of a journal.
+    Log,
+    /// Raw records as hexadecimal text.
+    Hex,
+    /// Raw records.
+    Binary,
+}
+
+/// Bytes of a line that are kept; the rest of a longer one is passed over.
+const LINE: usize = 256 * 1024;
+
+/// Decodes all of `input`, giving each record to `sink` as soon as it is complete.
+///
+/// Memory is bounded whatever the input: one line, and the messages under way.
+///
+/// # Errors
+/// Those of reading `input`, and those that `sink` returns.
+pub fn decode(
+    mut input: impl BufRead,
+    form: Form,
+    mut sink: impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    let form = match form {
+        Form::Detect => detect(input.fill_buf()?),
+        form => form,
+    };
+    match form {
+        Form::Binary => binary(input, &mut sink),
+        Form::Hex => hex(input, &mut sink),
+        Form::Detect | Form::Log => text(input, &mut sink),
+    }
+}
+
+/// What an input that begins with `bytes` is made of.
+#[must_use]
+pub fn detect(bytes: &[u8]) -> Form {
+    let bytes = bytes.get(..4096).unwrap_or(bytes);
+    let odd = bytes
+        .iter()
+        .filter(|&&byte| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b))
+        .count();
+    if odd * 8 > bytes.len() && looks_raw(bytes) {
+        return Form::Binary;
+    }
+    let mut reader = HexReader::default();
+    let lines = bytes.split(|&byte| byte == b'\n').take(64);
+    let log = lines.clone().any(vtd::marked);
+    let mut records = lines.map(|line| reader.line(line.trim_ascii()));
+    if !log && records.any(|line| matches!(line, HexLine::Fault(_))) {
+        return Form::Hex;
+    }
+    Form::Log
+}
+
+fn text(
+    mut input: impl BufRead,
+    sink: &mut impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    let mut decoder = Decoder::new();
+    let mut line = Vec::new();
+    while next_line(&mut input, &mut line)? {
+        decoder.handle_line(&line);
+        while let Some(record) = decoder.poll_record() {
+            sink(record)?;
+        }
+    }
+    let summary = decoder.finish();
+    while let Some(record) = decoder.poll_record() {
+        sink(record)?;
+    }
+    Ok(summary)
+}
+
+fn hex(
+    mut input: impl BufRead,
+    sink: &mut impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    let (mut reader, mut summary, mut line) =
+        (HexReader::default(), Summary::default(), Vec::new());
+    while next_line(&mut input, &mut line)? {
+        summary.lines += 1;
+        match reader.line(line.trim_ascii()) {
+            HexLine::Fault(fault) => {
+                let record = fault.record(summary.records, summary.lines);
+                summary.count(&record);
+                sink(record)?;
+            }
+            HexLine::More => {}
+            HexLine::Nothing => summary.not_faults += 1,
+        }
+    }
+    Ok(summary)
+}
+
+fn binary(
+    mut input: impl BufRead,
+    sink: &mut impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    let mut summary = Summary::default();
+    let mut buffer = Vec::new();
+    loop {
+        let read = input.fill_buf()?;
+        let (used, ended) = (read.len(), read.is_empty());
+        buffer.extend_from_slice(read);
+        input.consume(used);
+        let mut faults = Faults::new(&buffer);
+        for slot in &mut faults {
+            summary.lines += 1;
+            match slot {
+                Some(fault) => {
+                    let record = fault.record(summary.records, summary.lines);
+                    summary.count(&record);
+                    sink(record)?;
+                }
+                None => summary.not_faults += 1,
+            }
+        }
+        let rest = faults.rest().len();
+        buffer.drain(..buffer.len() - rest);
+        if ended {
+            return Ok(summary);
+        }
+    }
+}
+
+/// Reads the next line into `line`, without its line feed and at most [`LINE`] bytes of it; `false`
+/// at the end.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let mut any = false;
+    loop {
+        let read = match input.fill_buf() {
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        if read.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let end = memchr::memchr(b'\n', read);
+        let part = read.get(..end.unwrap_or(read.len())).unwrap_or(read);
+        let room = LINE.saturating_sub(line.len());
+        line.extend_from_slice(part.get(..room).unwrap_or(part));
+        let used = end.map_or(read.len(), |end| end + 1);
+        input.consume(used);
+        if end.is_some() {
+            return Ok(true);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The normal form: one [`Record`] a fault message, one [`Summary`] an input.
+//!
+//! The order of the fields is the order of the keys in the JSON form.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use iopf::{Iova, Pasid, Rid};
+use serde::{Serialize, Serializer};
+
+use super::dump::Dump;
+
+/// The architecture of the IOMMU that recorded a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Arch {
+    /// Intel VT-d.
+    Vtd,
+}
+
+/// What sort of event a record tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A memory transaction was refused.
+    Dma,
+    /// An interrupt message was refused.
+    InterruptRemapping,
+    /// A page request was refused.
+    PageRequest,
+}
+
+/// What the transaction wanted, as far as the record says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wanted {
+    /// To read.
+    Read,
+    /// To write; also where both rights were asked for.
+    Write,
+    /// To fetch instructions.
+    Exec,
+    /// The record does not say.
+    #[default]
+    Unknown,
+}
+
+/// A PCI function: segment and requester ID. Shown as `0000:00:14.0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciAddress {
+    /// The PCI segment ("domain"). 16 bits in hardware; Linux numbers those of VMD from 0x10000.
+    pub segment: u32,
+    /// Bus, device and function.
+    pub rid: Rid,
+}
+
+impl fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04x}:{}", self.segment, self.rid)
+    }
+}
+
+impl Serialize for PciAddress {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// One fault in the normal form.
+///
+/// `None` is always "the input does not tell", never a guess.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// Position among the records of this input, from 0.
+    pub record: u64,
+    /// The line the message begins on, from 1. For binary input, the record's own position, from 1.
+    pub line: u64,
+    /// When: `2024-06-10T12:00:00Z` where the log tells the instant, else the log's own stamp.
+    pub time: Option<String>,
+    /// Whose record.
+    pub arch: Arch,
+    /// What sort of event.
+    pub kind: Kind,
+    /// The IOMMU's name in the log, such as `dmar0`.
+    pub iommu: Option<String>,
+    /// Who sent the transaction.
+    pub device: Option<PciAddress>,
+    /// In which of the device's address spaces; `None` also where it named none.
+    #[serde(serialize_with = "pasid")]
+    pub pasid: Option<Pasid>,
+    /// The address asked for, in bytes. `None` for an interrupt.
+    #[serde(serialize_with = "address")]
+    pub address: Option<Iova>,
+    /// What was wanted there.
+    pub access: Wanted,
+    /// In supervisor mode.
+    pub privileged: Option<bool>,
+    /// The architecture's own number for the reason.
+    pub code: Option<u32>,
+    /// The reason as the log prints it; else our name for `code`.
+    pub name: Option<Cow<'static, str>>,
+    /// VT-d records carry none; always `null`.
+    pub flags: (),
+    /// The interrupt-remapping index, for [`Kind::InterruptRemapping`].
+    pub index: Option<u32>,
+    /// What happened and what to do, in one sentence.
+    pub text: String,
+    /// The tables that the kernel printed for this fault, with what they show. Not in the JSON form.
+    #[serde(skip)]
+    pub dump: Option<Dump>,
+}
+
+fn pasid<S: Serializer>(value: &Option<Pasid>, to: S) -> Result<S::Ok, S::Error> {
+    value.map(Pasid::get).serialize(to)
+}
+
+fn address<S: Serializer>(value: &Option<Iova>, to: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(iova) => to.collect_str(iova),
+        None => to.serialize_none(),
+    }
+}
+
+/// What an input held, in figures.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Fault records given out.
+    pub records: u64,
+    /// Fault messages the kernel says it left out (`dmar_fault: 44 callbacks suppressed`), added up.
+    pub suppressed: u64,
+    /// Lines read, blank ones included; for binary input, record slots.
+    pub lines: u64,
+    /// Lines no part of which belongs to a fault record.
+    pub not_faults: u64,
+    /// The time of the first record that has one.
+    pub first: Option<String>,
+    /// The time of the last record that has one.
+    pub last: Option<String>,
+}
+
+/// The last object of the JSON form: `{"summary":{…}}`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct SummaryObject<'a> {
+    /// The figures.
+    pub summary: &'a Summary,
+}
+
+impl Summary {
+    /// These figures as the object that ends the JSON form.
+    #[must_use]
+    pub const fn object(&self) -> SummaryObject<'_> {
+        SummaryObject { summary: self }
+    }
+
+    /// Counts `record`, in the order of the input.
+    pub(crate) fn count(&mut self, record: &Record) {
+        self.records += 1;
+        if let Some(time) = &record.time {
+            self.first.get_or_insert_with(|| time.clone());
+            self.last = Some(time.clone());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The fault messages of VT-d, as Linux and Xen print them.
+//!
+//! | kernel | shape |
+//! |---|---|
+//! | Linux 2.6–4.2 | `DMAR:[DMA Write] Request device [00:02.0] fault addr 6df084000`, then on a line of its own `DMAR:[fault reason 05] PTE Write access is not set`; interrupts `INTR-REMAP: Request device [[f0:1f.0] fault index 0`, then `INTR-REMAP:[fault reason 37] …`; reason in decimal |
+//! | Linux 4.2–4.20 | all on one line, `DMAR: [DMA Write] …`, `DMAR: [INTR-REMAP] …`; decimal |
+//! | Linux 5.0–5.13 | `… Request device [00:02.0] PASID ffffffff fault addr …`; decimal |
+//! | Linux 5.14 | `[DMA Read NO_PASID]` or `[DMA Read PASID 0x1]`, `[0x00:0x02.0]`, `fault addr 0x…`, `[fault reason 0x06]` |
+//! | Linux 5.18 on | the same with `[00:02.0]` |
+//! | Linux 7.x | the same with the segment, `[0000:00:02.0]` |
+//! | Xen to 4.3 | two lines, `[VT-D]DMAR:[DMA Write] Request device [0000:00:1e.6] fault addr 0, iommu reg = …` and `DMAR:[fault reason 02h] …` |
+//! | Xen since | second line `[VT-D]DMAR: reason 02 - …`, in hexadecimal |
+//!
+//! A reason without `0x` or `h` is read in the base that its words confirm, and as decimal (Linux)
+//! or hexadecimal (Xen) where there are none. Where words and number contradict each other in
+//! either base, one of them is damaged, and the number is left out.
+
+mod page;
+mod scan;
+
+pub(super) use page::{Report, page_report};
+pub(super) use scan::{Start, find_start, head_before, scan};
+
+use memchr::memmem;
+
+/// How many fault messages `line` says the kernel left out.
+///
+/// The rate limit counts per calling function, and `dmar_fault` is the one that prints faults; it
+/// counts their status headers too, so this is what the kernel states and not a number of faults.
+pub(super) fn suppressed(line: &[u8]) -> Option<u64> {
+    let at = memmem::find(line, b"dmar_fault")?;
+    let rest = line.get(at + 10..)?;
+    let rest = rest.strip_prefix(b":")?.trim_ascii_start();
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let count = std::str::from_utf8(rest.get(..digits)?)
+        .ok()?
+        .parse()
+        .ok()?;
+    let words = rest.get(digits..)?;
+    (words.starts_with(b" callbacks") || words.starts_with(b" output lines")).then_some(count)
+}
+
+/// Whether `line` names the driver or the architecture.
+pub(super) fn marked(line: &[u8]) -> bool {
+    [&b"DMAR"[..], b"dmar", b"VT-D", b"INTR-REMAP"]
+        .iter()
+        .any(|mark| memmem::find(line, mark).is_some())
+}

@@ -1,0 +1,566 @@
+//! One message of a refused DMA or interrupt, from its head to its reason.
+
+use std::borrow::Cow;
+
+use iopf::{Iova, Pasid, Rid};
+use memchr::memmem;
+
+use crate::log::cursor::{Cursor, Number, Words};
+use crate::log::message::{Fields, Scan};
+use crate::log::names;
+use crate::log::normal::{Kind, PciAddress, Wanted};
+
+/// A place where a message, or the rest of one, begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) enum Start {
+    /// `[DMA Write …`: the beginning of a message.
+    Dma(usize),
+    /// `[INTR-REMAP]`, `INTR-REMAP: Request`: likewise.
+    Interrupt(usize),
+    /// `Request device [`, `fault addr`, `fault index`: a part without the head it should have.
+    Part(usize),
+    /// `[fault reason 05]`, `DMAR: reason 05 -`: the second half of an old message.
+    Reason(usize),
+}
+
+impl Start {
+    /// Where it stands.
+    pub(in crate::log) const fn at(self) -> usize {
+        let (Self::Dma(at) | Self::Interrupt(at) | Self::Part(at) | Self::Reason(at)) = self;
+        at
+    }
+}
+
+impl Start {
+    /// It begins a message.
+    pub(in crate::log) const fn is_head(self) -> bool {
+        matches!(self, Self::Dma(_) | Self::Interrupt(_))
+    }
+
+    /// The same at the beginning of a text.
+    pub(in crate::log) const fn moved(self) -> Self {
+        match self {
+            Self::Dma(_) => Self::Dma(0),
+            Self::Interrupt(_) => Self::Interrupt(0),
+            Self::Part(_) => Self::Part(0),
+            Self::Reason(_) => Self::Reason(0),
+        }
+    }
+}
+
+/// The head of the message whose part stands at `at`, if one with a damaged byte stands before it:
+/// `[D?A Write NO_PASID] Request device [`.
+pub(in crate::log) fn head_before(line: &[u8], from: usize, at: usize) -> (Start, usize) {
+    let part = (Start::Part(at), at);
+    let Some(before) = line.get(from..at) else {
+        return part;
+    };
+    let before = before.trim_ascii_end();
+    let Some(open) = memchr::memrchr(b'[', before) else {
+        return part;
+    };
+    let head = before.get(open..).unwrap_or_default();
+    let like = |known: &[u8]| {
+        head.len() > known.len() && head.iter().zip(known).filter(|(a, b)| a != b).count() <= 1
+    };
+    if like(b"[DMA ") && head.last() == Some(&b']') {
+        return (Start::Dma(from + open), from + open);
+    }
+    if like(b"[INTR-REMAP") {
+        return (Start::Interrupt(from + open + 1), from + open + 1);
+    }
+    part
+}
+
+/// The first place from `from` on where a message or a part of one begins.
+pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
+    let text = line.get(from..)?;
+    let find = |needle: &[u8]| memmem::find(text, needle).map(|at| from + at);
+    let dma = find_head(line, from, b"[DMA ").map(Start::Dma);
+    let interrupt = find_interrupt(line, from).map(Start::Interrupt);
+    let part = [&b"Request device ["[..], b"fault addr", b"fault index"]
+        .iter()
+        .filter_map(|needle| find(needle))
+        .min()
+        .map(Start::Part);
+    let reason = [&b"[fault reason "[..], b"DMAR: reason ", b"REMAP: reason "]
+        .iter()
+        .filter_map(|needle| {
+            let skip = if needle.starts_with(b"[") {
+                0
+            } else {
+                needle.len() - 7
+            };
+            find(needle).map(|at| at + skip)
+        })
+        .min()
+        .map(Start::Reason);
+    [dma, interrupt, part, reason]
+        .into_iter()
+        .flatten()
+        .min_by_key(|start| start.at())
+}
+
+/// `needle` where it is neither a pattern (`\[DMA`) nor a format string (`"[%s`).
+fn find_head(line: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
+    memmem::find_iter(line.get(from..)?, needle)
+        .map(|at| from + at)
+        .find(|&at| at == 0 || line.get(at - 1) != Some(&b'\\'))
+}
+
+/// `INTR-REMAP` as the head of a first half: its second half has `[fault reason` or `reason` there.
+fn find_interrupt(line: &[u8], from: usize) -> Option<usize> {
+    memmem::find_iter(line.get(from..)?, b"INTR-REMAP")
+        .map(|at| from + at)
+        .find(|&at| {
+            let after = line.get(at + 10..).unwrap_or_default();
+            let body = after.get(1..).unwrap_or_default().trim_ascii_start();
+            matches!(after.first(), Some(b']' | b':'))
+                && (body.is_empty() || body.starts_with(b"Req") || body.get(1..3) == Some(b"eq"))
+        })
+}
+
+/// What may follow the head, in this order; a part may be missing.
+const ORDER: [(Part, &str); 5] = [
+    (Part::Device, "Request device ["),
+    (Part::Pasid, "PASID "),
+    (Part::Address, "fault addr "),
+    (Part::Index, "fault index "),
+    (Part::Reason, "[fault reason "),
+];
+
+/// How a part is recognised behind damage: the end of its words, which is enough there.
+const ANCHORS: [(Part, &[u8]); 6] = [
+    (Part::Device, b"device ["),
+    (Part::Address, b"addr "),
+    (Part::Index, b"index "),
+    (Part::Reason, b"[fault "),
+    (Part::Reason, b"reason "),
+    (Part::Pasid, b" PASID "),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Head,
+    Device,
+    Pasid,
+    Address,
+    Index,
+    Reason,
+}
+
+/// The number of a reason, with what its form says of the base.
+#[derive(Clone, Copy, Debug)]
+enum Code {
+    Hex(u64),
+    Either { decimal: u64, hex: u64 },
+}
+
+/// Reads the message that `text` begins with.
+pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
+    let kind = match start {
+        Start::Interrupt(_) => Kind::InterruptRemapping,
+        _ => Kind::Dma,
+    };
+    let mut reader = Reader {
+        scan: Scan {
+            fields: Fields::new(kind),
+            parts: 0,
+            end: 0,
+            open: false,
+            wants_reason: true,
+            gaps: Vec::new(),
+            template: false,
+        },
+        cursor: Cursor::new(text, 0),
+        passed: Part::Head,
+        code: None,
+        xen: memmem::find(text, b"iommu reg").is_some(),
+    };
+    match start {
+        Start::Dma(_) => reader.dma_head(),
+        Start::Interrupt(_) => reader.interrupt_head(),
+        Start::Part(_) | Start::Reason(_) => {}
+    }
+    reader.body();
+    reader.finish()
+}
+
+struct Reader<'a> {
+    scan: Scan,
+    cursor: Cursor<'a>,
+    /// The last part read.
+    passed: Part,
+    code: Option<Code>,
+    xen: bool,
+}
+
+impl Reader<'_> {
+    fn took(&mut self, part: Part) {
+        self.scan.parts += 1;
+        self.passed = part;
+        self.scan.end = self.cursor.at();
+    }
+
+    /// `[DMA Read`, `[DMA Write NO_PASID]`, `[DMA Read PASID 0x1]`.
+    fn dma_head(&mut self) {
+        self.cursor.skip(5);
+        let word = self.cursor.word();
+        self.scan.fields.access = access(word);
+        self.cursor.blanks();
+        let mode = self.cursor.word();
+        if mode == b"PASID" {
+            self.cursor.blanks();
+            self.scan.fields.pasid = pasid(self.cursor.hex());
+        }
+        if self.cursor.eat(b']') {
+            self.took(Part::Head);
+        } else if self.cursor.rest().is_empty() {
+            self.scan.open = true;
+            self.scan.end = self.cursor.at();
+        }
+    }
+
+    fn interrupt_head(&mut self) {
+        self.cursor.skip(11);
+        self.took(Part::Head);
+    }
+
+    fn body(&mut self) {
+        loop {
+            self.cursor.blanks();
+            if self.cursor.rest().is_empty() {
+                self.scan.open = true;
+                return;
+            }
+            let Some(part) = self.next_part() else {
+                return;
+            };
+            match part {
+                Part::Head => return,
+                Part::Device => self.device(),
+                Part::Pasid => {
+                    let number = self.cursor.hex();
+                    self.scan.fields.pasid = pasid(number);
+                    self.took(Part::Pasid);
+                }
+                Part::Address => self.address(),
+                Part::Index => self.index(),
+                Part::Reason => {
+                    self.reason();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Passes the words of the next part: those that stand here, else the first that follow.
+    fn next_part(&mut self) -> Option<Part> {
+        self.xen_register();
+        self.cursor.blanks();
+        let before = self.cursor.at();
+        if self.cursor.rest().is_empty() {
+            self.scan.open = true;
+            return None;
+        }
+        for (part, words) in ORDER {
+            if part <= self.passed || !self.fits(part) {
+                continue;
+            }
+            match self.cursor.words(words) {
+                Words::Here => return Some(part),
+                Words::Cut => {
+                    self.scan.open = true;
+                    return None;
+                }
+                Words::Absent => {}
+            }
+        }
+        if self.cursor.words("reason ") == Words::Here {
+            self.xen = true;
+            return Some(Part::Reason);
+        }
+        self.behind_damage(before)
+    }
+
+    /// Passes the `, iommu reg = ffff82c00021d000` that Xen puts between address and reason.
+    fn xen_register(&mut self) {
+        if self.passed < Part::Address || self.cursor.words(", iommu reg") != Words::Here {
+            return;
+        }
+        self.xen = true;
+        self.cursor.blanks();
+        self.cursor.eat(b'=');
+        self.cursor.blanks();
+        if self.cursor.clone().words("reason ") != Words::Here {
+            self.cursor.word();
+        }
+        self.scan.end = self.cursor.at();
+    }
+
+    /// Interrupts have an index, DMA an address; which it is may be all that tells them apart.
+    fn fits(&self, part: Part) -> bool {
+        match part {
+            Part::Index => self.scan.fields.kind == Kind::InterruptRemapping || self.scan.parts < 2,
+            Part::Address => self.scan.fields.kind == Kind::Dma,
+            _ => true,
+        }
+    }
+
+    fn behind_damage(&mut self, gap: usize) -> Option<Part> {
+        let rest = self.cursor.rest();
+        let (at, part, len) = ANCHORS
+            .iter()
+            .filter(|&&(part, _)| part > self.passed && self.fits(part))
+            .filter_map(|&(part, anchor)| {
+                memmem::find(rest, anchor).map(|at| (at, part, anchor.len()))
+            })
+            .min()?;
+        let anchor = rest.get(at..at + len)?;
+        self.cursor.skip(at + len);
+        if anchor == b"[fault " {
+            self.cursor.word();
+            self.cursor.blanks();
+        }
+        self.scan.gaps.push(gap);
+        Some(part)
+    }
+
+    fn device(&mut self) {
+        self.cursor.eat(b'[');
+        let rest = self.cursor.rest();
+        self.template(rest);
+        let word = self.cursor.word();
+        let closed = self.cursor.eat(b']');
+        // What a hexadecimal digit follows may be the beginning of more; the function has one digit.
+        self.scan.fields.device = device(word);
+        if closed || !self.cursor.rest().is_empty() {
+            self.took(Part::Device);
+        } else {
+            self.passed = Part::Device;
+            self.scan.end = self.cursor.at();
+        }
+    }
+
+    fn address(&mut self) {
+        let number = self.cursor.hex();
+        self.scan.fields.address = match number {
+            Number::Whole(address) => Some(Iova(address)),
+            // The record holds a page's address: a cut number shows by not being one.
+            Number::AtEnd(address) => (address & 0xfff == 0).then_some(Iova(address)),
+            Number::Unreadable => None,
+        };
+        if matches!(number, Number::AtEnd(_)) {
+            self.passed = Part::Address;
+            self.scan.end = self.cursor.at();
+        } else {
+            self.took(Part::Address);
+        }
+    }
+
+    fn index(&mut self) {
+        self.scan.fields.kind = Kind::InterruptRemapping;
+        let number = self.cursor.hex();
+        self.scan.fields.index = match number {
+            Number::Whole(index) | Number::AtEnd(index) => {
+                u32::try_from(index).ok().filter(|&index| index <= 0xffff)
+            }
+            Number::Unreadable => None,
+        };
+        if matches!(number, Number::AtEnd(_)) {
+            self.passed = Part::Index;
+            self.scan.end = self.cursor.at();
+        } else {
+            self.took(Part::Index);
+        }
+    }
+
+    /// `05] PTE Write access is not set`, `05h] …`, `0x05] …`, `05 - …`.
+    fn reason(&mut self) {
+        let rest = self.cursor.rest();
+        self.template(rest);
+        let word = self.cursor.word();
+        let ended = !self.cursor.rest().is_empty();
+        self.cursor.blanks();
+        let closed = self.cursor.eat(b']') || self.cursor.eat(b'-');
+        self.code = code(word, ended || closed);
+        self.passed = Part::Reason;
+        self.scan.end = self.cursor.at();
+        if !ended {
+            self.scan.open = true;
+            return;
+        }
+        self.took(Part::Reason);
+        self.scan.wants_reason = false;
+        self.cursor.blanks();
+        self.name();
+    }
+
+    fn name(&mut self) {
+        let rest = self.cursor.rest();
+        if let Some((name, len)) = names::at_start(rest) {
+            self.scan.fields.name = Some(Cow::Borrowed(name));
+            self.cursor.skip(len);
+            self.took(Part::Reason);
+            return;
+        }
+        let code = self
+            .code
+            .map(|code| self.number(code))
+            .and_then(|code| u32::try_from(code).ok());
+        let words = plain(rest);
+        if names::may_continue(rest, code) {
+            self.scan.open = true;
+            // The words of its code, where they were begun here or are missing.
+            self.scan.fields.name = code.and_then(names::reason).map(Cow::Borrowed).or_else(|| {
+                (!words.is_empty()).then(|| Cow::Owned(String::from_utf8_lossy(words).into_owned()))
+            });
+        } else if !words.is_empty() {
+            let begun = code.is_some() && words.len() >= 8 && names::may_continue(words, code);
+            self.scan.fields.name = if begun {
+                code.and_then(names::reason).map(Cow::Borrowed)
+            } else {
+                Some(Cow::Owned(String::from_utf8_lossy(words).into_owned()))
+            };
+            self.scan.parts += 1;
+        }
+        self.cursor.skip(words.len());
+        self.scan.end = self.cursor.at();
+    }
+
+    /// The number of a reason where its words do not decide the base.
+    const fn number(&self, code: Code) -> u64 {
+        match code {
+            Code::Hex(number) => number,
+            Code::Either { hex, .. } if self.xen => hex,
+            Code::Either { decimal, .. } => decimal,
+        }
+    }
+
+    fn template(&mut self, value: &[u8]) {
+        let value = value.strip_prefix(b"0x").unwrap_or(value);
+        self.scan.template |=
+            matches!(value.first(), Some(b'%' | b'\\' | b'{' | b'*')) && !value.starts_with(b"**");
+    }
+
+    fn finish(mut self) -> Scan {
+        let said = self.scan.fields.name.as_deref().and_then(names::code_of);
+        let number = self
+            .code
+            .and_then(|code| match (code, said.map(u64::from)) {
+                (Code::Hex(hex), Some(said)) => (hex == said).then_some(said),
+                (Code::Either { decimal, hex }, Some(said)) => {
+                    (decimal == said || hex == said).then_some(said)
+                }
+                (code, None) => Some(self.number(code)),
+            });
+        self.scan.fields.code = number
+            .and_then(|number| u32::try_from(number).ok())
+            .filter(|&number| number <= 0xff);
+        if self.scan.fields.name.is_none() {
+            self.scan.fields.name = self
+                .scan
+                .fields
+                .code
+                .and_then(names::reason)
+                .map(Cow::Borrowed);
+        }
+        self.scan
+    }
+}
+
+/// Words of a reason we have no table for: up to the next stamp, quotation mark or line's end.
+fn plain(rest: &[u8]) -> &[u8] {
+    let stamp = memmem::find(rest, b" [").unwrap_or(rest.len());
+    let quote = memchr::memchr2(b'"', b'`', rest).unwrap_or(rest.len());
+    let mut words = rest
+        .get(..stamp.min(quote).min(160))
+        .unwrap_or(rest)
+        .trim_ascii();
+    // `less -S` and web pages mark a cut line.
+    while let Some(cut) = words
+        .strip_suffix(b"$")
+        .or_else(|| words.strip_suffix(b"..."))
+        .or_else(|| words.strip_suffix("…".as_bytes()))
+    {
+        words = cut.trim_ascii_end();
+    }
+    words
+}
+
+fn access(word: &[u8]) -> Wanted {
+    let like = |known: &[u8]| {
+        word.len() == known.len() && word.iter().zip(known).filter(|(a, b)| a != b).count() <= 1
+    };
+    if like(b"Read") {
+        Wanted::Read
+    } else if like(b"Write") {
+        Wanted::Write
+    } else {
+        Wanted::Unknown
+    }
+}
+
+fn pasid(number: Number) -> Option<Pasid> {
+    match number {
+        Number::Whole(number) => u32::try_from(number).ok().and_then(Pasid::new),
+        Number::AtEnd(_) | Number::Unreadable => None,
+    }
+}
+
+/// `00:14.0`, `0x00:0x14.0`, `0000:00:14.0`.
+fn device(word: &[u8]) -> Option<PciAddress> {
+    let text = std::str::from_utf8(word).ok()?;
+    let (address, function) = text.split_once('.')?;
+    let mut numbers = address.rsplit(':');
+    let slot = byte(numbers.next()?)?;
+    let bus = byte(numbers.next()?)?;
+    let segment = match numbers.next() {
+        None => 0,
+        Some(digits) if (4..=8).contains(&digits.len()) => hexadecimal(digits)?,
+        Some(_) => return None,
+    };
+    if numbers.next().is_some() || function.len() != 1 {
+        return None;
+    }
+    let function = u8::try_from(hexadecimal(function)?).ok()?;
+    let rid = Rid::new(bus, slot, function)?;
+    Some(PciAddress { segment, rid })
+}
+
+fn byte(digits: &str) -> Option<u8> {
+    let digits = digits.strip_prefix("0x").unwrap_or(digits);
+    if digits.len() != 2 {
+        return None;
+    }
+    u8::try_from(hexadecimal(digits)?).ok()
+}
+
+fn hexadecimal(digits: &str) -> Option<u32> {
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    u32::from_str_radix(digits, 16).ok()
+}
+
+/// The number of a reason; `ended` where something follows it, so that no digit can be missing.
+fn code(word: &[u8], ended: bool) -> Option<Code> {
+    let text = std::str::from_utf8(word).ok()?;
+    let hex = |digits: &str| hexadecimal(digits).map(u64::from);
+    if let Some(digits) = text.strip_prefix("0x") {
+        return hex(digits)
+            .filter(|_| ended || digits.len() == 2)
+            .map(Code::Hex);
+    }
+    if let Some(digits) = text.strip_suffix('h') {
+        return hex(digits).map(Code::Hex);
+    }
+    let either = hex(text).filter(|_| ended)?;
+    Some(match text.parse() {
+        Ok(decimal) => Code::Either {
+            decimal,
+            hex: either,
+        },
+        Err(_) => Code::Hex(either),
+    })
+}

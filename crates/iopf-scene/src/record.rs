@@ -1,0 +1,204 @@
+//! Raw VT-d records, in binary or as hexadecimal text, in the normal form.
+//!
+//! Two records are known: the fault recording register (16 bytes) and the page request descriptor
+//! (32 bytes, of which the second half is the device's own). They tell themselves apart: bits 11:0
+//! of the one are reserved and zero, and bits 7:0 of the other hold its type, 1.
+
+mod hex;
+
+pub use hex::{HexLine, HexReader};
+
+use iommu_wire::pcie::pri::PageMessage;
+use iommu_wire::vtd::event::{Event, FaultFamily, FaultInfo, RawFault, RequestType};
+use iommu_wire::vtd::page_request::{Descriptor, RawDescriptor};
+use iopf::{Access, Iova, Pasid};
+use zerocopy::FromBytes;
+
+use crate::log::{Arch, Kind, PciAddress, Record, Wanted, names, text_of};
+
+/// A raw record's meaning: the normal form without its words, and without an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What sort of event.
+    pub kind: Kind,
+    /// Who sent the transaction; a record has no segment, so it is 0.
+    pub device: PciAddress,
+    /// In which of the device's address spaces.
+    pub pasid: Option<Pasid>,
+    /// The page it asked for.
+    pub address: Option<Iova>,
+    /// What it wanted there.
+    pub access: Wanted,
+    /// In supervisor mode; known where there is a PASID.
+    pub privileged: Option<bool>,
+    /// The fault reason; page request descriptors have none.
+    pub code: Option<u8>,
+    /// The interrupt index.
+    pub index: Option<u16>,
+}
+
+/// The meaning of a fault recording register; `None` where it holds no fault.
+#[must_use]
+pub fn fault(raw: &RawFault) -> Option<Fault> {
+    let event = Event::decode(raw)?;
+    let interrupt = event.reason.family() == FaultFamily::Interrupt;
+    let kind = match event.request {
+        _ if interrupt => Kind::InterruptRemapping,
+        RequestType::PAGE => Kind::PageRequest,
+        _ => Kind::Dma,
+    };
+    let access = match event.request {
+        _ if interrupt => Wanted::Unknown,
+        _ if event.pasid.is_some_and(|with| with.execute) => Wanted::Exec,
+        RequestType::READ => Wanted::Read,
+        RequestType::WRITE | RequestType::ATOMIC => Wanted::Write,
+        _ => Wanted::Unknown,
+    };
+    let (address, index) = match event.info {
+        FaultInfo::Page(address) => (Some(address), None),
+        FaultInfo::InterruptIndex(index) => (None, Some(index)),
+    };
+    Some(Fault {
+        kind,
+        device: PciAddress {
+            segment: 0,
+            rid: event.source,
+        },
+        pasid: event.pasid.map(|with| with.pasid),
+        address,
+        access,
+        privileged: event.pasid.map(|with| with.privileged),
+        code: Some(event.reason.0),
+        index,
+    })
+}
+
+/// The meaning of a page request descriptor; `None` for stop markers and unknown types.
+#[must_use]
+pub fn page_request(raw: &RawDescriptor) -> Option<Fault> {
+    let Descriptor::Page {
+        requester,
+        message: PageMessage::Request(request),
+    } = Descriptor::decode(raw)
+    else {
+        return None;
+    };
+    let access = if request.access.contains(Access::EXEC) {
+        Wanted::Exec
+    } else if request.access.contains(Access::WRITE) {
+        Wanted::Write
+    } else if request.access.contains(Access::READ) {
+        Wanted::Read
+    } else {
+        Wanted::Unknown
+    };
+    Some(Fault {
+        kind: Kind::PageRequest,
+        device: PciAddress {
+            segment: 0,
+            rid: requester,
+        },
+        pasid: request.pasid,
+        address: Some(request.addr),
+        access,
+        privileged: request.pasid.map(|_| request.access.contains(Access::PRIV)),
+        code: None,
+        index: None,
+    })
+}
+
+impl Fault {
+    /// The record of this fault: number `record`, found on `line`.
+    #[must_use]
+    pub fn record(&self, record: u64, line: u64) -> Record {
+        let code = self.code.map(u32::from);
+        let mut record = Record {
+            record,
+            line,
+            time: None,
+            arch: Arch::Vtd,
+            kind: self.kind,
+            iommu: None,
+            device: Some(self.device),
+            pasid: self.pasid,
+            address: self.address,
+            access: self.access,
+            privileged: self.privileged,
+            code,
+            name: code.and_then(names::reason).map(Into::into),
+            flags: (),
+            index: self.index.map(u32::from),
+            text: String::new(),
+            dump: None,
+        };
+        record.text = text_of(&record);
+        record
+    }
+}
+
+/// Whether the two words can be a fault recording register that holds a fault: F set, and what is
+/// reserved zero.
+const fn is_fault(low: u64, high: u64) -> bool {
+    low & 0xfff == 0 && high >> 63 == 1 && high & 0x0fff_0000 == 0
+}
+
+/// Whether the word can be the first of a page request descriptor.
+const fn is_page_request(head: u64) -> bool {
+    head & 0xff == 1 && head & 0xfe00 == 0 && head >> 54 == 0
+}
+
+/// Whether `bytes` begin with something that can be a raw record.
+#[must_use]
+pub fn looks_raw(bytes: &[u8]) -> bool {
+    let Ok((raw, _)) = RawFault::read_from_prefix(bytes) else {
+        return false;
+    };
+    is_fault(raw.low.get(), raw.high.get()) || is_page_request(raw.low.get())
+}
+
+/// Reads one raw record after the other from memory, as fast as it goes.
+///
+/// The item is `None` for a slot that holds no fault. What is left over at the end, fewer bytes
+/// than a record has, is dropped.
+///
+/// ```
+/// # use iopf_scene::record::Faults;
+/// // A write of 00:14.0 to page 0xffcda000 met an entry without write permission.
+/// let frcd = [0, 0xa0, 0xcd, 0xff, 0, 0, 0, 0, 0xa0, 0, 0, 0, 0x05, 0, 0, 0x80];
+/// let fault = Faults::new(&frcd).next().flatten().unwrap();
+/// assert_eq!((fault.device.to_string(), fault.code), ("0000:00:14.0".into(), Some(5)));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Faults<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Faults<'a> {
+    /// Reads `bytes`, which begin with a record.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What has not been read yet.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+impl Iterator for Faults<'_> {
+    type Item = Option<Fault>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (raw, rest) = RawFault::ref_from_prefix(self.rest).ok()?;
+        if is_page_request(raw.low.get()) {
+            let (raw, rest) = RawDescriptor::ref_from_prefix(self.rest).ok()?;
+            self.rest = rest;
+            return Some(page_request(raw));
+        }
+        self.rest = rest;
+        Some(fault(raw))
+    }
+}
