@@ -143,6 +143,7 @@ pub(crate) struct Play {
 }
 
 /// Plays a script and returns its transcript.
+#[cfg(test)]
 pub(crate) fn play(policy: Policy, steps: &[Step]) -> String {
     let mut play = Play::new(policy);
     for (token, step) in steps.iter().enumerate() {
@@ -607,7 +608,8 @@ impl Play {
         assert!(u128::from(next.0) <= due, "the engine would wake up late");
     }
 
-    /// Asserts that nothing waits any longer than the policy says.
+    /// Whether nothing waits any longer than the policy says.
+    #[cfg(test)]
     pub(crate) fn everything_due_is_answered(&self) -> bool {
         let timeout = self.engine.policy().timeout().map(|t| t.as_nanos());
         let late = |owed: &Owed| {

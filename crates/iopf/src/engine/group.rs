@@ -66,6 +66,14 @@ pub struct Pages<'a> {
     left: u32,
 }
 
+impl Pages<'_> {
+    /// Whether `handle` names something that still waits.
+    #[must_use]
+    pub fn is_waiting(&self, handle: Handle) -> bool {
+        self.slab.waiting(handle).is_some()
+    }
+}
+
 impl Iterator for Pages<'_> {
     type Item = PageRequest;
 

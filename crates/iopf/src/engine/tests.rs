@@ -1,3 +1,5 @@
 //! The engine, played from scripts.
 
+mod default;
+mod linux;
 mod promises;

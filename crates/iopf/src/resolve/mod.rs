@@ -1,1 +1,86 @@
-//! Resolvers.
+//! Resolvers: who decides about a fault.
+//!
+//! [`serve`] hands what the engine delivers to a [`Resolver`] and its decision back. A resolver
+//! that cannot decide at once keeps the handle, says [`Decision::Later`], and calls
+//! [`Engine::answer`] when it can.
+//!
+//! | resolver | what it does |
+//! |---|---|
+//! | [`LogAndDeny`] | nothing is resolvable, everything is told |
+//! | [`AddressSpace`] | the rights of a mapping decide, a missing page is populated (Linux SVA) |
+//! | [`Injector`] | the guest decides: its virtual IOMMU is told, in the guest's own terms |
+
+mod address_space;
+mod deny;
+mod inject;
+
+pub use address_space::{AddressSpace, Mappings, Unmappable};
+pub use deny::LogAndDeny;
+pub use inject::{Attempt, Inject, Injected, Injector, NotQueued};
+
+use crate::Response;
+use crate::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};
+
+/// What a resolver decided about a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// This is the answer.
+    Answer(Response),
+    /// The answer comes later, through [`Engine::answer`]; the resolver keeps the handle.
+    Later,
+    /// The resolver cannot take it: see [`Engine::refuse`].
+    Refuse,
+}
+
+/// Decides about faults.
+///
+/// Called from one thread, a fault at a time, while the engine is borrowed: it must not block.
+pub trait Resolver {
+    /// Decides about a page request group.
+    fn group(&mut self, group: &Group, pages: Pages<'_>) -> Decision;
+
+    /// Decides about an unrecoverable fault.
+    fn stray(&mut self, stray: &Stray) -> Verdict;
+}
+
+/// Serves at most `most` deliveries of `engine` with `resolver`; returns how many there were.
+///
+/// A [`Response::Failure`] that the way back to the device cannot say becomes
+/// [`Response::Invalid`].
+pub fn serve(
+    engine: &mut Engine,
+    now: Tick,
+    resolver: &mut (impl Resolver + ?Sized),
+    most: usize,
+) -> usize {
+    for served in 0..most {
+        let Some(delivery) = engine.poll_fault() else {
+            return served;
+        };
+        // What was just delivered waits, so that the only refusal left is of a code that the
+        // wire lacks.
+        match delivery {
+            Delivery::Group(group) => {
+                let Some(pages) = engine.pages(group.handle) else {
+                    continue;
+                };
+                let said = match resolver.group(&group, pages) {
+                    Decision::Answer(response) => engine
+                        .answer(now, group.handle, response)
+                        .or_else(|_| engine.answer(now, group.handle, Response::Invalid)),
+                    Decision::Refuse => engine.refuse(now, group.handle),
+                    Decision::Later => Ok(()),
+                };
+                debug_assert_eq!(said, Ok(()));
+            }
+            Delivery::Stray(stray) => {
+                let said = engine.judge(now, stray.handle, resolver.stray(&stray));
+                debug_assert_eq!(said, Ok(()));
+            }
+        }
+    }
+    most
+}
+
+#[cfg(test)]
+mod tests;
