@@ -63,12 +63,12 @@ pub trait Inject {
 #[derive(Debug)]
 pub struct Injector<I> {
     guest: I,
-    waiting: HashMap<Key, Handle, FxBuildHasher>,
+    pub(super) waiting: HashMap<Key, Handle, FxBuildHasher>,
     /// Look for stale handles at this many.
     prune_at: usize,
 }
 
-type Key = (DeviceId, Option<Pasid>, GroupIndex);
+pub(super) type Key = (DeviceId, Option<Pasid>, GroupIndex);
 
 /// Below this many handles, stale ones are left alone.
 const FEW: usize = 64;
