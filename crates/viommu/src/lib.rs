@@ -2,4 +2,5 @@
 #![forbid(unsafe_code)]
 
 pub mod iotlb;
+pub mod mem;
 pub mod session;

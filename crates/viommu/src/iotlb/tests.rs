@@ -271,10 +271,10 @@ fn readers_never_see_a_torn_entry() {
             });
         }
         for n in 0..if cfg!(miri) { 300 } else { 200_000u64 } {
-            let _ = tlb.insert(tlb.epoch(), tag, Iova(n % 64 << 12), &mapping(n % 64));
+            let _ = tlb.insert(tlb.epoch(), tag, Iova((n % 64) << 12), &mapping(n % 64));
             if n % 97 == 0 {
                 let pages = Pages {
-                    addr: Iova(n % 64 << 12),
+                    addr: Iova((n % 64) << 12),
                     size_shift: 14,
                 };
                 tlb.invalidate(Scope::DomainPages(1, pages));
