@@ -22,288 +22,30 @@
 //! A hit is inserted only if no invalidation was under way from before its look-up of source and
 //! translation until after the insertion locked its set.
 
+mod entry;
 mod epoch;
+mod scope;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
+pub use entry::{Hit, Mapping, Source, Stage, Tag};
 pub use epoch::Epoch;
+pub use scope::{Pages, Scope};
 
+use entry::{RIGHTS, rights};
 use epoch::History;
-use iopf::{Access, Gpa, Iova, Pasid, Rid};
+use iopf::{Iova, Pasid, Rid};
+use scope::{EVERY_DOMAIN, SOURCES};
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use table::{Key, Table};
 
-/// Which tables an address went through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// First-stage tables only.
-    First,
-    /// Second-stage tables only, the legacy ones included.
-    Second,
-    /// First stage, then second.
-    Nested,
-}
-
-/// An address space as the IOTLB knows it: a domain, a PASID where the first stage translates, and
-/// the stages.
-///
-/// 39 bits: domain in 15:0, PASID in 35:16, "has a PASID" in 36, stages in 38:37.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(u64);
-
-impl Tag {
-    const PASID: u64 = 1 << 36;
-
-    /// The tag of `domain`, `pasid` and `stage`.
-    ///
-    /// Second-stage entries are shared by every PASID of their domain, so theirs is dropped. With a
-    /// first stage, pass the PASID that requests without one use (RID_PASID) for those.
-    #[must_use]
-    pub const fn new(domain: u16, pasid: Option<Pasid>, stage: Stage) -> Self {
-        let pasid = match (pasid, stage) {
-            (Some(pasid), Stage::First | Stage::Nested) => (pasid.get() as u64) << 16 | Self::PASID,
-            _ => 0,
-        };
-        let stage = match stage {
-            Stage::First => 0,
-            Stage::Second => 1,
-            Stage::Nested => 2,
-        };
-        Self(domain as u64 | pasid | stage << 37)
-    }
-
-    /// The domain.
-    #[must_use]
-    pub const fn domain(self) -> u16 {
-        (self.0 & 0xffff) as u16
-    }
-
-    /// The PASID, where the first stage translates.
-    #[must_use]
-    pub const fn pasid(self) -> Option<Pasid> {
-        if self.0 & Self::PASID == 0 {
-            return None;
-        }
-        Pasid::new((self.0 >> 16 & 0xf_ffff) as u32)
-    }
-
-    /// The stages.
-    #[must_use]
-    pub const fn stage(self) -> Stage {
-        match self.0 >> 37 {
-            0 => Stage::First,
-            1 => Stage::Second,
-            _ => Stage::Nested,
-        }
-    }
-}
-
-/// What the context and PASID caches say of a requester and PASID, as far as a hit needs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The address space whose translations serve it.
-    pub tag: Tag,
-    /// What the configuration leaves of the rights of user-mode requests, of [`Access::READ`],
-    /// [`Access::WRITE`] and [`Access::EXEC`].
-    pub user: Access,
-    /// What it leaves to privileged requests, of the same three.
-    pub supervisor: Access,
-}
-
-/// A translation of one page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapping {
-    /// First address of the page in the output space.
-    pub page: Gpa,
-    /// Size of the page as a power of two: 12, 21 or 30.
-    pub page_shift: u8,
-    /// Rights of user-mode requests, of [`Access::READ`], [`Access::WRITE`], [`Access::EXEC`].
-    pub user: Access,
-    /// Rights of privileged requests, of the same three.
-    pub supervisor: Access,
-    /// Writes need nothing more: dirty bits are set already, or not kept. Accessed bits are always
-    /// set before an entry gets here.
-    pub dirty: bool,
-}
-
-/// The access rights that an entry keeps for each mode.
-const RWX: Access = Access::READ.union(Access::WRITE).union(Access::EXEC);
-
-/// User rights in bits 2:0, supervisor rights in 5:3.
-fn rights(user: Access, supervisor: Access) -> u64 {
-    u64::from(user.intersection(RWX).bits()) | u64::from(supervisor.intersection(RWX).bits()) << 3
-}
-
-const DIRTY: u64 = 1 << 6;
-const RIGHTS: u64 = 0x3f;
-
-impl Mapping {
-    /// The 4 KiB frame that `iova` falls into, as a hit.
-    fn frame(&self, iova: Iova) -> Hit {
-        let mask = (1 << self.page_shift) - 1;
-        let code = match self.page_shift {
-            12 => 0,
-            21 => 1,
-            _ => 2,
-        };
-        let dirty = if self.dirty { DIRTY } else { 0 };
-        Hit((self.page.0 & !mask | iova.0 & mask) & ADDRESS
-            | rights(self.user, self.supervisor)
-            | dirty
-            | code << 7)
-    }
-}
-
-/// A translation found: of the page around the address that was looked up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit(
-    // 4 KiB frame in 51:12, size code in 8:7, dirty in 6, supervisor and user rights in 5:3, 2:0.
-    u64,
-);
-
-impl Hit {
-    /// Whether the entry alone serves `access`. Where it does not, the walk decides: it may find
-    /// more rights, set a dirty bit, or fault.
-    #[inline]
-    #[must_use]
-    pub const fn serves(self, access: Access) -> bool {
-        let rights = if access.contains(Access::PRIV) {
-            self.0 >> 3
-        } else {
-            self.0
-        };
-        let wanted = access.intersection(RWX).bits() as u64;
-        wanted & !rights == 0 && (!access.contains(Access::WRITE) || self.0 & DIRTY != 0)
-    }
-
-    /// Where `iova`, the address that was looked up, lies in the output space.
-    #[inline]
-    #[must_use]
-    pub const fn output(self, iova: Iova) -> Gpa {
-        Gpa(self.0 & ADDRESS | iova.0 & 0xfff)
-    }
-
-    /// Size of the page as a power of two.
-    #[inline]
-    #[must_use]
-    pub const fn page_shift(self) -> u8 {
-        match self.0 >> 7 & 3 {
-            0 => 12,
-            1 => 21,
-            _ => 30,
-        }
-    }
-
-    /// The translation of the whole page.
-    #[must_use]
-    pub const fn mapping(self) -> Mapping {
-        Mapping {
-            page: Gpa(self.0 & ADDRESS & !((1 << self.page_shift()) - 1)),
-            page_shift: self.page_shift(),
-            user: Access::from_bits_truncate((self.0 & 7) as u8),
-            supervisor: Access::from_bits_truncate((self.0 >> 3 & 7) as u8),
-            dirty: self.0 & DIRTY != 0,
-        }
-    }
-}
-
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-
 /// Page sizes that are cached, with the code each has in a key. Any other is not cached.
 const SIZES: [(u64, u8); 3] = [(0, 12), (1, 21), (2, 30)];
-
-/// A naturally aligned range of input addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pages {
-    /// An address in the range; the bits below its size do not matter.
-    pub addr: Iova,
-    /// Size in bytes as a power of two; 64 and more is every address.
-    pub size_shift: u8,
-}
-
-impl Pages {
-    fn first(self) -> u64 {
-        let mask = u64::MAX.checked_shl(u32::from(self.size_shift));
-        self.addr.0 & mask.unwrap_or(0)
-    }
-
-    fn touches(self, key: Key) -> bool {
-        let (page, shift) = page_of(key);
-        let wider = self.size_shift.max(shift);
-        Self {
-            addr: Iova(page),
-            size_shift: wider,
-        }
-        .first()
-            == Self {
-                addr: self.addr,
-                size_shift: wider,
-            }
-            .first()
-    }
-}
-
-/// What the history says of an invalidation: its domain, every domain, or the sources.
-const EVERY_DOMAIN: u64 = 1 << 16;
-const SOURCES: u64 = 1 << 17;
-
-/// What an invalidation covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Every entry.
-    Global,
-    /// Every entry of a domain.
-    Domain(u16),
-    /// Entries of a domain by second-stage input address: its second-stage entries in the range,
-    /// and all its nested entries, whose second-stage input is not known any more.
-    DomainPages(u16, Pages),
-    /// Entries of a PASID in a domain, through the first stage.
-    Pasid(u16, Pasid),
-    /// Those of them in a range.
-    PasidPages(u16, Pasid, Pages),
-}
-
-impl Scope {
-    const fn domain(self) -> Option<u16> {
-        match self {
-            Self::Global => None,
-            Self::Domain(domain)
-            | Self::DomainPages(domain, _)
-            | Self::Pasid(domain, _)
-            | Self::PasidPages(domain, ..) => Some(domain),
-        }
-    }
-
-    /// What the history keeps of it: the domain.
-    const fn covered(self) -> u64 {
-        match self.domain() {
-            Some(domain) => domain as u64,
-            None => EVERY_DOMAIN,
-        }
-    }
-
-    fn covers(self, key: Key) -> bool {
-        let tag = Tag(key.0);
-        if self.domain().is_some_and(|domain| domain != tag.domain()) {
-            return false;
-        }
-        match self {
-            Self::Global | Self::Domain(_) => true,
-            Self::DomainPages(_, pages) => match tag.stage() {
-                Stage::First => false,
-                Stage::Second => pages.touches(key),
-                Stage::Nested => true,
-            },
-            Self::Pasid(_, pasid) => tag.pasid() == Some(pasid),
-            Self::PasidPages(_, pasid, pages) => tag.pasid() == Some(pasid) && pages.touches(key),
-        }
-    }
-}
 
 /// The cache.
 ///
@@ -313,8 +55,10 @@ pub struct Iotlb {
     hits: Table,
     translations: Table,
     sources: Table,
-    // Bits 2:0: page sizes that were ever inserted; bits 6:4: stages. Grows, and is read-mostly.
-    present: AtomicU64,
+    // Page sizes that were ever inserted, by code. Grows, and is read-mostly.
+    sizes: AtomicU64,
+    // Domains that ever had a first-stage or nested entry, 64 classes of them.
+    first_stage_domains: AtomicU64,
     history: History,
 }
 
@@ -327,7 +71,8 @@ impl Iotlb {
             hits: Table::new(entries),
             translations: Table::new(entries),
             sources: Table::new(entries / 4),
-            present: AtomicU64::new(0),
+            sizes: AtomicU64::new(0),
+            first_stage_domains: AtomicU64::new(0),
             history: History::new(),
         }
     }
@@ -365,10 +110,10 @@ impl Iotlb {
     /// The page around `iova` in the address space of `tag`.
     #[must_use]
     pub fn lookup_tag(&self, tag: Tag, iova: Iova) -> Option<Hit> {
-        let present = self.present.load(Relaxed);
+        let sizes = self.sizes.load(Relaxed);
         SIZES.iter().find_map(|&(code, shift)| {
             // A page size costs a probe only once a page of that size was cached.
-            if present >> code & 1 == 0 {
+            if sizes >> code & 1 == 0 {
                 return None;
             }
             let key = page_key(tag, iova, code, shift);
@@ -416,10 +161,10 @@ impl Iotlb {
         let Some(&(code, shift)) = size else {
             return false;
         };
-        let bits = 1 << code | 1 << 4 << (tag.0 >> 37);
         // Before the epoch is compared: an invalidation either sees the bits or refuses the entry.
-        if self.present.load(SeqCst) & bits != bits {
-            self.present.fetch_or(bits, SeqCst);
+        note(&self.sizes, 1 << code);
+        if tag.stage() != Stage::Second {
+            note(&self.first_stage_domains, class(tag.domain()));
         }
         let domain = u64::from(tag.domain());
         let covers = |covered| covered == domain || covered == EVERY_DOMAIN;
@@ -439,24 +184,23 @@ impl Iotlb {
     pub fn invalidate(&self, scope: Scope) {
         let open = self.history.open(scope.covered());
         self.retire_stamps(open.before);
-        let present = self.present.load(SeqCst);
-        let nested = present >> 4 & 1 << 2 != 0;
+        let first_stage = self.first_stage_domains.load(SeqCst);
         match scope {
-            Scope::DomainPages(domain, pages) if !nested => {
+            Scope::DomainPages(domain, pages) if first_stage & class(domain) == 0 => {
                 let tags = [Tag::new(domain, None, Stage::Second)];
-                self.remove_pages(scope, &tags, pages, present);
+                self.remove_pages(scope, &tags, pages);
             }
             Scope::PasidPages(domain, pasid, pages) => {
                 let tags =
                     [Stage::First, Stage::Nested].map(|stage| Tag::new(domain, Some(pasid), stage));
-                let tags = if nested { &tags[..] } else { &tags[..1] };
-                self.remove_pages(scope, tags, pages, present);
+                self.remove_pages(scope, &tags, pages);
             }
             _ => self.translations.remove_if(|key| scope.covers(key)),
         }
     }
 
-    fn remove_pages(&self, scope: Scope, tags: &[Tag], pages: Pages, present: u64) {
+    fn remove_pages(&self, scope: Scope, tags: &[Tag], pages: Pages) {
+        let present = self.sizes.load(SeqCst);
         let sizes = SIZES.iter().filter(|(code, _)| present >> code & 1 != 0);
         // Pages of one size in the range, as a power of two.
         let order = |shift: u8| u32::from(pages.size_shift.saturating_sub(shift));
@@ -485,6 +229,17 @@ impl Iotlb {
             self.hits.remove_if(|_| true);
         }
     }
+}
+
+/// Sets bits that are mostly set.
+fn note(word: &AtomicU64, bits: u64) {
+    if word.load(SeqCst) & bits != bits {
+        word.fetch_or(bits, SeqCst);
+    }
+}
+
+const fn class(domain: u16) -> u64 {
+    1 << (domain % 64)
 }
 
 /// Bits of the count of invalidations that a hit is stamped with.

@@ -1,4 +1,6 @@
+use super::entry::RWX;
 use super::*;
+use iopf::{Access, Gpa};
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -142,20 +144,21 @@ fn each_scope_removes_what_it_names_and_nothing_else() {
         (Scope::Global, ". . . . . . . . ."),
         (Scope::Domain(1), ". . . x . . . . x"),
         (Scope::Domain(3), "x x x x x x x x x"),
-        // Nested entries of the domain go: their second-stage input is unknown.
+        // First-stage and nested entries of the domain go too; QEMU's vtd_hash_remove_by_page
+        // reads the specification the same way.
         (
             Scope::DomainPages(1, range(0x1fff, 12)),
-            ". x x x x x x . x",
+            ". x x x . . . . x",
         ),
         (
             Scope::DomainPages(1, range(0x3000, 14)),
-            ". . x x x x x . x",
+            ". . x x . . . . x",
         ),
         (
             Scope::DomainPages(1, range(0x3f_f000, 12)),
-            "x x . x x x x . x",
+            "x x . x . . . . x",
         ),
-        (Scope::DomainPages(1, range(0, 64)), ". . . x x x x . x"),
+        (Scope::DomainPages(1, range(0, 64)), ". . . x . . . . x"),
         (Scope::Pasid(1, pasid(7)), "x x x x . . x . x"),
         (
             Scope::PasidPages(1, pasid(7), range(0x1000, 12)),
@@ -282,4 +285,32 @@ fn readers_never_see_a_torn_entry() {
         }
         stop.store(true, Relaxed);
     });
+}
+
+#[test]
+fn page_selective_invalidation_of_a_legacy_domain_leaves_its_neighbours() {
+    // No first-stage entry anywhere: the invalidation probes instead of scanning.
+    let entries = [
+        (second(1), 0x1000, page(0x10_0000, 12)),
+        (second(1), 0x2000, page(0x10_1000, 12)),
+        (second(1), 0x20_0000, page(0x20_0000, 21)),
+        (second(1), 0x4000_0000, page(0x4000_0000, 30)),
+        (second(2), 0x1000, page(0x10_2000, 12)),
+    ];
+    for (addr, size_shift, expected) in [
+        (0x1fff, 12, [false, true, true, true, true]),
+        (0x2000, 13, [true, false, true, true, true]),
+        (0x3f_f000, 12, [true, true, false, true, true]),
+        (0x7000_0000, 12, [true, true, true, false, true]),
+        (0, 22, [false, false, false, true, true]),
+        (0, 40, [false, false, false, false, true]),
+    ] {
+        let tlb = with(&entries);
+        let pages = Pages {
+            addr: Iova(addr),
+            size_shift,
+        };
+        tlb.invalidate(Scope::DomainPages(1, pages));
+        assert_eq!(left(&tlb, &entries), expected, "{pages:?}");
+    }
 }

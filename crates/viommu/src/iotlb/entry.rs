@@ -1,0 +1,179 @@
+//! What the tables hold: sources, translations and hits, and their tags.
+
+use iopf::{Access, Gpa, Iova, Pasid};
+
+/// Which tables an address went through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// First-stage tables only.
+    First,
+    /// Second-stage tables only, the legacy ones included.
+    Second,
+    /// First stage, then second.
+    Nested,
+}
+
+/// An address space as the IOTLB knows it: a domain, a PASID where the first stage translates, and
+/// the stages.
+///
+/// 39 bits: domain in 15:0, PASID in 35:16, "has a PASID" in 36, stages in 38:37.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub(super) u64);
+
+impl Tag {
+    const PASID: u64 = 1 << 36;
+
+    /// The tag of `domain`, `pasid` and `stage`.
+    ///
+    /// Second-stage entries are shared by every PASID of their domain, so theirs is dropped. With a
+    /// first stage, pass the PASID that requests without one use (RID_PASID) for those.
+    #[must_use]
+    pub const fn new(domain: u16, pasid: Option<Pasid>, stage: Stage) -> Self {
+        let pasid = match (pasid, stage) {
+            (Some(pasid), Stage::First | Stage::Nested) => (pasid.get() as u64) << 16 | Self::PASID,
+            _ => 0,
+        };
+        let stage = match stage {
+            Stage::First => 0,
+            Stage::Second => 1,
+            Stage::Nested => 2,
+        };
+        Self(domain as u64 | pasid | stage << 37)
+    }
+
+    /// The domain.
+    #[must_use]
+    pub const fn domain(self) -> u16 {
+        (self.0 & 0xffff) as u16
+    }
+
+    /// The PASID, where the first stage translates.
+    #[must_use]
+    pub const fn pasid(self) -> Option<Pasid> {
+        if self.0 & Self::PASID == 0 {
+            return None;
+        }
+        Pasid::new((self.0 >> 16 & 0xf_ffff) as u32)
+    }
+
+    /// The stages.
+    #[must_use]
+    pub const fn stage(self) -> Stage {
+        match self.0 >> 37 {
+            0 => Stage::First,
+            1 => Stage::Second,
+            _ => Stage::Nested,
+        }
+    }
+}
+
+/// What the context and PASID caches say of a requester and PASID, as far as a hit needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The address space whose translations serve it.
+    pub tag: Tag,
+    /// What the configuration leaves of the rights of user-mode requests, of [`Access::READ`],
+    /// [`Access::WRITE`] and [`Access::EXEC`].
+    pub user: Access,
+    /// What it leaves to privileged requests, of the same three.
+    pub supervisor: Access,
+}
+
+/// A translation of one page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address of the page in the output space.
+    pub page: Gpa,
+    /// Size of the page as a power of two: 12, 21 or 30.
+    pub page_shift: u8,
+    /// Rights of user-mode requests, of [`Access::READ`], [`Access::WRITE`], [`Access::EXEC`].
+    pub user: Access,
+    /// Rights of privileged requests, of the same three.
+    pub supervisor: Access,
+    /// Writes need nothing more: dirty bits are set already, or not kept. Accessed bits are always
+    /// set before an entry gets here.
+    pub dirty: bool,
+}
+
+/// The access rights that an entry keeps for each mode.
+pub(super) const RWX: Access = Access::READ.union(Access::WRITE).union(Access::EXEC);
+
+/// User rights in bits 2:0, supervisor rights in 5:3.
+pub(super) fn rights(user: Access, supervisor: Access) -> u64 {
+    u64::from(user.intersection(RWX).bits()) | u64::from(supervisor.intersection(RWX).bits()) << 3
+}
+
+const DIRTY: u64 = 1 << 6;
+pub(super) const RIGHTS: u64 = 0x3f;
+
+impl Mapping {
+    /// The 4 KiB frame that `iova` falls into, as a hit.
+    pub(super) fn frame(&self, iova: Iova) -> Hit {
+        let mask = (1 << self.page_shift) - 1;
+        let code = match self.page_shift {
+            12 => 0,
+            21 => 1,
+            _ => 2,
+        };
+        let dirty = if self.dirty { DIRTY } else { 0 };
+        Hit((self.page.0 & !mask | iova.0 & mask) & ADDRESS
+            | rights(self.user, self.supervisor)
+            | dirty
+            | code << 7)
+    }
+}
+
+/// A translation found: of the page around the address that was looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit(
+    // 4 KiB frame in 51:12, size code in 8:7, dirty in 6, supervisor and user rights in 5:3, 2:0.
+    pub(super) u64,
+);
+
+impl Hit {
+    /// Whether the entry alone serves `access`. Where it does not, the walk decides: it may find
+    /// more rights, set a dirty bit, or fault.
+    #[inline]
+    #[must_use]
+    pub const fn serves(self, access: Access) -> bool {
+        let rights = if access.contains(Access::PRIV) {
+            self.0 >> 3
+        } else {
+            self.0
+        };
+        let wanted = access.intersection(RWX).bits() as u64;
+        wanted & !rights == 0 && (!access.contains(Access::WRITE) || self.0 & DIRTY != 0)
+    }
+
+    /// Where `iova`, the address that was looked up, lies in the output space.
+    #[inline]
+    #[must_use]
+    pub const fn output(self, iova: Iova) -> Gpa {
+        Gpa(self.0 & ADDRESS | iova.0 & 0xfff)
+    }
+
+    /// Size of the page as a power of two.
+    #[inline]
+    #[must_use]
+    pub const fn page_shift(self) -> u8 {
+        match self.0 >> 7 & 3 {
+            0 => 12,
+            1 => 21,
+            _ => 30,
+        }
+    }
+
+    /// The translation of the whole page.
+    #[must_use]
+    pub const fn mapping(self) -> Mapping {
+        Mapping {
+            page: Gpa(self.0 & ADDRESS & !((1 << self.page_shift()) - 1)),
+            page_shift: self.page_shift(),
+            user: Access::from_bits_truncate((self.0 & 7) as u8),
+            supervisor: Access::from_bits_truncate((self.0 >> 3 & 7) as u8),
+            dirty: self.0 & DIRTY != 0,
+        }
+    }
+}
+
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
