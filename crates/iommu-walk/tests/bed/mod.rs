@@ -1,0 +1,266 @@
+//! A test bed: sparse memory, and tables typed by hand into it.
+//!
+//! The requester is 00:05.0, the address 0x80_4020_1000, whose index is 1 at each of four levels.
+//!
+//! | at | what |
+//! |---|---|
+//! | 0x1000 | root table |
+//! | 0x2000, 0x3000 | context table of bus 0; 0x3000 is the upper one in scalable mode |
+//! | 0x4000, 0x5000 | PASID directory, PASID table |
+//! | 0x10000–0x13000 | second stage, levels 4 to 1 |
+//! | 0x20000–0x23000 | first stage, levels 4 to 1 |
+//! | 0x80000 | the page |
+#![allow(dead_code, reason = "each test file uses its part of the bed")]
+
+use iommu_walk::vtd::{Failure, Outcome, Translation, Unit, translate};
+use iommu_walk::{TableMem, TableMemMut, Trail, Unreachable, Update, Updates};
+use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// 5-level and 1 GiB first stage, 2 MiB and 1 GiB second stage, ZLR, MGAW 48, SAGAW 39/48/57, 16-bit
+/// domains.
+pub(crate) const CAP: u64 = 0x1100_000c_006f_0e06;
+/// DT, PT, SC, NEST, PRS, ERS, SRS, NWFS, EAFS, PSS 20, PASID, SMTS, SSADS, SSTS, FSTS, SMPWC, RPS,
+/// ADMS, RPRIVS, PTRS.
+pub(crate) const ECAP: u64 = 0x0133_e99e_e400_00c6;
+/// Host address width.
+pub(crate) const HAW: u8 = 46;
+/// Where the request goes.
+pub(crate) const ADDR: u64 = 0x80_4020_1abc;
+
+#[derive(Clone)]
+pub(crate) struct Bed {
+    pub(crate) unit: Unit,
+    pub(crate) mem: Memory,
+}
+
+/// Zero wherever nothing was typed, nothing at all above 16 MiB.
+#[derive(Clone, Default)]
+pub(crate) struct Memory {
+    words: RefCell<BTreeMap<u64, u64>>,
+    aborts: Vec<u64>,
+}
+
+impl TableMem for Memory {
+    fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
+        if at.0 >= 0x100_0000 || self.aborts.contains(&at.0) {
+            return Err(Unreachable(at));
+        }
+        Ok(self.words.borrow().get(&at.0).copied().unwrap_or(0))
+    }
+}
+
+impl TableMemMut for Memory {
+    fn compare_exchange(&self, at: Gpa, old: u64, new: u64) -> Result<bool, Unreachable> {
+        let same = self.load(at)? == old;
+        if same {
+            self.words.borrow_mut().insert(at.0, new);
+        }
+        Ok(same)
+    }
+}
+
+pub(crate) fn read() -> Dma {
+    Dma {
+        requester: Rid(0x0028),
+        pasid: None,
+        kind: DmaKind::Untranslated,
+        addr: Iova(ADDR),
+        access: Access::READ,
+    }
+}
+
+pub(crate) fn write() -> Dma {
+    Dma {
+        access: Access::WRITE,
+        ..read()
+    }
+}
+
+pub(crate) fn fetch() -> Dma {
+    pasid5(Dma {
+        access: Access::READ | Access::EXEC,
+        ..read()
+    })
+}
+
+pub(crate) fn ats() -> Dma {
+    Dma {
+        kind: DmaKind::Translation { no_write: false },
+        ..read()
+    }
+}
+
+pub(crate) fn translated() -> Dma {
+    Dma {
+        kind: DmaKind::Translated,
+        ..read()
+    }
+}
+
+pub(crate) fn pasid5(dma: Dma) -> Dma {
+    Dma {
+        pasid: Pasid::new(5),
+        ..dma
+    }
+}
+
+pub(crate) fn privileged(dma: Dma) -> Dma {
+    Dma {
+        access: dma.access | Access::PRIV,
+        ..dma
+    }
+}
+
+pub(crate) fn at(addr: u64, dma: Dma) -> Dma {
+    Dma {
+        addr: Iova(addr),
+        ..dma
+    }
+}
+
+impl Bed {
+    fn new(rtaddr: u64) -> Self {
+        Self {
+            unit: Unit::new(CAP, ECAP, HAW).with_rtaddr(rtaddr),
+            mem: Memory::default(),
+        }
+    }
+
+    /// Second stage, four levels, 4 KiB page at 0x80000, read and write.
+    pub(crate) fn legacy() -> Self {
+        Self::new(0x1000)
+            .set(0x1000, 0x2001)
+            .set(0x2280, 0x1_0001)
+            .set(0x2288, 0x0000_0702)
+            .second_stage()
+    }
+
+    fn second_stage(self) -> Self {
+        self.set(0x1_0008, 0x1_1003)
+            .set(0x1_1008, 0x1_2003)
+            .set(0x1_2008, 0x1_3003)
+            .set(0x1_3008, 0x8_0003)
+    }
+
+    /// Scalable mode up to the PASID table; the entries of PASID 5 and of `RID_PASID` 0 are the same.
+    fn scalable(pasid_entry: [u64; 3]) -> Self {
+        let mut bed = Self::new(0x1400)
+            .set(0x1000, 0x2001)
+            .set(0x1008, 0x3001)
+            .set(0x2500, 0x401d)
+            .set(0x4000, 0x5001);
+        for entry in [0x5000, 0x5140] {
+            for (i, word) in (0..).zip(pasid_entry) {
+                bed = bed.set(entry + 8 * i, word);
+            }
+        }
+        bed
+    }
+
+    /// First stage, four levels, 4 KiB page at 0x80000, user, writable, accessed and dirty;
+    /// privileged and execute requests allowed.
+    pub(crate) fn first() -> Self {
+        Self::scalable([0x41, 0x80_0007, 0x2_0003]).first_stage()
+    }
+
+    fn first_stage(self) -> Self {
+        self.set(0x2_0008, 0x2_1027)
+            .set(0x2_1008, 0x2_2027)
+            .set(0x2_2008, 0x2_3027)
+            .set(0x2_3008, 0x8_0067)
+    }
+
+    /// Second stage in scalable mode.
+    pub(crate) fn second() -> Self {
+        Self::scalable([0x1_0089, 0x80_0007, 0x3]).second_stage()
+    }
+
+    /// First stage over second stage; the second maps the pages in use, 4 KiB each, to themselves.
+    pub(crate) fn nested() -> Self {
+        Self::scalable([0x1_00c9, 0x80_0007, 0x2_0003])
+            .first_stage()
+            .set(0x1_0000, 0x1_1003)
+            .set(0x1_1000, 0x1_2003)
+            .set(0x1_2000, 0x1_3003)
+            .set(0x1_3100, 0x2_0003)
+            .set(0x1_3108, 0x2_1003)
+            .set(0x1_3110, 0x2_2003)
+            .set(0x1_3118, 0x2_3003)
+            .set(0x1_3400, 0x8_0003)
+    }
+
+    /// Pass-through in scalable mode.
+    pub(crate) fn pass_through() -> Self {
+        Self::scalable([0x101, 0x80_0007, 0x3])
+    }
+
+    pub(crate) fn set(self, at: u64, word: u64) -> Self {
+        self.mem.words.borrow_mut().insert(at, word);
+        self
+    }
+
+    pub(crate) fn abort(mut self, at: u64) -> Self {
+        self.mem.aborts.push(at);
+        self
+    }
+
+    pub(crate) fn rtaddr(mut self, rtaddr: u64) -> Self {
+        self.unit = self.unit.with_rtaddr(rtaddr);
+        self
+    }
+
+    /// The same unit without some capability bits.
+    pub(crate) fn without(mut self, cap: u64, ecap: u64) -> Self {
+        let old = self.unit;
+        self.unit = Unit::new(old.cap() & !cap, old.ecap() & !ecap, old.haw())
+            .with_rtaddr(old.rtaddr())
+            .with_version(old.version());
+        self
+    }
+
+    /// Walks twice, once recording and once not, and insists that it makes no difference.
+    pub(crate) fn run(&self, dma: &Dma) -> (Result<Outcome, Failure>, Vec<Update>, Trail) {
+        let (mut quiet, mut loud) = (Updates::new(), Updates::new());
+        let mut trail = Trail::new();
+        let silent = translate(&self.unit, &self.mem, dma, &mut quiet, &mut ());
+        let outcome = translate(&self.unit, &self.mem, dma, &mut loud, &mut trail);
+        assert_eq!(silent, outcome);
+        assert_eq!(quiet.as_slice(), loud.as_slice());
+        (outcome, loud.as_slice().to_vec(), trail)
+    }
+
+    /// The failure of a request that has to fail.
+    #[track_caller]
+    pub(crate) fn failure(&self, dma: &Dma) -> Failure {
+        match self.run(dma).0 {
+            Err(failure) => failure,
+            Ok(outcome) => panic!("{dma:?} came through: {outcome:x?}"),
+        }
+    }
+
+    /// Insists on a failure with this fault reason and condition.
+    #[track_caller]
+    pub(crate) fn faults(&self, dma: &Dma, reason: u32, code: &str) -> Failure {
+        let failure = self.failure(dma);
+        let got = (failure.cause.reason().0, failure.cause.code());
+        assert_eq!(got, (reason, code), "{failure:x?}");
+        failure
+    }
+
+    /// The translation of a request that has to come through.
+    #[track_caller]
+    pub(crate) fn passes(&self, dma: &Dma) -> Translation {
+        match self.run(dma).0 {
+            Ok(Outcome::Memory(translation)) => translation,
+            other => panic!("{dma:?} did not come through: {other:x?}"),
+        }
+    }
+
+    /// The accessed and dirty updates of a walk, as (address, old, new).
+    pub(crate) fn updates(&self, dma: &Dma) -> Vec<(u64, u64, u64)> {
+        let list = self.run(dma).1;
+        list.iter().map(|u| (u.addr.0, u.old, u.new)).collect()
+    }
+}
