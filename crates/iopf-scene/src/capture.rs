@@ -20,12 +20,14 @@ mod gzip;
 pub(crate) mod hex;
 mod memory;
 mod parse;
+mod record;
 mod write;
 
 pub use build::Builder;
 pub use error::{CaptureError, Place, Problem};
 pub use expect::Expect;
 pub use memory::SceneMemory;
+pub use record::Recorder;
 
 use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Rid};
 use std::fmt;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod explain;
 pub mod log;
 pub mod record;
 

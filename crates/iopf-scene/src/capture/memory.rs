@@ -1,12 +1,10 @@
 //! The memory of a scene: what reads find, and where they abort.
 
 use super::{Capture, Range, Span};
+use iommu_walk::{TableMem, TableMemMut, Unreachable};
 use iopf::Gpa;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-
-/// A read or a write met an address that answers with an abort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aborted;
 
 /// Guest memory as a capture gives it, with the writes of walks laid over it.
 ///
@@ -20,7 +18,7 @@ pub struct SceneMemory<'a> {
     /// The last address of memory; below `base` where there is none at all.
     last: Option<u64>,
     /// Aligned words that walks have written, by address.
-    written: BTreeMap<u64, u64>,
+    written: RefCell<BTreeMap<u64, u64>>,
 }
 
 impl<'a> SceneMemory<'a> {
@@ -35,7 +33,7 @@ impl<'a> SceneMemory<'a> {
                 Some(limit) => limit.0.checked_sub(1),
                 None => Some(u64::MAX),
             },
-            written: BTreeMap::new(),
+            written: RefCell::default(),
         }
     }
 
@@ -65,7 +63,7 @@ impl<'a> SceneMemory<'a> {
 
     /// The aligned 64-bit word at `at`, without asking whether it answers.
     fn word(&self, at: u64) -> u64 {
-        if let Some(&word) = self.written.get(&at) {
+        if let Some(&word) = self.written.borrow().get(&at) {
             return word;
         }
         let next = self.ranges.partition_point(|range| range.addr.0 <= at);
@@ -84,26 +82,29 @@ impl<'a> SceneMemory<'a> {
             })),
         }
     }
+}
 
-    /// Reads the `words.len()` 64-bit words from the aligned `at` on, as one access.
-    pub(crate) fn read(&self, at: Gpa, words: &mut [u64]) -> Result<(), Aborted> {
-        let len = words.len() as u64 * 8;
-        if len == 0 || !at.0.is_multiple_of(8) || !self.answers(at.0, len) {
-            return Err(Aborted);
-        }
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.word(at.0 + index as u64 * 8);
-        }
-        Ok(())
+impl TableMem for SceneMemory<'_> {
+    fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
+        self.load_words::<1>(at).map(|[word]| word)
     }
 
-    /// Writes the aligned 64-bit word at `at`.
-    pub(crate) fn write(&mut self, at: Gpa, word: u64) -> Result<(), Aborted> {
-        if !at.0.is_multiple_of(8) || !self.answers(at.0, 8) {
-            return Err(Aborted);
+    fn load_words<const N: usize>(&self, at: Gpa) -> Result<[u64; N], Unreachable> {
+        let words = N as u64;
+        if words == 0 || !at.0.is_multiple_of(8) || !self.answers(at.0, words * 8) {
+            return Err(Unreachable(at));
         }
-        self.written.insert(at.0, word);
-        Ok(())
+        Ok(std::array::from_fn(|i| self.word(at.0 + i as u64 * 8)))
+    }
+}
+
+impl TableMemMut for SceneMemory<'_> {
+    fn compare_exchange(&self, at: Gpa, old: u64, new: u64) -> Result<bool, Unreachable> {
+        let same = self.load(at)? == old;
+        if same {
+            self.written.borrow_mut().insert(at.0, new);
+        }
+        Ok(same)
     }
 }
 

@@ -1,0 +1,293 @@
+//! The fields of table entries by the specification's names, for people who read a walk.
+//!
+//! Intel VT-d, "Translation Structure Formats". Names are those of revision 4.1; what no field
+//! covers is reserved.
+
+use iommu_walk::Table;
+use std::fmt::{self, Write};
+
+/// One field of a 64-bit word: its name, highest and lowest bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The specification's name.
+    pub name: &'static str,
+    /// Highest bit.
+    pub high: u8,
+    /// Lowest bit.
+    pub low: u8,
+}
+
+impl Field {
+    const fn new(name: &'static str, high: u8, low: u8) -> Self {
+        Self { name, high, low }
+    }
+
+    /// The bits of this field, in place.
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        (u64::MAX >> (63 - self.high)) & (u64::MAX << self.low)
+    }
+
+    /// The field's value in `word`; an address field in place, as the address it is.
+    #[must_use]
+    pub const fn of(self, word: u64) -> u64 {
+        let value = word & self.mask();
+        if self.is_address() {
+            value
+        } else {
+            value >> self.low
+        }
+    }
+
+    /// Whether the field is an address of a 4 KiB page.
+    #[must_use]
+    pub const fn is_address(self) -> bool {
+        self.low == 12 && self.high > 32
+    }
+}
+
+const fn bit(name: &'static str, at: u8) -> Field {
+    Field::new(name, at, at)
+}
+
+const LEGACY_ROOT: [&[Field]; 2] = [&[bit("P", 0), Field::new("CTP", 63, 12)], &[]];
+const SCALABLE_ROOT: [&[Field]; 2] = [
+    &[bit("LP", 0), Field::new("LCTP", 63, 12)],
+    &[bit("UP", 0), Field::new("UCTP", 63, 12)],
+];
+const LEGACY_CONTEXT: [&[Field]; 2] = [
+    &[
+        bit("P", 0),
+        bit("FPD", 1),
+        Field::new("TT", 3, 2),
+        Field::new("SSPTPTR", 63, 12),
+    ],
+    &[
+        Field::new("AW", 2, 0),
+        Field::new("IGN", 6, 3),
+        Field::new("DID", 23, 8),
+    ],
+];
+const SCALABLE_CONTEXT: [&[Field]; 2] = [
+    &[
+        bit("P", 0),
+        bit("FPD", 1),
+        bit("DTE", 2),
+        bit("PASIDE", 3),
+        bit("PRE", 4),
+        bit("EPTR", 6),
+        Field::new("PDTS", 11, 9),
+        Field::new("PASIDDIRPTR", 63, 12),
+    ],
+    &[Field::new("RID_PASID", 19, 0), bit("RID_PRIV", 20)],
+];
+const PASID_DIRECTORY: [&[Field]; 1] =
+    [&[bit("P", 0), bit("FPD", 1), Field::new("SMPTBLPTR", 63, 12)]];
+const PASID_ENTRY: [&[Field]; 3] = [
+    &[
+        bit("P", 0),
+        bit("FPD", 1),
+        Field::new("AW", 4, 2),
+        Field::new("PGTT", 8, 6),
+        bit("SSADE", 9),
+        Field::new("SSPTPTR", 63, 12),
+    ],
+    &[
+        Field::new("DID", 15, 0),
+        bit("PWSNP", 23),
+        bit("PGSNP", 24),
+        bit("CD", 25),
+        bit("EMTE", 26),
+        Field::new("PAT", 63, 32),
+    ],
+    &[
+        bit("SRE", 0),
+        bit("ERE", 1),
+        Field::new("FSPM", 3, 2),
+        bit("WPE", 4),
+        bit("NXE", 5),
+        bit("SMEP", 6),
+        bit("EAFE", 7),
+        Field::new("FSPTPTR", 63, 12),
+    ],
+];
+const FIRST_STAGE: [&[Field]; 1] = [&[
+    bit("P", 0),
+    bit("R/W", 1),
+    bit("U/S", 2),
+    bit("PWT", 3),
+    bit("PCD", 4),
+    bit("A", 5),
+    bit("D", 6),
+    bit("PS", 7),
+    bit("G", 8),
+    bit("EA", 10),
+    Field::new("ADDR", 51, 12),
+    Field::new("IGN", 62, 52),
+    bit("XD", 63),
+]];
+const SECOND_STAGE: [&[Field]; 1] = [&[
+    bit("R", 0),
+    bit("W", 1),
+    bit("X", 2),
+    Field::new("EMT", 5, 3),
+    bit("IPAT", 6),
+    bit("PS", 7),
+    bit("A", 8),
+    bit("D", 9),
+    bit("SNP", 11),
+    Field::new("ADDR", 51, 12),
+    Field::new("IGN", 60, 52),
+    bit("IR", 61),
+    bit("IW", 62),
+    bit("IGN", 63),
+]];
+
+/// The fields of word `word` (from 0) of an entry of `table`; none where the word is reserved.
+#[must_use]
+pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
+    let words: &'static [&'static [Field]] = match (table, scalable) {
+        (Table::Root, false) => &LEGACY_ROOT,
+        (Table::Root, true) => &SCALABLE_ROOT,
+        (Table::Context, false) => &LEGACY_CONTEXT,
+        (Table::Context, true) => &SCALABLE_CONTEXT,
+        (Table::PasidDirectory, _) => &PASID_DIRECTORY,
+        (Table::PasidTable, _) => &PASID_ENTRY,
+        (Table::FirstStage, _) => &FIRST_STAGE,
+        (Table::SecondStage, _) => &SECOND_STAGE,
+        _ => &[],
+    };
+    words.get(word).copied().unwrap_or(&[])
+}
+
+/// What a word says: every field that is not zero, and the fields of `bits` whatever they are; bits
+/// that no field covers come last.
+#[must_use]
+pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -> String {
+    let mut out = String::new();
+    let mut rest = value;
+    for field in fields(table, scalable, word) {
+        rest &= !field.mask();
+        let number = field.of(value);
+        if number == 0 && field.mask() & bits == 0 {
+            continue;
+        }
+        // Writing to a string cannot fail.
+        let _ = match (field.is_address(), number) {
+            (false, 0..=9) => write!(out, " {}={number}", field.name),
+            _ => write!(out, " {}={number:#x}", field.name),
+        };
+    }
+    if rest != 0 {
+        let _ = write!(out, " reserved={rest:#x}");
+    }
+    match out.strip_prefix(' ') {
+        Some(text) => text.to_owned(),
+        None => "all zero".to_owned(),
+    }
+}
+
+/// Names the bits of a mask: `bit 0 (R)`, `bits 3:2 (TT) and bit 63 (reserved)`.
+#[must_use]
+pub fn name_bits(table: Table, scalable: bool, word: usize, bits: u64) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut left = bits;
+    for field in fields(table, scalable, word) {
+        if left & field.mask() != 0 {
+            parts.push(part(left & field.mask(), field.name));
+            left &= !field.mask();
+        }
+    }
+    if left != 0 {
+        parts.push(part(left, "reserved"));
+    }
+    match parts.as_slice() {
+        [] => "no bit".into(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// `bit 3 (NAME)`, `bits 7:4 (NAME)`, `bits 7, 5 (NAME)`.
+fn part(bits: u64, name: &str) -> String {
+    let (mut runs, mut many) = (Vec::new(), bits.count_ones() > 1);
+    let mut left = bits;
+    while left != 0 {
+        let high = 63 - left.leading_zeros();
+        let mut low = high;
+        while low > 0 && left >> (low - 1) & 1 == 1 {
+            low -= 1;
+        }
+        runs.push(Run(high, low));
+        left &= (1u64 << low) - 1;
+        many |= high != low;
+    }
+    let list: Vec<String> = runs.iter().map(ToString::to_string).collect();
+    format!(
+        "bit{} {} ({name})",
+        if many { "s" } else { "" },
+        list.join(", ")
+    )
+}
+
+struct Run(u32, u32);
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == self.1 {
+            write!(f, "{}", self.0)
+        } else {
+            write!(f, "{}:{}", self.0, self.1)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_spelled_by_the_names_of_the_specification() {
+        assert_eq!(
+            spell(Table::Context, false, 0, 0x1_2345_600b, 0),
+            "P=1 FPD=1 TT=2 SSPTPTR=0x123456000"
+        );
+        assert_eq!(spell(Table::Context, false, 1, 0x1702, 0), "AW=2 DID=0x17");
+        assert_eq!(spell(Table::SecondStage, false, 0, 0, 2), "W=0");
+        assert_eq!(spell(Table::SecondStage, false, 0, 0, 0), "all zero");
+        assert_eq!(spell(Table::Root, false, 1, 0x10, 0), "reserved=0x10");
+    }
+
+    #[test]
+    fn bits_are_named_with_their_fields() {
+        assert_eq!(name_bits(Table::SecondStage, false, 0, 1), "bit 0 (R)");
+        assert_eq!(
+            name_bits(Table::Context, false, 0, 0xc | 0xf0),
+            "bits 3:2 (TT) and bits 7:4 (reserved)"
+        );
+        assert_eq!(
+            name_bits(Table::Root, false, 0, 0x24),
+            "bits 5, 2 (reserved)"
+        );
+    }
+
+    #[test]
+    fn no_two_fields_of_a_word_overlap() {
+        for table in [
+            Table::Root,
+            Table::Context,
+            Table::PasidDirectory,
+            Table::PasidTable,
+            Table::FirstStage,
+            Table::SecondStage,
+        ] {
+            for (scalable, word) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
+                let mut seen = 0;
+                for field in fields(table, scalable, word) {
+                    assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);
+                    seen |= field.mask();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! VT-d captures.
+
+use super::{Answer, Explanation, Fault, Outcome, Translated, sentence};
+use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
+use iommu_walk::vtd::{self, Applied, Completion, Failure, Mode, PAGE_REQUEST_ANSWER, Unit};
+use iommu_walk::{Trail, Updates};
+use iommu_wire::pcie::pri::PageMessage;
+use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
+use iommu_wire::vtd::page_request::Descriptor;
+use iopf::{Access, Dma, DmaKind, Iova, PageRequest, Response, Rid};
+use zerocopy::IntoBytes;
+
+/// `CAP_REG` of a capture that has none: domain identifiers of 16 bits (ND), zero-length reads
+/// (ZLR), 57-bit guest addresses (MGAW), 3 to 5 levels (SAGAW), 2 MiB and 1 GiB pages in both
+/// stages (SSLPS, FS1GP), 5-level first stage (FS5LP), page-selective invalidation (PSI, MAMV 18),
+/// read and write draining.
+///
+/// Intel VT-d, "Capability Register".
+pub const CAP: u64 = 6
+    | 1 << 22
+    | 56 << 16
+    | 0b01110 << 8
+    | 0b11 << 34
+    | 1 << 39
+    | 18 << 48
+    | 0b11 << 54
+    | 1 << 56
+    | 1 << 60;
+
+/// `ECAP_REG` of a capture that has none: device TLBs (DT), pass-through (PT), snoop control (SC),
+/// memory types (MTS), nesting (NEST), page requests (PRS), execute and supervisor requests (ERS,
+/// SRS), no-write flag (NWFS), extended-accessed flag (EAFS), PASIDs of 20 bits (PSS, PASID),
+/// scalable mode (SMTS) with accessed and dirty bits (SSADS), second and first stage (SSTS, FSTS),
+/// coherent page walks (C, SMPWC), `RID_PASID` (RPS), abort mode (ADMS), `RID_PRIV` (RPRIVS),
+/// PASIDs in translated requests (PTRS), I/O permission bits (SSIRWS), queued invalidation (QI).
+///
+/// Intel VT-d, "Extended Capability Register".
+pub const ECAP: u64 = 0b11
+    | 1 << 2
+    | 1 << 6
+    | 1 << 7
+    | 1 << 25
+    | 1 << 26
+    | 1 << 29
+    | 1 << 30
+    | 1 << 31
+    | 1 << 33
+    | 1 << 34
+    | 19 << 35
+    | 1 << 40
+    | 1 << 43
+    | 1 << 45
+    | 1 << 46
+    | 1 << 47
+    | 1 << 48
+    | 1 << 49
+    | 1 << 52
+    | 1 << 53
+    | 1 << 56
+    | 1 << 57;
+
+/// TES, "Translation Enable Status" of `GSTS_REG`.
+const TES: u64 = 1 << 31;
+
+/// The unit that a capture's registers describe.
+#[must_use]
+pub fn unit(capture: &Capture) -> Unit {
+    let get = |name| capture.registers.get(name);
+    let haw = get("HAW").and_then(|bits| u8::try_from(bits).ok());
+    Unit::new(
+        get("CAP_REG").unwrap_or(CAP),
+        get("ECAP_REG").unwrap_or(ECAP),
+        haw.unwrap_or(52),
+    )
+    .with_rtaddr(get("RTADDR_REG").unwrap_or(0))
+    .with_enabled(get("GSTS_REG").is_none_or(|status| status & TES != 0))
+}
+
+/// The requests of a capture, walked one after the other on one memory.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    unit: Unit,
+    memory: SceneMemory<'a>,
+    requests: std::iter::Enumerate<std::slice::Iter<'a, Request>>,
+    trail: Trail,
+    updates: Updates,
+}
+
+impl<'a> Scene<'a> {
+    /// Before the first request.
+    #[must_use]
+    pub fn new(capture: &'a Capture) -> Self {
+        Self {
+            unit: unit(capture),
+            memory: SceneMemory::new(capture),
+            requests: capture.requests.iter().enumerate(),
+            trail: Trail::new(),
+            updates: Updates::new(),
+        }
+    }
+
+    fn dma(&mut self, request: &Request, dma: &Dma) -> Outcome {
+        let walked = vtd::translate(
+            &self.unit,
+            &self.memory,
+            dma,
+            &mut self.updates,
+            &mut self.trail,
+        );
+        // Nobody else writes this memory, so an update never has to be tried again.
+        let applied = vtd::apply(&self.updates, &self.memory, false);
+        match (walked, applied) {
+            (Ok(_), Applied::Failed(failure)) | (Err(failure), _) => {
+                self.fault(request, dma, &failure)
+            }
+            (Ok(vtd::Outcome::InterruptRange), _) => Outcome::Interrupt {
+                response: is_translation(dma.kind).then_some(Answer::Success),
+                text: sentence::interrupt(request),
+            },
+            (Ok(vtd::Outcome::Memory(found)), _) => Outcome::Translated(Translated {
+                pa: found.pa,
+                perms: found.perms,
+                page: 1u64.checked_shl(found.page_shift.into()).unwrap_or(0),
+                response: is_translation(dma.kind).then_some(Answer::Success),
+            }),
+        }
+    }
+
+    fn fault(&self, request: &Request, dma: &Dma, failure: &Failure) -> Outcome {
+        let completion = failure.cause.completion(dma.kind);
+        let translation = is_translation(dma.kind);
+        let record = failure.recorded(dma.kind).then(|| {
+            let kind = match dma.kind {
+                DmaKind::Translation { .. } => RequestType::READ,
+                _ if dma.access.contains(Access::RW) => RequestType::ATOMIC,
+                _ if dma.access.contains(Access::WRITE) => RequestType::WRITE,
+                _ => RequestType::READ,
+            };
+            record(failure, dma, kind, dma.kind.into())
+        });
+        let response = translation.then_some(match completion {
+            Completion::UnsupportedRequest => Answer::UnsupportedRequest,
+            Completion::CompleterAbort => Answer::CompleterAbort,
+            Completion::NoAccess => Answer::Success,
+        });
+        Outcome::Fault(self.failed(
+            request,
+            failure,
+            record,
+            response,
+            translation && completion == Completion::NoAccess,
+        ))
+    }
+
+    fn failed(
+        &self,
+        request: &Request,
+        failure: &Failure,
+        record: Option<[u8; 16]>,
+        response: Option<Answer>,
+        recoverable: bool,
+    ) -> Fault {
+        let code = failure.cause.reason().0;
+        let story = sentence::Story {
+            request,
+            unit: &self.unit,
+            failure,
+            trail: self.trail.steps(),
+            recorded: record.is_some(),
+            response,
+        };
+        Fault {
+            code: (code != 0).then_some(code),
+            name: failure.cause.code(),
+            recoverable,
+            stage: failure.stage.map(|stage| match stage {
+                iommu_walk::Stage::First => 1,
+                iommu_walk::Stage::Second => 2,
+            }),
+            level: (failure.level > 0).then_some(failure.level),
+            entry_addr: failure.entry_addr,
+            entry: failure.entry,
+            bits: failure.bits,
+            record,
+            response,
+            text: story.text(),
+        }
+    }
+
+    fn page_request(&mut self, request: &Request, rid: Rid) -> Outcome {
+        self.updates.clear();
+        let checked = if self.unit.enabled() {
+            let (unit, memory) = (&self.unit, &self.memory);
+            vtd::page_request(unit, memory, rid, request.pasid, &mut self.trail).map(|_| ())
+        } else {
+            Err(Failure::new(vtd::Cause::Disabled))
+        };
+        let asked = PageRequest {
+            pasid: request.pasid,
+            group: request.group,
+            addr: Iova(request.addr.0 & !0xfff),
+            access: request.access,
+            last: request.last,
+            response_needs_pasid: request.pasid.is_some(),
+            private_data: [0; 2],
+        };
+        let Err(failure) = checked else {
+            let message = match request.access.intersects(Access::RW) {
+                false if request.last => PageMessage::StopMarker {
+                    pasid: request.pasid,
+                },
+                _ => PageMessage::Request(asked),
+            };
+            let descriptor = Descriptor::Page {
+                requester: rid,
+                message,
+            };
+            let mut bytes = [0; 32];
+            bytes.copy_from_slice(descriptor.encode().as_bytes());
+            return Outcome::Queued {
+                descriptor: bytes,
+                text: sentence::queued(request),
+            };
+        };
+        let dma = Dma {
+            requester: rid,
+            pasid: request.pasid,
+            kind: DmaKind::Untranslated,
+            addr: request.addr,
+            access: request.access,
+        };
+        let silent = failure.suppressed() || failure.cause == vtd::Cause::Disabled;
+        let record =
+            (!silent).then(|| record(&failure, &dma, RequestType::PAGE, AddressType::UNTRANSLATED));
+        let answer = match PAGE_REQUEST_ANSWER {
+            Response::Success => Answer::Success,
+            Response::Invalid => Answer::Invalid,
+            Response::Failure => Answer::Failure,
+        };
+        let response = request.last.then_some(answer);
+        Outcome::Fault(self.failed(request, &failure, record, response, false))
+    }
+}
+
+impl Iterator for Scene<'_> {
+    type Item = Explanation;
+
+    fn next(&mut self) -> Option<Explanation> {
+        let (index, request) = self.requests.next()?;
+        self.trail.clear();
+        let rid = match request.device {
+            Device::Pci { rid, .. } => rid,
+            // A reader refuses these; a builder's are cut to what a bus can carry.
+            Device::Number(number) => Rid((number & 0xffff) as u16),
+        };
+        let outcome = match dma_kind(request) {
+            Some(kind) => {
+                let dma = Dma {
+                    requester: rid,
+                    pasid: request.pasid,
+                    kind,
+                    addr: request.addr,
+                    access: asked(request),
+                };
+                self.dma(request, &dma)
+            }
+            None => self.page_request(request, rid),
+        };
+        Some(Explanation {
+            request: index,
+            outcome,
+            trail: self.trail.steps().to_vec(),
+            scalable: self.unit.mode() == Mode::Scalable,
+            writes: self.updates.as_slice().to_vec(),
+        })
+    }
+}
+
+fn dma_kind(request: &Request) -> Option<DmaKind> {
+    match request.kind {
+        RequestKind::Untranslated => Some(DmaKind::Untranslated),
+        RequestKind::Translation => Some(DmaKind::Translation {
+            no_write: request.no_write,
+        }),
+        RequestKind::Translated => Some(DmaKind::Translated),
+        RequestKind::PageRequest => None,
+    }
+}
+
+const fn is_translation(kind: DmaKind) -> bool {
+    matches!(kind, DmaKind::Translation { .. })
+}
+
+/// The rights a request asks for. A translation request always asks for read, and for write unless
+/// `no_write`.
+pub(super) fn asked(request: &Request) -> Access {
+    match request.kind {
+        RequestKind::Translation => {
+            let mut access = request.access & (Access::EXEC | Access::PRIV) | Access::READ;
+            access.set(Access::WRITE, !request.no_write);
+            access
+        }
+        _ => request.access,
+    }
+}
+
+fn record(failure: &Failure, dma: &Dma, kind: RequestType, address: AddressType) -> [u8; 16] {
+    let [reason, ..] = failure.cause.reason().0.to_le_bytes();
+    let event = Event {
+        source: dma.requester,
+        reason: FaultReason(reason),
+        request: kind,
+        address_type: address,
+        pasid: dma.pasid.map(|pasid| FaultPasid {
+            pasid,
+            execute: dma.access.contains(Access::EXEC),
+            privileged: dma.access.contains(Access::PRIV),
+        }),
+        info: FaultInfo::Page(dma.addr),
+    };
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(event.encode().as_bytes());
+    bytes
+}
