@@ -4,3 +4,4 @@
 pub mod iotlb;
 pub mod mem;
 pub mod session;
+pub mod vtd;

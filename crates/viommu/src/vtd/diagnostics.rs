@@ -1,0 +1,76 @@
+//! What the host may know of a guest's faults: a bounded ring and exact counts, never a log line.
+
+use iommu_walk::vtd::Failure;
+use iopf::Dma;
+use std::collections::VecDeque;
+
+/// How many faults the ring remembers.
+const REMEMBERED: usize = 256;
+
+/// A fault of the guest's own making, as the walk found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The request. Of a page request: who asks and where, as an untranslated request.
+    pub dma: Dma,
+    /// Why it failed, and which entry is to blame.
+    pub failure: Failure,
+    /// The guest got a record of it.
+    pub recorded: bool,
+}
+
+/// Exact counts since the unit was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that ended in a fault condition, recorded or not.
+    pub faults: u64,
+    /// Of those: a recording register holds or held it.
+    pub recorded: u64,
+    /// Of those: lost because no recording register was free.
+    pub lost: u64,
+    /// Of those: kept from the guest by FPD.
+    pub suppressed: u64,
+    /// Faults that the ring of [`Diagnostic`]s no longer holds.
+    pub forgotten: u64,
+    /// Page requests put into the guest's queue.
+    pub page_requests: u64,
+    /// Page requests that found the queue full or overflowed.
+    pub page_requests_lost: u64,
+    /// Page requests refused for another reason: not allowed, or no queue.
+    pub page_requests_refused: u64,
+    /// Page group responses handed to an endpoint.
+    pub responses: u64,
+    /// Page group responses for a requester that is not there.
+    pub responses_lost: u64,
+    /// Times the invalidation queue stopped at an error.
+    pub queue_errors: u64,
+}
+
+/// Ring and counts.
+#[derive(Debug, Default)]
+pub(super) struct Diagnostics {
+    ring: VecDeque<Diagnostic>,
+    pub(super) counters: Counters,
+}
+
+impl Diagnostics {
+    pub(super) fn new() -> Self {
+        Self {
+            ring: VecDeque::with_capacity(REMEMBERED),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Remembers a fault, at the price of the oldest.
+    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+        if self.ring.len() == REMEMBERED {
+            self.ring.pop_front();
+            self.counters.forgotten += 1;
+        }
+        self.ring.push_back(diagnostic);
+    }
+
+    /// Hands out what is remembered, oldest first.
+    pub(super) fn take(&mut self) -> Vec<Diagnostic> {
+        self.ring.drain(..).collect()
+    }
+}

@@ -1,0 +1,256 @@
+//! What devices see of the unit: translation, ATS and PRI, and the faults that come of them.
+
+use super::device::{State, VtdUnit};
+use super::diagnostics::Diagnostic;
+use super::events::Recorded;
+use super::page_requests::Room;
+use super::translate::Target;
+use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
+use iommu_wire::pcie::pri::PageMessage;
+use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
+use iommu_wire::vtd::page_request::Descriptor;
+use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
+use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+use zerocopy::IntoBytes;
+
+impl<A> VtdUnit<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+{
+    /// Counts a fault, and records it where it is to be recorded.
+    fn fault(&self, dma: &Dma, failure: &Failure, request: RequestType, record: bool) {
+        let mut state = self.state();
+        let State {
+            regs, diagnostics, ..
+        } = &mut *state;
+        let counters = &mut diagnostics.counters;
+        counters.faults += 1;
+        let mut msi = None;
+        let mut recorded = false;
+        if record {
+            match regs.events.record(&event(dma, failure, request)) {
+                Recorded::Yes(message) => {
+                    counters.recorded += 1;
+                    recorded = true;
+                    msi = message;
+                }
+                Recorded::Lost => counters.lost += 1,
+            }
+        } else if failure.suppressed() {
+            counters.suppressed += 1;
+        }
+        diagnostics.push(Diagnostic {
+            dma: *dma,
+            failure: *failure,
+            recorded,
+        });
+        drop(state);
+        self.send(msi);
+    }
+
+    fn dma_fault(&self, dma: &Dma, failure: &Failure) {
+        let request = match dma.kind {
+            DmaKind::Translation { .. } => RequestType::READ,
+            _ if dma.access.contains(Access::RW) => RequestType::ATOMIC,
+            _ if dma.access.contains(Access::WRITE) => RequestType::WRITE,
+            _ => RequestType::READ,
+        };
+        self.fault(dma, failure, request, failure.recorded(dma.kind));
+    }
+
+    #[inline]
+    fn target(&self, dma: &Dma) -> Result<Target, Failure> {
+        match self.translator.hit(dma) {
+            Some(target) => Ok(target),
+            None => self.ram.view(|view| self.translator.miss(view, dma)),
+        }
+    }
+
+    fn refuse(&self, last: bool, response: Response) -> PageRequestOutcome {
+        if last {
+            PageRequestOutcome::Answered(response)
+        } else {
+            PageRequestOutcome::Dropped
+        }
+    }
+}
+
+/// What a recording register says of a fault.
+fn event(dma: &Dma, failure: &Failure, request: RequestType) -> Event {
+    let number = failure.cause.reason().0;
+    Event {
+        source: dma.requester,
+        // Reasons have eight bits in the architecture.
+        reason: FaultReason(u8::try_from(number).unwrap_or(0)),
+        request,
+        address_type: AddressType::from(dma.kind),
+        pasid: dma.pasid.map(|pasid| FaultPasid {
+            pasid,
+            execute: dma.access.contains(Access::EXEC),
+            privileged: dma.access.contains(Access::PRIV),
+        }),
+        info: FaultInfo::Page(dma.addr),
+    }
+}
+
+impl<A> Translate for VtdUnit<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+{
+    fn with_translation(
+        &self,
+        dma: &Dma,
+        len: u64,
+        each: &mut dyn FnMut(Gpa, u64),
+    ) -> Result<(), Blocked> {
+        let mut done = 0;
+        let mut piece = *dma;
+        loop {
+            // Each page in a session of its own, so that a long access holds no invalidation up.
+            let served = self.sessions.run(|_| {
+                let Target { pa, page_shift } = self.target(&piece)?;
+                let page = 1u64 << (page_shift & 63);
+                let in_page = page - (piece.addr.0 & (page - 1));
+                let part = in_page.min(len - done);
+                if part > 0 {
+                    each(pa, part);
+                }
+                Ok(part)
+            });
+            self.resume();
+            match served {
+                Ok(part) => done += part,
+                Err(failure) => {
+                    self.dma_fault(&piece, &failure);
+                    return Err(Blocked { at: piece.addr });
+                }
+            }
+            if done >= len {
+                return Ok(());
+            }
+            let Some(next) = dma.addr.checked_add(done) else {
+                return Err(Blocked { at: Iova(u64::MAX) });
+            };
+            piece.addr = next;
+        }
+    }
+}
+
+impl<A> Ats for VtdUnit<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+{
+    fn translation_request(&self, dma: &Dma) -> AtsCompletion {
+        if !self.ecap.dt() {
+            return AtsCompletion::UnsupportedRequest;
+        }
+        let nothing = AtsCompletion::Success {
+            granted: Granted {
+                pa: Gpa(0),
+                page_shift: 12,
+                perms: Access::empty(),
+            },
+            global: false,
+        };
+        let dma = Dma {
+            kind: match dma.kind {
+                DmaKind::Translation { .. } => dma.kind,
+                _ => DmaKind::Translation { no_write: false },
+            },
+            ..*dma
+        };
+        let answer = self
+            .sessions
+            .run(|_| self.ram.view(|view| self.translator.ats(view, &dma)));
+        self.resume();
+        match answer {
+            Ok(Outcome::Memory(translation)) => AtsCompletion::Success {
+                granted: Granted {
+                    pa: translation.pa,
+                    page_shift: translation.page_shift,
+                    perms: translation.perms,
+                },
+                global: false,
+            },
+            // "Untranslated access only" has no form in the seam; without rights the device falls
+            // back to an untranslated request just the same.
+            Ok(Outcome::InterruptRange) => nothing,
+            Err(failure) => {
+                let completion = failure.cause.completion(dma.kind);
+                // A missing right is no fault here: the device will ask for the page.
+                if completion != Completion::NoAccess || failure.recorded(dma.kind) {
+                    self.dma_fault(&dma, &failure);
+                }
+                match completion {
+                    Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
+                    Completion::CompleterAbort => AtsCompletion::CompleterAbort,
+                    Completion::NoAccess => nothing,
+                }
+            }
+        }
+    }
+}
+
+impl<A> Pri for VtdUnit<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+{
+    fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
+        let dma = Dma {
+            requester,
+            pasid: request.pasid,
+            kind: DmaKind::Untranslated,
+            addr: request.addr,
+            access: request.access,
+        };
+        if !self.ecap.prs() {
+            self.state().diagnostics.counters.page_requests_refused += 1;
+            return self.refuse(request.last, Response::Invalid);
+        }
+        let checked = self
+            .ram
+            .view(|view| self.translator.page_request(view, &dma));
+        if let Err(failure) = checked {
+            self.state().diagnostics.counters.page_requests_refused += 1;
+            let record = failure.cause.reason().0 != 0 && !failure.suppressed();
+            self.fault(&dma, &failure, RequestType::PAGE, record);
+            return self.refuse(request.last, PAGE_REQUEST_ANSWER);
+        }
+        let descriptor = Descriptor::Page {
+            requester,
+            message: PageMessage::Request(*request),
+        };
+        // The lock is held while the descriptor is written, so that descriptors lie in the queue in
+        // the order in which software sees the tail move, and a drain finds none half queued.
+        let mut state = self.state();
+        let State {
+            regs, diagnostics, ..
+        } = &mut *state;
+        let counters = &mut diagnostics.counters;
+        let (outcome, msi) = match regs.pages.room() {
+            Room::At(at) => match self.ram.write(at, descriptor.encode().as_bytes()) {
+                Ok(()) => {
+                    counters.page_requests += 1;
+                    (PageRequestOutcome::Queued, regs.pages.commit())
+                }
+                Err(_) => {
+                    counters.page_requests_refused += 1;
+                    (self.refuse(request.last, Response::Invalid), None)
+                }
+            },
+            Room::Overflow(msi) => {
+                counters.page_requests_lost += 1;
+                // Success: the device asks again, by when there may be room.
+                (self.refuse(request.last, Response::Success), msi)
+            }
+            Room::NoQueue => {
+                counters.page_requests_refused += 1;
+                (self.refuse(request.last, Response::Invalid), None)
+            }
+        };
+        drop(state);
+        self.send(msi);
+        outcome
+    }
+}

@@ -1,0 +1,362 @@
+//! From a request to memory, through the caches.
+//!
+//! A hit is one look-up in the [`Iotlb`], without a lock. A miss reads what the context and PASID
+//! caches hold, walks the rest, and fills the caches in, unless the guest invalidated something
+//! meanwhile.
+
+use super::cache::ConfigCache;
+use super::config::Config;
+use crate::iotlb::{Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
+use iommu_walk::vtd::{
+    self as walk, AddressSpace, Applied, Context, Failure, Outcome, Switches, Translate,
+    Translation, Unit,
+};
+use iommu_walk::{TableMem, TableMemMut, Updates};
+use iommu_wire::vtd::command::{ContextScope, IotlbScope, PasidScope, Range};
+use iommu_wire::vtd::regs::{Cap, Ecap, RootTableAddress};
+use iopf::{Access, Dma, DmaKind, Gpa, Pasid};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+/// How often a walk is done again because the guest changed an entry under it.
+const RETRIES: u32 = 8;
+
+/// Where a request goes, and the size of the page that this holds for, as a power of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) pa: Gpa,
+    pub(super) page_shift: u8,
+}
+
+/// What a translation depends on.
+#[derive(Debug)]
+pub(super) struct Translator {
+    on: AtomicBool,
+    unit: RwLock<Unit>,
+    /// `None`: nothing is cached.
+    caches: Option<Caches>,
+}
+
+#[derive(Debug)]
+struct Caches {
+    config: ConfigCache,
+    iotlb: Iotlb,
+}
+
+impl Translator {
+    /// Translation off, caches empty.
+    pub(super) fn new(cap: Cap, ecap: Ecap, config: &Config) -> Self {
+        let unit = Unit::new(cap.into_bits(), ecap.into_bits(), config.host_width);
+        Self {
+            on: AtomicBool::new(false),
+            unit: RwLock::new(unit.with_enabled(false)),
+            caches: (config.iotlb_entries > 0).then(|| Caches {
+                config: ConfigCache::default(),
+                iotlb: Iotlb::new(config.iotlb_entries),
+            }),
+        }
+    }
+
+    /// The unit as walks see it.
+    pub(super) fn unit(&self) -> Unit {
+        *self.unit.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over the root table pointer and whether translation is on.
+    ///
+    /// What the caches hold stays. Requests under way may still see the old state when this
+    /// returns; wait for them.
+    pub(super) fn configure(&self, root: RootTableAddress, on: bool) {
+        let mut unit = self.unit.write().unwrap_or_else(PoisonError::into_inner);
+        *unit = unit.with_rtaddr(root.into_bits()).with_enabled(on);
+        self.on.store(on, Ordering::SeqCst);
+    }
+
+    /// Serves a request from the caches, if they can.
+    #[inline]
+    pub(super) fn hit(&self, dma: &Dma) -> Option<Target> {
+        let caches = self.caches.as_ref()?;
+        if dma.kind != DmaKind::Untranslated || !self.on.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut access = dma.access;
+        if dma.pasid.is_none() {
+            if walk::in_interrupt_range(dma.addr) {
+                return None;
+            }
+            // Both flags travel with a PASID.
+            access.remove(Access::PRIV);
+            if access.contains(Access::EXEC) {
+                access = access.difference(Access::EXEC).union(Access::READ);
+            }
+        }
+        if access.intersection(RWX).is_empty() {
+            return None;
+        }
+        let hit = caches.iotlb.lookup(dma.requester, dma.pasid, dma.addr)?;
+        hit.serves(access).then(|| Target {
+            pa: hit.output(dma.addr),
+            page_shift: hit.page_shift(),
+        })
+    }
+
+    /// Translates an untranslated or translated request by walking, and fills the caches.
+    ///
+    /// # Errors
+    /// The [`Failure`] that the guest's tables, or what the caches still hold of them, call for.
+    #[inline(never)]
+    pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
+        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
+        let outcome = if unit.enabled()
+            && let Some(caches) = &self.caches
+        {
+            through(&unit, caches, mem, dma)?
+        } else {
+            bare(&unit, mem, dma)?
+        };
+        Ok(match outcome {
+            Outcome::Memory(translation) => Target {
+                pa: translation.pa,
+                page_shift: translation.page_shift,
+            },
+            Outcome::InterruptRange => Target {
+                pa: Gpa(dma.addr.0),
+                page_shift: 12,
+            },
+        })
+    }
+
+    /// Answers a translation request. It goes through the context and PASID caches, but neither
+    /// uses nor fills the IOTLB.
+    ///
+    /// # Errors
+    /// As for [`Self::miss`].
+    pub(super) fn ats<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
+        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
+        match &self.caches {
+            Some(caches) if unit.enabled() => {
+                let (_, space) = configuration(&unit, caches, mem, dma)?;
+                walked(&unit, &space, mem, dma)
+            }
+            _ => bare(&unit, mem, dma),
+        }
+    }
+
+    /// Checks a page request, without the caches.
+    ///
+    /// # Errors
+    /// As for [`iommu_walk::vtd::page_request`].
+    pub(super) fn page_request<M: TableMem>(&self, mem: &M, dma: &Dma) -> Result<(), Failure> {
+        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
+        if !unit.enabled() {
+            return Err(Failure::new(walk::Cause::Disabled));
+        }
+        walk::page_request(&unit, mem, dma.requester, dma.pasid, &mut ()).map(|_| ())
+    }
+
+    /// Forgets contexts.
+    pub(super) fn forget_contexts(&self, scope: ContextScope) {
+        if let Some(caches) = &self.caches {
+            caches.config.forget_contexts(scope);
+            caches.iotlb.clear_sources();
+        }
+    }
+
+    /// Forgets PASID table entries.
+    pub(super) fn forget_pasids(&self, scope: PasidScope) {
+        if let Some(caches) = &self.caches {
+            caches.config.forget_pasids(scope);
+            caches.iotlb.clear_sources();
+        }
+    }
+
+    /// Forgets translations by domain.
+    pub(super) fn forget_translations(&self, scope: IotlbScope) {
+        self.forget(match scope {
+            IotlbScope::Global => Scope::Global,
+            IotlbScope::Domain(domain) => Scope::Domain(domain),
+            IotlbScope::Pages(domain, of) => Scope::DomainPages(domain, pages(of.range)),
+        });
+    }
+
+    /// Forgets translations of a PASID, all of them or those in a range.
+    pub(super) fn forget_pasid_translations(
+        &self,
+        domain: u16,
+        pasid: Pasid,
+        range: Option<Range>,
+    ) {
+        self.forget(match range {
+            None => Scope::Pasid(domain, pasid),
+            Some(range) => Scope::PasidPages(domain, pasid, pages(range)),
+        });
+    }
+
+    /// Forgets everything.
+    pub(super) fn forget_all(&self) {
+        self.forget_contexts(ContextScope::Global);
+        self.forget_pasids(PasidScope::Global);
+        self.forget(Scope::Global);
+    }
+
+    fn forget(&self, scope: Scope) {
+        if let Some(caches) = &self.caches {
+            caches.iotlb.invalidate(scope);
+        }
+    }
+}
+
+const fn pages(range: Range) -> Pages {
+    Pages {
+        addr: range.addr,
+        size_shift: range.size_shift,
+    }
+}
+
+/// Without any cache.
+fn bare<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
+    let mut updates = Updates::new();
+    for _ in 0..RETRIES {
+        let outcome = walk::translate(unit, mem, dma, &mut updates, &mut ());
+        if updates.is_empty() {
+            return outcome;
+        }
+        // Of a walk that failed, FPD is known by its failure.
+        let hidden = outcome.as_ref().err().is_some_and(|f| f.hidden);
+        match walk::apply(&updates, mem, hidden) {
+            Applied::Done => return outcome,
+            Applied::Retry => {}
+            Applied::Failed(failure) => return Err(outcome.err().unwrap_or(failure)),
+        }
+    }
+    Err(contended())
+}
+
+/// The guest keeps changing the entry whose accessed or dirty bit is due.
+#[cold]
+fn contended() -> Failure {
+    Failure::new(walk::Cause::FirstUpdateFailed)
+}
+
+/// Context and address space of a request, from the caches or from the tables.
+fn configuration<M: TableMem>(
+    unit: &Unit,
+    caches: &Caches,
+    mem: &M,
+    dma: &Dma,
+) -> Result<(Context, AddressSpace), Failure> {
+    let found = caches.config.lookup(dma.requester, dma.pasid);
+    let context = match found.context {
+        Some(context) => context,
+        None => walk::read_context(unit, mem, dma, &mut ())?,
+    };
+    if let (Some(space), Some(_)) = (found.space, found.context) {
+        return Ok((context, space));
+    }
+    let space = match found.space {
+        Some(space) => space,
+        None => walk::read_space(unit, &context, mem, dma, &mut ())?,
+    };
+    // In legacy mode the context is all there is, and it was cached already.
+    if found.context.is_none() || matches!(context, Context::Scalable(_)) {
+        caches
+            .config
+            .insert(found.moment, dma.requester, dma.pasid, &context, &space);
+    }
+    Ok((context, space))
+}
+
+/// Walks the page tables and sets accessed and dirty bits.
+fn walked<M: TableMemMut>(
+    unit: &Unit,
+    space: &AddressSpace,
+    mem: &M,
+    dma: &Dma,
+) -> Result<Outcome, Failure> {
+    let mut updates = Updates::new();
+    let hidden = space.switches.contains(Switches::FAULTS_HIDDEN);
+    for _ in 0..RETRIES {
+        updates.clear();
+        let outcome = walk::walk(unit, space, mem, dma, &mut updates, &mut ());
+        if updates.is_empty() {
+            return outcome;
+        }
+        match walk::apply(&updates, mem, hidden) {
+            Applied::Done => return outcome,
+            Applied::Retry => {}
+            Applied::Failed(failure) => return Err(outcome.err().unwrap_or(failure)),
+        }
+    }
+    let mut failure = contended();
+    failure.hidden = hidden;
+    Err(failure)
+}
+
+/// Through the caches.
+fn through<M: TableMemMut>(
+    unit: &Unit,
+    caches: &Caches,
+    mem: &M,
+    dma: &Dma,
+) -> Result<Outcome, Failure> {
+    // Before anything that the result depends on is read.
+    let epoch = caches.iotlb.epoch();
+    if dma.kind == DmaKind::Translated {
+        let found = caches.config.lookup(dma.requester, dma.pasid);
+        let context = match found.context {
+            Some(context) => context,
+            None => walk::read_context(unit, mem, dma, &mut ())?,
+        };
+        return walk::translated(unit, &context, dma).map(Outcome::Memory);
+    }
+    if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
+        // No table is read.
+        return walk::translate(unit, mem, dma, &mut Updates::new(), &mut ());
+    }
+    let (_, space) = configuration(unit, caches, mem, dma)?;
+    let outcome = walked(unit, &space, mem, dma)?;
+    if let Outcome::Memory(translation) = &outcome {
+        let source = source(&space, dma.pasid);
+        caches
+            .iotlb
+            .insert_source(epoch, dma.requester, dma.pasid, &source);
+        let mapping = mapping(translation);
+        caches.iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+    }
+    Ok(outcome)
+}
+
+const RWX: Access = Access::RW.union(Access::EXEC);
+
+/// What the configuration says of the requests of a requester and `pasid`, for a hit.
+fn source(space: &AddressSpace, pasid: Option<Pasid>) -> Source {
+    let stage = match space.translate {
+        Translate::First(_) => Stage::First,
+        Translate::PassThrough | Translate::Second(_) => Stage::Second,
+        Translate::Nested { .. } => Stage::Nested,
+    };
+    let switches = space.switches;
+    let mut rights = RWX;
+    rights.set(Access::EXEC, switches.contains(Switches::EXECUTE));
+    // Without a PASID a request shows no privilege; where the context entry gives it one, only the
+    // walk knows.
+    let odd = pasid.is_none() && switches.contains(Switches::RID_PRIVILEGED);
+    let privileged =
+        !switches.contains(Switches::SCALABLE) || switches.contains(Switches::SUPERVISOR);
+    Source {
+        tag: Tag::new(space.domain.0, space.pasid, stage),
+        user: if odd { Access::empty() } else { rights },
+        supervisor: if privileged { rights } else { Access::empty() },
+    }
+}
+
+fn mapping(translation: &Translation) -> Mapping {
+    let mask = (1u64 << (translation.page_shift & 63)) - 1;
+    Mapping {
+        page: Gpa(translation.pa.0 & !mask),
+        page_shift: translation.page_shift,
+        user: translation.rights.user,
+        supervisor: translation.rights.privileged,
+        dirty: translation.dirty,
+    }
+}
