@@ -24,7 +24,7 @@ impl Random {
         self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let [.., a, b, c, d] = self.0.to_le_bytes();
         let high = u64::from(u32::from_le_bytes([a, b, c, d]));
-        u32::try_from(high * u64::from(bound) >> 32).expect("below a u32")
+        u32::try_from((high * u64::from(bound)) >> 32).expect("below a u32")
     }
 }
 
@@ -76,7 +76,7 @@ impl Crowd {
         };
         let fault = Fault::PageRequest(page);
         let reported = self.engine.report(Tick(self.now), device, &fault);
-        black_box(reported).expect("within the credits");
+        let _ = black_box(reported).expect("within the credits");
         match self.engine.poll_fault() {
             Some(Delivery::Group(group)) => group.handle,
             other => panic!("{other:?}"),
@@ -88,7 +88,7 @@ impl Crowd {
             .engine
             .answer(Tick(self.now), handle, Response::Success);
         answered.expect("it waits");
-        black_box(self.engine.poll_answer().expect("the answer"));
+        let _ = black_box(self.engine.poll_answer()).expect("the answer");
     }
 }
 

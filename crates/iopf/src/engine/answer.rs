@@ -93,7 +93,7 @@ impl Engine {
         response: Response,
     ) -> Result<(), AnswerError> {
         let place = self.waiting_group(handle)?;
-        if self.policy.strict && !self.devices.at(place).can_say(response) {
+        if self.policy.strict && !self.devices.rest(place).can_say(response) {
             return Err(AnswerError::CannotSay(response));
         }
         self.advance(now);
@@ -167,7 +167,7 @@ impl Engine {
             self.answers = List::EMPTY;
         }
         let device = self.devices.at_mut(slot.device);
-        device.counts.completed += 1;
+        device.completed += 1;
         let answer = Answer {
             device: device.id,
             pasid: pasid(&slot),
@@ -201,7 +201,7 @@ impl Engine {
         let device = self.devices.at_mut(place);
         device.waiting.unlink(&mut self.slab, index);
         if chain != NIL {
-            device.counts.completed += u64::from(self.slab.at(chain).count);
+            device.completed += u64::from(self.slab.at(chain).count);
             self.free_chain(place, chain);
         }
         let tail = self.answers.tail;
@@ -221,10 +221,12 @@ impl Engine {
         let place = slot.device;
         let device = self.devices.at_mut(place);
         device.waiting.unlink(&mut self.slab, index);
-        device.counts.completed += 1;
-        device.counts.verdicts.add(verdict);
+        device.completed += 1;
+        let id = device.id;
+        let rest = self.devices.rest_mut(place);
+        rest.verdicts.add(verdict);
         if verdict == Verdict::Logged {
-            let (id, guest) = (device.id, device.config.guest);
+            let guest = rest.config.guest;
             self.flood.log(self.now, id, guest, stray(&slot));
         }
         if verdict == Verdict::Vanished {

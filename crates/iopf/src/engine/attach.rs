@@ -2,7 +2,7 @@
 
 use super::device::key;
 use super::loss::Counts;
-use super::slab::{NIL, Slot, flag};
+use super::slab::{NIL, NO_PASID, Slot, flag};
 use super::{
     AddError, AttachError, Attachment, DeviceConfig, DeviceId, Engine, Tick, UnknownDevice,
 };
@@ -50,8 +50,7 @@ impl Engine {
             given_up,
             discarded,
         } = self.clear(place);
-        let device = self.devices.at_mut(place);
-        let counts = device.counts;
+        let counts = self.devices.counts(place);
         self.order.forget(&mut self.devices, place);
         self.devices.forget(place);
         if self.devices.at(place).used == 0 {
@@ -76,20 +75,14 @@ impl Engine {
     ) -> Result<(), AttachError> {
         let place = self.devices.find(id).ok_or(UnknownDevice(id))?;
         let key = key(self.policy.strict, pasid);
-        let device = self.devices.at_mut(place);
-        if device.attachment(key).is_some() {
+        if self.devices.attachment(place, key).is_some() {
             return Err(AttachError::Attached);
         }
-        if key.is_some() && device.pasids.len() >= self.policy.max_attachments as usize {
-            return Err(AttachError::Full(self.policy.max_attachments));
+        let most = self.policy.max_attachments;
+        if key != NO_PASID && self.devices.pasids(place) >= most as usize {
+            return Err(AttachError::Full(most));
         }
-        match key {
-            None => device.own = Some(attachment),
-            Some(pasid) => {
-                device.pasids.insert(pasid, attachment);
-            }
-        }
-        device.takers += u32::from(attachment.page_requests);
+        self.devices.set(place, key, Some(attachment));
         Ok(())
     }
 
@@ -132,24 +125,14 @@ impl Engine {
     ) -> Result<Detached, AttachError> {
         let place = self.devices.find(id).ok_or(UnknownDevice(id))?;
         let key = key(self.policy.strict, pasid);
-        let device = self.devices.at_mut(place);
-        let old = *device.attachment(key).ok_or(AttachError::NotAttached)?;
+        let old = self.devices.attachment(place, key);
+        let old = old.ok_or(AttachError::NotAttached)?;
         if new == Some(old) {
             return Ok(Detached::default());
         }
-        match (key, new) {
-            (None, new) => device.own = new,
-            (Some(pasid), Some(new)) => {
-                device.pasids.insert(pasid, new);
-            }
-            (Some(pasid), None) => {
-                device.pasids.remove(&pasid);
-            }
-        }
-        let took = device.takers > 0;
-        device.takers += u32::from(new.is_some_and(|new| new.page_requests));
-        device.takers -= u32::from(old.page_requests);
-        let takes = device.takers > 0;
+        let took = self.devices.rest(place).takers > 0;
+        self.devices.set(place, key, new);
+        let takes = self.devices.rest(place).takers > 0;
         self.advance(now);
         Ok(if self.policy.strict {
             self.clear_space(place, key)
@@ -184,12 +167,14 @@ impl Engine {
     }
 
     /// Gives up everything that came by the attachment under `key` of the device at `place`.
-    fn clear_space(&mut self, place: u32, key: Option<u32>) -> Detached {
+    fn clear_space(&mut self, place: u32, key: u32) -> Detached {
         let came_by = |slot: &Slot| {
-            let via = Some(slot.pasid)
-                .filter(|_| !slot.has(flag::BY_RID))
-                .filter(|pasid| *pasid != super::slab::NO_PASID);
-            via == key
+            let by = if slot.has(flag::BY_RID) {
+                NO_PASID
+            } else {
+                slot.pasid
+            };
+            by == key
         };
         let mut cleared = Detached::default();
         let mut index = self.devices.at(place).open.head;
@@ -228,12 +213,18 @@ impl Engine {
     /// How many faults of a device wait to be delivered; 0: everything reported has been handed
     /// to a resolver. It does not wait for answers, as `iopf_queue_flush_dev` does not.
     ///
-    /// To flush, call [`poll_fault`](Self::poll_fault) until this is 0.
+    /// To flush, call [`poll_fault`](Self::poll_fault) that often. Takes time in the number.
     ///
     /// # Errors
     /// [`UnknownDevice`].
     pub fn flush(&self, id: DeviceId) -> Result<u32, UnknownDevice> {
         let place = self.devices.find(id).ok_or(UnknownDevice(id))?;
-        Ok(self.devices.at(place).undelivered)
+        let mut index = self.devices.at(place).ready;
+        let mut faults = 0;
+        while index != NIL {
+            faults += 1;
+            index = self.slab.at(index).next;
+        }
+        Ok(faults)
     }
 }

@@ -1,9 +1,9 @@
 //! Devices on the queue, and what is attached to them.
 
-use super::loss::{Counts, Losses};
-use super::slab::{List, NIL};
+use super::loss::{Counts, Losses, Verdicts};
+use super::slab::{List, NIL, NO_PASID};
 use crate::{Pasid, Response};
-use alloc::collections::BTreeMap;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 use rustc_hash::FxBuildHasher;
@@ -109,123 +109,104 @@ pub enum AttachError {
     Full(u32),
 }
 
-/// Where one device stands.
-#[derive(Debug)]
+/// Where one device stands: what every report and answer touches, in one cache line.
+#[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Device {
     pub(super) id: DeviceId,
-    pub(super) config: DeviceConfig,
-    /// On the queue; a device that left stays here until its last slot is free.
-    pub(super) live: bool,
     /// Slots in use.
     pub(super) used: u32,
-    /// Chains of partial pages, oldest first.
-    pub(super) open: List,
+    pub(super) credits: u32,
     /// Waiting groups and unrecoverable faults, oldest first.
     pub(super) waiting: List,
-    /// The first of `waiting` that was not delivered, and how many from there on were not.
+    /// Chains of partial pages, oldest first.
+    pub(super) open: List,
+    /// The first of `waiting` that was not delivered; nor was any after it.
     pub(super) ready: u32,
-    pub(super) undelivered: u32,
-    /// What is left of its turn.
+    /// Groups of a row that it may have delivered, and what is left of its turn.
+    pub(super) share: u16,
     pub(super) turn: u16,
+    /// On the queue; a device that left stays here until its last slot is free.
+    pub(super) live: bool,
     /// Stands in the ring of the delivery.
     pub(super) in_ring: bool,
     /// Stands in the list of unreported losses. Belongs to the place in the table, not its tenant.
     pub(super) dirty: bool,
+    pub(super) user_pasid_table: bool,
     /// The deadline of this place's one entry in the timer heap, `u64::MAX` for none. As above.
     pub(super) armed: u64,
+    pub(super) reported: u64,
+    pub(super) completed: u64,
+}
+
+const _: () = assert!(size_of::<Device>() == 64);
+
+/// The rest of a device.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub(super) config: DeviceConfig,
     /// Attachments that take page requests (the iopf reference count of Linux drivers).
     pub(super) takers: u32,
-    pub(super) own: Option<Attachment>,
-    pub(super) pasids: BTreeMap<u32, Attachment>,
-    pub(super) counts: Counts,
-    /// The part of `counts.losses` that was told.
+    /// Keys of its attachments.
+    keys: BTreeSet<u32>,
+    pub(super) late: u64,
+    pub(super) losses: Losses,
+    pub(super) verdicts: Verdicts,
+    /// The part of `losses` that was told.
     pub(super) told: Losses,
 }
 
-impl Device {
-    fn vacant() -> Self {
-        Self {
-            id: DeviceId(0),
-            config: DeviceConfig::default(),
-            live: false,
-            used: 0,
-            open: List::EMPTY,
-            waiting: List::EMPTY,
-            ready: NIL,
-            undelivered: 0,
-            turn: 0,
-            in_ring: false,
-            dirty: false,
-            armed: u64::MAX,
-            takers: 0,
-            own: None,
-            pasids: BTreeMap::new(),
-            counts: Counts::default(),
-            told: Losses::default(),
-        }
-    }
-
-    /// Groups of a row that this device may have delivered.
-    pub(super) fn share(&self) -> u16 {
-        self.config.share.max(1)
-    }
-
+impl Rest {
     /// Whether `response` can be said to this device.
     pub(super) fn can_say(&self, response: Response) -> bool {
         response != Response::Failure || self.config.carries_failure
     }
-
-    /// The attachment under `key`.
-    pub(super) fn attachment(&self, key: Option<u32>) -> Option<&Attachment> {
-        match key {
-            None => self.own.as_ref(),
-            Some(pasid) => self.pasids.get(&pasid),
-        }
-    }
-
-    /// The attachment a page request of `pasid` goes to, and whether it is the function's own for
-    /// want of one for the PASID. Linux `io-pgfault.c`, `find_fault_handler`.
-    #[inline]
-    pub(super) fn handler(&self, key: Option<u32>) -> Option<(Attachment, bool)> {
-        let (found, by_rid) = match key {
-            None => (self.own?, false),
-            Some(pasid) => match self.pasids.get(&pasid) {
-                Some(found) => (*found, false),
-                None if self.config.user_pasid_table => (self.own.filter(|own| own.nested)?, true),
-                None => return None,
-            },
-        };
-        found.page_requests.then_some((found, by_rid))
-    }
-
-    /// The attachment an unrecoverable fault goes to: that of its PASID, else the function's own.
-    pub(super) fn judge(&self, key: Option<u32>) -> Option<(Attachment, bool)> {
-        let of_pasid = key.and_then(|pasid| self.pasids.get(&pasid));
-        match of_pasid {
-            Some(found) if found.unrecoverable => Some((*found, false)),
-            _ => {
-                let own = self.own.filter(|own| own.unrecoverable)?;
-                Some((own, key.is_some()))
-            }
-        }
-    }
 }
 
-/// The table of devices.
+impl Device {
+    const VACANT: Self = Self {
+        id: DeviceId(0),
+        used: 0,
+        credits: 0,
+        waiting: List::EMPTY,
+        open: List::EMPTY,
+        ready: NIL,
+        share: 1,
+        turn: 0,
+        live: false,
+        in_ring: false,
+        dirty: false,
+        user_pasid_table: false,
+        armed: u64::MAX,
+        reported: 0,
+        completed: 0,
+    };
+}
+
+/// The table of devices, and their attachments.
 #[derive(Debug)]
 pub(super) struct Devices {
     places: Vec<Device>,
+    rest: Vec<Rest>,
     free: Vec<u32>,
     by_id: HashMap<DeviceId, u32, FxBuildHasher>,
+    /// By place and key.
+    attached: HashMap<u64, Attachment, FxBuildHasher>,
     max: u32,
+}
+
+fn both(place: u32, key: u32) -> u64 {
+    u64::from(place) << 32 | u64::from(key)
 }
 
 impl Devices {
     pub(super) fn new(max: u32) -> Self {
         Self {
             places: Vec::new(),
+            rest: Vec::new(),
             free: Vec::new(),
             by_id: HashMap::default(),
+            attached: HashMap::default(),
             max,
         }
     }
@@ -245,14 +226,31 @@ impl Devices {
         &mut self.places[place as usize]
     }
 
+    pub(super) fn rest(&self, place: u32) -> &Rest {
+        &self.rest[place as usize]
+    }
+
+    pub(super) fn rest_mut(&mut self, place: u32) -> &mut Rest {
+        &mut self.rest[place as usize]
+    }
+
     /// Everybody in the table, those who left included.
     pub(super) fn places(&self) -> core::ops::Range<u32> {
         let len = u32::try_from(self.places.len()).unwrap_or(self.max);
         0..len
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = &Device> {
-        self.places.iter()
+    /// The books of the device at `place`.
+    pub(super) fn counts(&self, place: u32) -> Counts {
+        let (device, rest) = (self.at(place), self.rest(place));
+        Counts {
+            reported: device.reported,
+            completed: device.completed,
+            held: u64::from(device.used),
+            late: rest.late,
+            losses: rest.losses,
+            verdicts: rest.verdicts,
+        }
     }
 
     pub(super) fn add(&mut self, id: DeviceId, config: DeviceConfig) -> Result<u32, AddError> {
@@ -266,20 +264,23 @@ impl Devices {
                 if place >= self.max {
                     return Err(AddError::Full(self.max));
                 }
-                self.places.push(Device::vacant());
+                self.places.push(Device::VACANT);
+                self.rest.push(Rest::default());
                 place
             }
         };
-        let old = self.at(place);
-        let (dirty, armed) = (old.dirty, old.armed);
+        let Device { dirty, armed, .. } = *self.at(place);
         *self.at_mut(place) = Device {
             id,
-            config,
+            credits: config.credits,
+            share: config.share.max(1),
             live: true,
+            user_pasid_table: config.user_pasid_table,
             dirty,
             armed,
-            ..Device::vacant()
+            ..Device::VACANT
         };
+        self.rest_mut(place).config = config;
         self.by_id.insert(id, place);
         Ok(place)
     }
@@ -288,28 +289,86 @@ impl Devices {
     pub(super) fn forget(&mut self, place: u32) {
         let device = self.at_mut(place);
         device.live = false;
-        device.own = None;
-        device.pasids = BTreeMap::new();
-        device.takers = 0;
         let id = device.id;
         self.by_id.remove(&id);
+        let rest = self.rest_mut(place);
+        rest.takers = 0;
+        for key in core::mem::take(&mut rest.keys) {
+            self.attached.remove(&both(place, key));
+        }
     }
 
-    /// Frees the place of a device that left, and returns its last counts.
+    /// Frees the place of a device that left, and returns its last counts, and what was told.
     pub(super) fn release(&mut self, place: u32) -> (Counts, Losses) {
+        let counts = self.counts(place);
         let device = self.at_mut(place);
-        let last = (core::mem::take(&mut device.counts), device.told);
-        device.told = Losses::default();
+        (device.reported, device.completed) = (0, 0);
+        let rest = core::mem::take(self.rest_mut(place));
         self.free.push(place);
-        last
+        (counts, rest.told)
+    }
+
+    /// The attachment under `key`.
+    #[inline]
+    pub(super) fn attachment(&self, place: u32, key: u32) -> Option<Attachment> {
+        self.attached.get(&both(place, key)).copied()
+    }
+
+    /// How many PASIDs have attachments.
+    pub(super) fn pasids(&self, place: u32) -> usize {
+        let keys = &self.rest(place).keys;
+        keys.len() - usize::from(keys.contains(&NO_PASID))
+    }
+
+    /// Puts an attachment under `key`, or none.
+    pub(super) fn set(&mut self, place: u32, key: u32, attachment: Option<Attachment>) {
+        let old = match attachment {
+            Some(new) => self.attached.insert(both(place, key), new),
+            None => self.attached.remove(&both(place, key)),
+        };
+        let rest = self.rest_mut(place);
+        rest.takers += u32::from(attachment.is_some_and(|new| new.page_requests));
+        rest.takers -= u32::from(old.is_some_and(|old| old.page_requests));
+        if attachment.is_some() {
+            rest.keys.insert(key);
+        } else {
+            rest.keys.remove(&key);
+        }
+    }
+
+    /// The attachment a page request goes to, and whether it is the function's own for want of one
+    /// for the PASID. Linux `io-pgfault.c`, `find_fault_handler`.
+    #[inline]
+    pub(super) fn handler(&self, place: u32, key: u32) -> Option<(Attachment, bool)> {
+        let (found, by_rid) = match self.attachment(place, key) {
+            Some(found) => (found, false),
+            None if key != NO_PASID && self.at(place).user_pasid_table => {
+                let own = self.attachment(place, NO_PASID);
+                (own.filter(|own| own.nested)?, true)
+            }
+            None => return None,
+        };
+        found.page_requests.then_some((found, by_rid))
+    }
+
+    /// The attachment an unrecoverable fault goes to: that of its PASID, else the function's own.
+    pub(super) fn judge(&self, place: u32, key: u32) -> Option<(Attachment, bool)> {
+        if let Some(found) = self.attachment(place, key)
+            && found.unrecoverable
+        {
+            return Some((found, false));
+        }
+        let own = self.attachment(place, NO_PASID);
+        let own = own.filter(|own| own.unrecoverable)?;
+        Some((own, key != NO_PASID))
     }
 }
 
-/// The key of an address space in the table of attachments: `None` is the function itself.
-pub(super) fn key(strict: bool, pasid: Option<Pasid>) -> Option<u32> {
+/// The key of an address space among the attachments of a device; [`NO_PASID`] is the function.
+pub(super) fn key(strict: bool, pasid: Option<Pasid>) -> u32 {
     match pasid {
         // IOMMU_NO_PASID is 0, so the kernel cannot tell PASID 0 from none.
-        Some(p) if !strict && p.get() == 0 => None,
-        other => other.map(Pasid::get),
+        Some(p) if !strict && p.get() == 0 => NO_PASID,
+        other => other.map_or(NO_PASID, Pasid::get),
     }
 }

@@ -42,12 +42,11 @@ impl Order {
         if device.ready == NIL {
             device.ready = handle.slot;
         }
-        device.undelivered += 1;
         match self {
             Self::Ring(ring) => {
                 if !device.in_ring {
                     device.in_ring = true;
-                    device.turn = device.share();
+                    device.turn = device.share;
                     ring.push_back(place);
                 }
             }
@@ -74,7 +73,7 @@ impl Order {
                     device.in_ring = false;
                     ring.pop_front();
                 } else if device.turn == 0 {
-                    device.turn = device.share();
+                    device.turn = device.share;
                     ring.rotate_left(1);
                 }
                 return Some(slot);
@@ -98,7 +97,6 @@ fn deliver(devices: &mut Devices, slab: &mut Slab, place: u32, index: u32) {
     let device = devices.at_mut(place);
     let slot = slab.at_mut(index);
     slot.flags |= flag::DELIVERED;
-    device.undelivered -= 1;
     if device.ready == index {
         device.ready = slot.next;
     }
@@ -113,7 +111,6 @@ pub(super) fn withdraw(devices: &mut Devices, slab: &Slab, index: u32) {
         return;
     }
     let device = devices.at_mut(slot.device);
-    device.undelivered -= 1;
     if device.ready == index {
         device.ready = slot.next;
     }

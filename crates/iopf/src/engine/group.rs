@@ -2,7 +2,7 @@
 
 use super::loss::Losses;
 use super::slab::{NIL, NO_PASID, Slab, Slot, State, flag};
-use super::{DeviceId, DomainId, Engine, GuestId, Handle, Reported, Tick};
+use super::{DeviceId, DomainId, Engine, Handle, Reported, Tick};
 use crate::{Access, Gpa, GroupIndex, Iova, PageRequest, Pasid, Reason, Unrecoverable};
 
 /// A page request group that waits for its one answer.
@@ -12,8 +12,6 @@ pub struct Group {
     pub handle: Handle,
     /// Who asks.
     pub device: DeviceId,
-    /// The guest the device is assigned to.
-    pub guest: Option<GuestId>,
     /// The attachment's domain.
     pub domain: DomainId,
     /// The attachment is nested: the guest's own tables come first.
@@ -36,8 +34,6 @@ pub struct Stray {
     pub handle: Handle,
     /// Whose transaction it was.
     pub device: DeviceId,
-    /// The guest the device is assigned to.
-    pub guest: Option<GuestId>,
     /// The attachment's domain.
     pub domain: DomainId,
     /// The attachment is nested: the guest's own tables come first.
@@ -143,13 +139,11 @@ impl Engine {
             generation: slot.generation,
         };
         let (domain, nested) = (DomainId(slot.domain), slot.has(flag::NESTED));
-        let (guest, since) = (device.config.guest, Tick(slot.at));
-        let device = device.id;
+        let (device, since) = (device.id, Tick(slot.at));
         if slot.has(flag::UNRECOVERABLE) {
             Delivery::Stray(Stray {
                 handle,
                 device,
-                guest,
                 domain,
                 nested,
                 fault: stray(slot),
@@ -159,7 +153,6 @@ impl Engine {
             Delivery::Group(Group {
                 handle,
                 device,
-                guest,
                 domain,
                 nested,
                 pasid: pasid(slot),

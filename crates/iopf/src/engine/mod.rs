@@ -169,10 +169,11 @@ impl Engine {
         while let Some(place) = self.dirty.pop_front() {
             let device = self.devices.at_mut(place);
             device.dirty = false;
-            let losses = device.counts.losses - device.told;
+            let device = Some(device.id);
+            let rest = self.devices.rest_mut(place);
+            let losses = rest.losses - rest.told;
             if losses.total() > 0 {
-                device.told = device.counts.losses;
-                let device = Some(device.id);
+                rest.told = rest.losses;
                 return Some(LossReport { device, losses });
             }
         }
@@ -196,15 +197,15 @@ impl Engine {
     /// [`UnknownDevice`].
     pub fn counts(&self, id: DeviceId) -> Result<Counts, UnknownDevice> {
         let place = self.devices.find(id).ok_or(UnknownDevice(id))?;
-        Ok(self.devices.at(place).counts)
+        Ok(self.devices.counts(place))
     }
 
     /// The books of everything that ever came in. Takes time in the number of devices.
     #[must_use]
     pub fn totals(&self) -> Counts {
         let mut sum = self.departed;
-        for device in self.devices.all() {
-            sum += device.counts;
+        for place in self.devices.places() {
+            sum += self.devices.counts(place);
         }
         sum
     }
@@ -225,8 +226,8 @@ impl Engine {
         if losses.total() == 0 {
             return;
         }
+        self.devices.rest_mut(place).losses += losses;
         let device = self.devices.at_mut(place);
-        device.counts.losses += losses;
         if !device.dirty {
             device.dirty = true;
             self.dirty.push_back(place);
@@ -240,7 +241,6 @@ impl Engine {
         self.slab.put(index);
         let device = self.devices.at_mut(place);
         device.used -= 1;
-        device.counts.held -= 1;
         if device.used == 0 && !device.live {
             self.release(place);
         }
@@ -298,7 +298,7 @@ impl Engine {
             if head == NIL || !due(self.slab.at(head), self.now) {
                 break;
             }
-            self.devices.at_mut(place).counts.late += 1;
+            self.devices.rest_mut(place).late += 1;
             self.give_up(head);
         }
     }

@@ -59,7 +59,7 @@ impl Engine {
         let Some(place) = self.devices.find(id) else {
             return self.report_of_a_stranger(id, fault);
         };
-        self.devices.at_mut(place).counts.reported += 1;
+        self.devices.at_mut(place).reported += 1;
         match fault {
             Fault::PageRequest(page) => self.page_request(place, page),
             Fault::Unrecoverable(fault) => self.unrecoverable(place, fault),
@@ -112,17 +112,16 @@ impl Engine {
     #[inline]
     fn take(&mut self, place: u32) -> Option<u32> {
         let device = self.devices.at_mut(place);
-        if self.policy.strict && device.used >= device.config.credits {
+        if self.policy.strict && device.used >= device.credits {
             return None;
         }
         let index = self.slab.take()?;
         device.used += 1;
-        device.counts.held += 1;
         Some(index)
     }
 
     fn limit(&self, place: u32) -> u32 {
-        let credits = self.devices.at(place).config.credits;
+        let credits = self.devices.at(place).credits;
         if self.policy.strict {
             credits.min(self.policy.max_pages)
         } else {
@@ -133,9 +132,9 @@ impl Engine {
     #[inline]
     fn page_request(&mut self, place: u32, page: &PageRequest) -> Result<Reported, Refused> {
         let strict = self.policy.strict;
-        let device = self.devices.at(place);
-        let id = device.id;
-        let Some((handler, by_rid)) = device.handler(key(strict, page.pasid)) else {
+        let id = self.devices.at(place).id;
+        let key = key(strict, page.pasid);
+        let Some((handler, by_rid)) = self.devices.handler(place, key) else {
             self.refuse_page(place);
             if !page.last && strict {
                 return Err(Refused::NoHandler);
@@ -194,10 +193,10 @@ impl Engine {
 
     fn unrecoverable(&mut self, place: u32, fault: &Unrecoverable) -> Result<Reported, Refused> {
         let pasid = key(self.policy.strict, fault.pasid);
-        let Some((handler, by_rid)) = self.devices.at(place).judge(pasid) else {
-            let counts = &mut self.devices.at_mut(place).counts;
-            counts.completed += 1;
-            counts.verdicts.add(Verdict::Unhandled);
+        let Some((handler, by_rid)) = self.devices.judge(place, pasid) else {
+            self.devices.at_mut(place).completed += 1;
+            let rest = self.devices.rest_mut(place);
+            rest.verdicts.add(Verdict::Unhandled);
             return Ok(Reported::Judged(Verdict::Unhandled));
         };
         let Some(index) = self.take(place) else {
