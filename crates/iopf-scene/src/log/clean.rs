@@ -8,7 +8,7 @@ use std::borrow::Cow;
 /// number that nobody printed. Only text that is UTF-16 throughout has its zero bytes dropped.
 pub(super) fn clean(raw: &[u8]) -> Cow<'_, [u8]> {
     let raw = raw.strip_suffix(b"\r").unwrap_or(raw);
-    if !raw.iter().any(|&byte| byte < b' ' || byte >= 0x7f) {
+    if raw.iter().all(|byte| (b' '..0x7f).contains(byte)) {
         return Cow::Borrowed(raw);
     }
     let zeros = raw.iter().filter(|&&byte| byte == 0).count();

@@ -161,6 +161,11 @@ impl Decoder {
         let next = next_head(line, at + 1).unwrap_or(line.len());
         let prefix = line.get(from..at).unwrap_or_default();
         let text = line.get(at..next.min(at + TEXT)).unwrap_or_default();
+        let text = if next < line.len() {
+            without_prefix(text)
+        } else {
+            text
+        };
         let time = time
             .map(str::to_owned)
             .or_else(|| stamp::find(unquote(prefix)));
@@ -417,7 +422,7 @@ impl Decoder {
             end: 0,
             open,
             wants_reason: false,
-            gaps: Vec::new(),
+            gap: 0,
             template: false,
         };
         self.add(Start::Part(0), &[], scan, time, None);
@@ -568,7 +573,7 @@ impl Message {
 /// Whether a message read as `after` with the text from `joint` on, and as `before` without it,
 /// shows that the text belongs to it.
 fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize) -> bool {
-    if after.end <= joint || after.template || after.gaps.iter().any(|&gap| gap >= old_end) {
+    if after.end <= joint || after.template || after.gap > old_end {
         return false;
     }
     // Once the number is known only its words are missing, and words we do not know could be
@@ -599,6 +604,25 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
         from = start.at() + 1;
     }
     None
+}
+
+/// `text` without the beginning of the next message's line, which ends it.
+fn without_prefix(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_end();
+        let mark = [&b"DMAR:"[..], b"dmar:", b"[VT-D]", b"kernel:", b"(XEN)"]
+            .iter()
+            .find_map(|mark| text.strip_suffix(*mark));
+        let stamp = || {
+            let open = memchr::memrchr(b'[', text)?;
+            stamp::kernel(text.get(open..)?)?;
+            text.ends_with(b"]").then(|| text.get(..open))?
+        };
+        match mark.or_else(stamp) {
+            Some(shorter) => text = shorter,
+            None => return text,
+        }
+    }
 }
 
 /// Words one of which is in every line that can matter by itself.

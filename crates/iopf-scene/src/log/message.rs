@@ -50,8 +50,8 @@ pub(super) struct Scan {
     pub(super) open: bool,
     /// The reason, the last part, is not here yet.
     pub(super) wants_reason: bool,
-    /// Where text begins that is no part of the message although parts follow it.
-    pub(super) gaps: Vec<usize>,
+    /// Where the last text ends that is no part of the message although parts follow it.
+    pub(super) gap: usize,
     /// It is the source code or a pattern of a message, not a message.
     pub(super) template: bool,
 }

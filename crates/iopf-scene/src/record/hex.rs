@@ -159,8 +159,10 @@ fn digits(word: &str) -> Option<&str> {
         .strip_prefix("0x")
         .or_else(|| word.strip_prefix("0X"))
         .unwrap_or(word);
-    (word.len() % 2 == 0 && !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .then_some(word)
+    (word.len().is_multiple_of(2)
+        && !word.is_empty()
+        && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    .then_some(word)
 }
 
 fn value(digit: u8) -> Option<u8> {

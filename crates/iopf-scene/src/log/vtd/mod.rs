@@ -17,6 +17,7 @@
 
 mod page;
 mod scan;
+mod values;
 
 pub(super) use page::{Report, page_report};
 pub(super) use scan::{Start, find_start, head_before, scan};

@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 
-use iopf::{Iova, Pasid, Rid};
+use iopf::Iova;
 use memchr::memmem;
 
 use crate::log::cursor::{Cursor, Number, Words};
 use crate::log::message::{Fields, Scan};
 use crate::log::names;
-use crate::log::normal::{Kind, PciAddress, Wanted};
+use crate::log::normal::Kind;
+
+use super::values::{Code, access, code, device, pasid, plain};
 
 /// A place where a message, or the rest of one, begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,13 +151,6 @@ enum Part {
     Reason,
 }
 
-/// The number of a reason, with what its form says of the base.
-#[derive(Clone, Copy, Debug)]
-enum Code {
-    Hex(u64),
-    Either { decimal: u64, hex: u64 },
-}
-
 /// Reads the message that `text` begins with.
 pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
     let kind = match start {
@@ -169,7 +164,7 @@ pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
             end: 0,
             open: false,
             wants_reason: true,
-            gaps: Vec::new(),
+            gap: 0,
             template: false,
         },
         cursor: Cursor::new(text, 0),
@@ -196,8 +191,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Counts a part that could be read.
     fn took(&mut self, part: Part) {
         self.scan.parts += 1;
+        self.passed(part);
+    }
+
+    /// Notes that a part stands here, be it readable and whole or not.
+    fn passed(&mut self, part: Part) {
         self.passed = part;
         self.scan.end = self.cursor.at();
     }
@@ -258,7 +259,6 @@ impl Reader<'_> {
     fn next_part(&mut self) -> Option<Part> {
         self.xen_register();
         self.cursor.blanks();
-        let before = self.cursor.at();
         if self.cursor.rest().is_empty() {
             self.scan.open = true;
             return None;
@@ -280,7 +280,7 @@ impl Reader<'_> {
             self.xen = true;
             return Some(Part::Reason);
         }
-        self.behind_damage(before)
+        self.behind_damage()
     }
 
     /// Passes the `, iommu reg = ffff82c00021d000` that Xen puts between address and reason.
@@ -307,7 +307,7 @@ impl Reader<'_> {
         }
     }
 
-    fn behind_damage(&mut self, gap: usize) -> Option<Part> {
+    fn behind_damage(&mut self) -> Option<Part> {
         let rest = self.cursor.rest();
         let (at, part, len) = ANCHORS
             .iter()
@@ -322,7 +322,7 @@ impl Reader<'_> {
             self.cursor.word();
             self.cursor.blanks();
         }
-        self.scan.gaps.push(gap);
+        self.scan.gap = self.cursor.at();
         Some(part)
     }
 
@@ -337,8 +337,7 @@ impl Reader<'_> {
         if closed || !self.cursor.rest().is_empty() {
             self.took(Part::Device);
         } else {
-            self.passed = Part::Device;
-            self.scan.end = self.cursor.at();
+            self.passed(Part::Device);
         }
     }
 
@@ -350,11 +349,10 @@ impl Reader<'_> {
             Number::AtEnd(address) => (address & 0xfff == 0).then_some(Iova(address)),
             Number::Unreadable => None,
         };
-        if matches!(number, Number::AtEnd(_)) {
-            self.passed = Part::Address;
-            self.scan.end = self.cursor.at();
-        } else {
+        if matches!(number, Number::Whole(_)) {
             self.took(Part::Address);
+        } else {
+            self.passed(Part::Address);
         }
     }
 
@@ -367,11 +365,10 @@ impl Reader<'_> {
             }
             Number::Unreadable => None,
         };
-        if matches!(number, Number::AtEnd(_)) {
-            self.passed = Part::Index;
-            self.scan.end = self.cursor.at();
-        } else {
+        if matches!(number, Number::Whole(_)) {
             self.took(Part::Index);
+        } else {
+            self.passed(Part::Index);
         }
     }
 
@@ -384,13 +381,14 @@ impl Reader<'_> {
         self.cursor.blanks();
         let closed = self.cursor.eat(b']') || self.cursor.eat(b'-');
         self.code = code(word, ended || closed);
-        self.passed = Part::Reason;
-        self.scan.end = self.cursor.at();
+        self.passed(Part::Reason);
         if !ended {
             self.scan.open = true;
             return;
         }
-        self.took(Part::Reason);
+        if closed {
+            self.took(Part::Reason);
+        }
         self.scan.wants_reason = false;
         self.cursor.blanks();
         self.name();
@@ -422,7 +420,6 @@ impl Reader<'_> {
             } else {
                 Some(Cow::Owned(String::from_utf8_lossy(words).into_owned()))
             };
-            self.scan.parts += 1;
         }
         self.cursor.skip(words.len());
         self.scan.end = self.cursor.at();
@@ -467,100 +464,4 @@ impl Reader<'_> {
         }
         self.scan
     }
-}
-
-/// Words of a reason we have no table for: up to the next stamp, quotation mark or line's end.
-fn plain(rest: &[u8]) -> &[u8] {
-    let stamp = memmem::find(rest, b" [").unwrap_or(rest.len());
-    let quote = memchr::memchr2(b'"', b'`', rest).unwrap_or(rest.len());
-    let mut words = rest
-        .get(..stamp.min(quote).min(160))
-        .unwrap_or(rest)
-        .trim_ascii();
-    // `less -S` and web pages mark a cut line.
-    while let Some(cut) = words
-        .strip_suffix(b"$")
-        .or_else(|| words.strip_suffix(b"..."))
-        .or_else(|| words.strip_suffix("…".as_bytes()))
-    {
-        words = cut.trim_ascii_end();
-    }
-    words
-}
-
-fn access(word: &[u8]) -> Wanted {
-    let like = |known: &[u8]| {
-        word.len() == known.len() && word.iter().zip(known).filter(|(a, b)| a != b).count() <= 1
-    };
-    if like(b"Read") {
-        Wanted::Read
-    } else if like(b"Write") {
-        Wanted::Write
-    } else {
-        Wanted::Unknown
-    }
-}
-
-fn pasid(number: Number) -> Option<Pasid> {
-    match number {
-        Number::Whole(number) => u32::try_from(number).ok().and_then(Pasid::new),
-        Number::AtEnd(_) | Number::Unreadable => None,
-    }
-}
-
-/// `00:14.0`, `0x00:0x14.0`, `0000:00:14.0`.
-fn device(word: &[u8]) -> Option<PciAddress> {
-    let text = std::str::from_utf8(word).ok()?;
-    let (address, function) = text.split_once('.')?;
-    let mut numbers = address.rsplit(':');
-    let slot = byte(numbers.next()?)?;
-    let bus = byte(numbers.next()?)?;
-    let segment = match numbers.next() {
-        None => 0,
-        Some(digits) if (4..=8).contains(&digits.len()) => hexadecimal(digits)?,
-        Some(_) => return None,
-    };
-    if numbers.next().is_some() || function.len() != 1 {
-        return None;
-    }
-    let function = u8::try_from(hexadecimal(function)?).ok()?;
-    let rid = Rid::new(bus, slot, function)?;
-    Some(PciAddress { segment, rid })
-}
-
-fn byte(digits: &str) -> Option<u8> {
-    let digits = digits.strip_prefix("0x").unwrap_or(digits);
-    if digits.len() != 2 {
-        return None;
-    }
-    u8::try_from(hexadecimal(digits)?).ok()
-}
-
-fn hexadecimal(digits: &str) -> Option<u32> {
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    u32::from_str_radix(digits, 16).ok()
-}
-
-/// The number of a reason; `ended` where something follows it, so that no digit can be missing.
-fn code(word: &[u8], ended: bool) -> Option<Code> {
-    let text = std::str::from_utf8(word).ok()?;
-    let hex = |digits: &str| hexadecimal(digits).map(u64::from);
-    if let Some(digits) = text.strip_prefix("0x") {
-        return hex(digits)
-            .filter(|_| ended || digits.len() == 2)
-            .map(Code::Hex);
-    }
-    if let Some(digits) = text.strip_suffix('h') {
-        return hex(digits).map(Code::Hex);
-    }
-    let either = hex(text).filter(|_| ended)?;
-    Some(match text.parse() {
-        Ok(decimal) => Code::Either {
-            decimal,
-            hex: either,
-        },
-        Err(_) => Code::Hex(either),
-    })
 }
