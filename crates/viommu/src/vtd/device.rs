@@ -423,12 +423,12 @@ where
     fn read(&self, offset: u64, data: &mut [u8]) {
         self.resume();
         let state = self.state();
-        for (at, byte) in (offset..).zip(data) {
+        for (index, byte) in data.iter_mut().enumerate() {
+            // Past the end of everything there is nothing.
+            let at = offset.checked_add(index as u64).unwrap_or(u64::MAX);
             let word = state.regs.read(at & !3).to_le_bytes();
-            *byte = word
-                .get(usize::from(at.to_le_bytes()[0] & 3))
-                .copied()
-                .unwrap_or(0);
+            let lane = usize::from(at.to_le_bytes()[0] & 3);
+            *byte = word.get(lane).copied().unwrap_or(0);
         }
     }
 
@@ -438,8 +438,9 @@ where
         if !offset.is_multiple_of(4) || !data.len().is_multiple_of(4) {
             return;
         }
-        for (at, part) in (offset..).step_by(4).zip(data.chunks_exact(4)) {
-            let Ok(value) = u32::read_from_bytes(part) else {
+        for (index, part) in data.chunks_exact(4).enumerate() {
+            let at = offset.checked_add(index as u64 * 4);
+            let (Some(at), Ok(value)) = (at, u32::read_from_bytes(part)) else {
                 return;
             };
             let effect = self.state().regs.write(at, u32::from_le(value));

@@ -79,21 +79,11 @@ impl Translator {
         if dma.kind != DmaKind::Untranslated || !self.on.load(Ordering::SeqCst) {
             return None;
         }
-        let mut access = dma.access;
-        if dma.pasid.is_none() {
-            if walk::in_interrupt_range(dma.addr) {
-                return None;
-            }
-            // Both flags travel with a PASID.
-            access.remove(Access::PRIV);
-            if access.contains(Access::EXEC) {
-                access = access.difference(Access::EXEC).union(Access::READ);
-            }
-        }
-        if access.intersection(RWX).is_empty() {
+        if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
             return None;
         }
         let hit = caches.iotlb.lookup(dma.requester, dma.pasid, dma.addr)?;
+        let access = asked(dma)?;
         hit.serves(access).then(|| Target {
             pa: hit.output(dma.addr),
             page_shift: hit.page_shift(),
@@ -107,23 +97,10 @@ impl Translator {
     #[inline(never)]
     pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
         let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
-        let outcome = if unit.enabled()
-            && let Some(caches) = &self.caches
-        {
-            through(&unit, caches, mem, dma)?
-        } else {
-            bare(&unit, mem, dma)?
-        };
-        Ok(match outcome {
-            Outcome::Memory(translation) => Target {
-                pa: translation.pa,
-                page_shift: translation.page_shift,
-            },
-            Outcome::InterruptRange => Target {
-                pa: Gpa(dma.addr.0),
-                page_shift: 12,
-            },
-        })
+        match &self.caches {
+            Some(caches) if unit.enabled() => through(&unit, caches, mem, dma),
+            _ => bare(&unit, mem, dma).map(|outcome| target(&outcome, dma)),
+        }
     }
 
     /// Answers a translation request. It goes through the context and PASID caches, but neither
@@ -298,7 +275,7 @@ fn through<M: TableMemMut>(
     caches: &Caches,
     mem: &M,
     dma: &Dma,
-) -> Result<Outcome, Failure> {
+) -> Result<Target, Failure> {
     // Before anything that the result depends on is read.
     let epoch = caches.iotlb.epoch();
     if dma.kind == DmaKind::Translated {
@@ -307,23 +284,73 @@ fn through<M: TableMemMut>(
             Some(context) => context,
             None => walk::read_context(unit, mem, dma, &mut ())?,
         };
-        return walk::translated(unit, &context, dma).map(Outcome::Memory);
+        let translation = walk::translated(unit, &context, dma)?;
+        return Ok(target(&Outcome::Memory(translation), dma));
     }
     if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
         // No table is read.
-        return walk::translate(unit, mem, dma, &mut Updates::new(), &mut ());
+        let outcome = walk::translate(unit, mem, dma, &mut Updates::new(), &mut ())?;
+        return Ok(target(&outcome, dma));
     }
     let (_, space) = configuration(unit, caches, mem, dma)?;
+    let source = source(&space, dma.pasid);
+    caches
+        .iotlb
+        .insert_source(epoch, dma.requester, dma.pasid, &source);
+    if let Some(target) = cached(caches, &source, dma) {
+        return Ok(target);
+    }
     let outcome = walked(unit, &space, mem, dma)?;
     if let Outcome::Memory(translation) = &outcome {
-        let source = source(&space, dma.pasid);
-        caches
-            .iotlb
-            .insert_source(epoch, dma.requester, dma.pasid, &source);
         let mapping = mapping(translation);
         caches.iotlb.insert(epoch, source.tag, dma.addr, &mapping);
     }
-    Ok(outcome)
+    Ok(target(&outcome, dma))
+}
+
+/// What the IOTLB has for an address space that is known only now: another requester's page, or one
+/// from before a context was forgotten.
+fn cached(caches: &Caches, source: &Source, dma: &Dma) -> Option<Target> {
+    let hit = caches.iotlb.lookup_tag(source.tag, dma.addr)?;
+    let access = asked(dma)?;
+    let rights = if access.contains(Access::PRIV) {
+        source.supervisor
+    } else {
+        source.user
+    };
+    let serves = rights.contains(access.intersection(RWX)) && hit.serves(access);
+    serves.then(|| Target {
+        pa: hit.output(dma.addr),
+        page_shift: hit.page_shift(),
+    })
+}
+
+fn target(outcome: &Outcome, dma: &Dma) -> Target {
+    match outcome {
+        Outcome::Memory(translation) => Target {
+            pa: translation.pa,
+            page_shift: translation.page_shift,
+        },
+        Outcome::InterruptRange => Target {
+            pa: Gpa(dma.addr.0),
+            page_shift: 12,
+        },
+    }
+}
+
+/// The rights that a cached page must have to serve a request; `None` for a zero-length read, which
+/// only a walk can judge.
+#[inline]
+fn asked(dma: &Dma) -> Option<Access> {
+    let mut access = dma.access;
+    if dma.pasid.is_none() {
+        // Privilege and execution travel with a PASID.
+        access.remove(Access::PRIV);
+        if access.contains(Access::EXEC) {
+            access = access.difference(Access::EXEC).union(Access::READ);
+        }
+    }
+    access.intersects(RWX).then_some(access)
 }
 
 const RWX: Access = Access::RW.union(Access::EXEC);

@@ -1,0 +1,145 @@
+//! Guests that mean harm: whatever they write, the unit neither panics nor hangs.
+
+use crate::rig::{CONTEXT, DEVICE, DIRECTORY, PRQ, QUEUE, ROOT, Rig, TABLES};
+use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Rid};
+use viommu::vtd::Config;
+use viommu_api::{Ats, Pri, Registers};
+
+/// A xorshift generator: the same script every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+    fn pick(&mut self, from: &[u64]) -> u64 {
+        let at = usize::try_from(self.below(from.len() as u64)).unwrap();
+        from[at]
+    }
+}
+
+const REGISTERS: [u64; 24] = [
+    0x18, 0x20, 0x24, 0x28, 0x2c, 0x34, 0x38, 0x3c, 0x40, 0x80, 0x88, 0x90, 0x94, 0x9c, 0xa0, 0xc0,
+    0xc8, 0xd0, 0xdc, 0xe0, 0xf0, 0xf8, 0xfc, 0x22c,
+];
+
+#[test]
+fn a_guest_that_writes_anything_anywhere_breaks_nothing() {
+    for seed in 1..40u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let rig = Rig::new(Config {
+            fault_records: u16::try_from(dice.below(8)).unwrap() + 1,
+            iotlb_entries: usize::try_from(dice.pick(&[0, 1, 64])).unwrap(),
+            ..Config::default()
+        });
+        rig.page_table(TABLES, 0x10_0000, 0x67);
+        rig.scalable_context(DIRECTORY);
+        rig.first_stage(DIRECTORY, 3, TABLES, 1);
+        rig.start_scalable();
+        for _ in 0..2000 {
+            step(&rig, &mut dice);
+        }
+        let counters = rig.unit.counters();
+        let diagnostics = rig.unit.take_diagnostics().len() as u64;
+        assert_eq!(counters.faults, counters.forgotten + diagnostics);
+        assert!(counters.recorded + counters.lost + counters.suppressed <= counters.faults);
+    }
+}
+
+fn step(rig: &Rig, dice: &mut Dice) {
+    match dice.below(8) {
+        0 => {
+            let at = dice.pick(&REGISTERS);
+            let value = dice.roll();
+            rig.w32(at, u32::try_from(value & 0xffff_ffff).unwrap());
+        }
+        1 => {
+            // Registers at any place and size.
+            let len = usize::try_from(dice.below(17)).unwrap();
+            let mut data = vec![0; len];
+            let at = dice.roll() >> dice.below(64);
+            rig.unit.read(at, &mut data);
+            rig.unit.write(at, &data);
+        }
+        2 => {
+            // A plausible queue with anything in it.
+            rig.w32(0x34, 0x7f);
+            rig.w64(0x90, QUEUE | dice.pick(&[0, 1 << 11, 7, 1]));
+            rig.w32(0x18, 1 << 31 | 1 << 26);
+            let at = QUEUE + dice.below(0x200) * 8;
+            rig.put(at, dice.roll() & !0xf | dice.below(12));
+            rig.w32(0x88, u32::try_from(dice.below(0x80) * 32).unwrap());
+        }
+        3 => {
+            let table = dice.pick(&[ROOT, CONTEXT, DIRECTORY, DIRECTORY + 0x1000, TABLES]);
+            let word = dice.roll() >> dice.below(64);
+            rig.put(table + dice.below(512) * 8, word);
+        }
+        4 => {
+            rig.w64(0xd0, PRQ | dice.below(8));
+            rig.w32(0xdc, 3);
+            let request = PageRequest {
+                pasid: Pasid::new(u32::try_from(dice.below(8)).unwrap()),
+                group: GroupIndex(u32::try_from(dice.below(1 << 32)).unwrap()),
+                addr: Iova(dice.roll()),
+                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
+                last: dice.below(2) == 0,
+                response_needs_pasid: true,
+                private_data: [dice.roll(), 0],
+            };
+            rig.unit.page_request(DEVICE, &request);
+        }
+        5 => {
+            // Back to tables that work.
+            rig.w64(0x20, ROOT | 1 << 10);
+            rig.w32(0x18, 1 << 31 | 1 << 30 | 1 << 26);
+            rig.scalable_context(DIRECTORY);
+            rig.first_stage(DIRECTORY, 3, TABLES, 1);
+        }
+        _ => {
+            let dma = Dma {
+                requester: Rid(u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).unwrap()),
+                pasid: [None, Pasid::new(3), Pasid::new(0xf_ffff)]
+                    [usize::try_from(dice.below(3)).unwrap()],
+                kind: [
+                    DmaKind::Untranslated,
+                    DmaKind::Translated,
+                    DmaKind::Translation { no_write: true },
+                ][usize::try_from(dice.below(3)).unwrap()],
+                addr: Iova(dice.roll() >> dice.below(64)),
+                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
+            };
+            rig.unit.translation_request(&dma);
+            let _ = rig.access(&dma, dice.below(0x3000));
+        }
+    }
+}
+
+#[test]
+fn an_access_at_the_end_of_the_address_space_ends() {
+    let rig = crate::rig::legacy(Config::default());
+    let dma = rig.dma(None, u64::MAX - 3, Access::READ);
+    assert!(rig.access(&dma, 8).is_err());
+    rig.w32(0x18, 0);
+    assert!(rig.access(&dma, u64::MAX).is_err());
+    assert_eq!(rig.access(&dma, 4), Ok(vec![(u64::MAX - 3, 4)]));
+    assert_eq!(rig.access(&dma, 0), Ok(vec![]));
+}
+
+#[test]
+fn a_queue_of_garbage_stops_at_its_first_descriptor() {
+    let rig = crate::rig::legacy(Config::default());
+    for at in 0..512 {
+        rig.put(QUEUE + at * 8, u64::MAX);
+    }
+    rig.w32(0x34, 0x70);
+    rig.w32(0x88, 0xfe0);
+    assert_eq!(rig.r32(0x34), 1 << 4);
+    assert_eq!(rig.unit.counters().queue_errors, 1);
+}
