@@ -277,6 +277,20 @@ pub struct Request {
     pub last: bool,
 }
 
+impl Request {
+    /// The rights the request asks for: a translation request always asks for read, and for write
+    /// unless `no_write`.
+    #[must_use]
+    pub fn rights(&self) -> Access {
+        if self.kind != RequestKind::Translation {
+            return self.access;
+        }
+        let mut rights = self.access & (Access::EXEC | Access::PRIV) | Access::READ;
+        rights.set(Access::WRITE, !self.no_write);
+        rights
+    }
+}
+
 impl Capture {
     /// Reads a capture from the bytes of a file, unpacking gzip where it starts like gzip.
     ///

@@ -1,6 +1,6 @@
 //! One sentence a person can act on.
 
-use super::{Answer, blamed, fields, vtd::asked};
+use super::{Answer, blamed, fields};
 use crate::capture::{Request, RequestKind};
 use iommu_walk::vtd::{Cause, Failure, Mode, Unit};
 use iommu_walk::{Stage, Step, Table};
@@ -52,7 +52,7 @@ fn deed(request: &Request) -> String {
         Some(pasid) => format!("{} with PASID {pasid}", request.device),
         None => request.device.to_string(),
     };
-    let access = asked(request);
+    let access = request.rights();
     let mode = if access.contains(Access::PRIV) {
         " in privileged mode"
     } else {
@@ -269,7 +269,9 @@ impl Story<'_> {
             ),
             C::LegacyWriteDenied | C::WriteDenied => self.denied("write"),
             C::LegacyReadDenied | C::ReadDenied => self.denied("read"),
-            C::SecondNoAccess => format!("{}, it maps nothing", self.state("clear")),
+            C::SecondNoAccess => {
+                format!("{}, it maps nothing{}", self.state("clear"), self.guest())
+            }
             C::LegacyInterruptRange | C::InterruptRange => {
                 "the access ends in the interrupt range 0xfee00000 to 0xfeefffff, which is no memory"
                     .into()
@@ -388,11 +390,12 @@ impl Story<'_> {
             return format!("no mapping allows the device to {what}");
         }
         if self.failure.entry == Some(0) {
-            return format!("{}, nothing is mapped there", self.entry());
+            return format!("{}, nothing is mapped there{}", self.entry(), self.guest());
         }
         format!(
-            "{}, so the device may not {what} there",
-            self.state("clear")
+            "{}, so the device may not {what} there{}",
+            self.state("clear"),
+            self.guest()
         )
     }
 

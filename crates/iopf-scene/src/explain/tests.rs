@@ -1,1 +1,138 @@
+use super::*;
+use crate::capture::Capture;
+use iommu_walk::Verdict;
 
+/// A legacy second stage that maps 0x7f001000 for reading; `requests` is JSON.
+fn legacy(requests: &str, rest: &str) -> Capture {
+    let text = format!(
+        r#"{{"iopf_capture":1,"arch":"vtd","registers":{{"RTADDR_REG":"0x10000"}},
+        "memory_limit":"0x1000000","memory":[
+        {{"addr":"0x10000","words":["0x11001","0x0"]}},
+        {{"addr":"0x11280","words":["0x12001","0x502"]}},
+        {{"addr":"0x12000","words":["0x13003"]}},{{"addr":"0x13008","words":["0x14003"]}},
+        {{"addr":"0x14fc0","words":["0x15003"]}},{{"addr":"0x15008","words":["0x200001"]}}],
+        "requests":[{requests}]{rest}}}"#
+    );
+    Capture::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn only(capture: &Capture) -> Explanation {
+    let mut all = explain(capture).unwrap();
+    let one = all.next().unwrap();
+    assert_eq!(all.next(), None);
+    one
+}
+
+const WRITE: &str = r#"{"device":"0000:00:05.0","addr":"0x7f001000","access":"w"}"#;
+
+#[test]
+fn the_json_of_a_fault_has_the_keys_of_the_format_in_their_order() {
+    let one = only(&legacy(WRITE, ""));
+    let text = serde_json::to_string(&one).unwrap();
+    assert!(
+        text.starts_with(
+            r#"{"request":0,"outcome":"fault","code":5,"name":"LGN.2","recoverable":false,"stage":2,"level":1,"entry_addr":"0x15008","entry":"0x200001","record":"0010007f000000002800000005000080","response":null,"text":"0000:00:05.0 tried to write 0x7f001000: "#
+        ),
+        "{text}"
+    );
+    assert!(
+        text.ends_with(
+            r#"{"table":"second stage","level":1,"index":1,"addr":"0x15008","raw":"0x200001","verdict":"refused"}],"writes":[]}"#
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_json_of_a_translation_has_the_keys_of_the_format_in_their_order() {
+    let read = r#"{"device":"0000:00:05.0","addr":"0x7f001abc","access":"r"}"#;
+    let text = serde_json::to_string(&only(&legacy(read, ""))).unwrap();
+    assert!(
+        text.starts_with(
+            r#"{"request":0,"outcome":"translated","pa":"0x200abc","perms":"r","page":"0x1000","response":null,"trail":[{"table":"root","index":0,"addr":"0x10000","raw":"0x11001","verdict":"ok"},"#
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_entry_that_refuses_is_marked_so() {
+    let one = only(&legacy(WRITE, ""));
+    let (step, word) = one.blamed().unwrap();
+    assert_eq!((step.addr, word), (iopf::Gpa(0x15008), 0));
+    assert_eq!(step.verdict, Verdict::Refused);
+}
+
+#[test]
+fn every_differing_key_is_told_and_absent_keys_are_not_compared() {
+    let capture = legacy(
+        WRITE,
+        r#","expect":[{"outcome":"fault","code":[6,7],"level":2,"stage":2,"record":"ff10007f000000002800000006000080","record_mask":"00"}]"#,
+    );
+    let differences = check(&only(&capture), &capture.expect[0]);
+    let told: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "code: expected [6,7], found 5",
+            "level: expected 2, found 1",
+            "record: expected \"ff10007f000000002800000006000080\" under mask 00, found \
+             \"0010007f000000002800000005000080\"",
+        ]
+    );
+}
+
+#[test]
+fn what_is_as_expected_has_no_differences() {
+    for expect in [
+        r#"{}"#,
+        r#"{"code":5}"#,
+        r#"{"code":[1,5]}"#,
+        r#"{"record":"aa10007f00000000280000ff05000080","record_mask":"00ffffffffffffffffffff00ffffffff"}"#,
+        r#"{"entry_addr":"0x0000000000015008","response":null,"writes":[],"recoverable":false}"#,
+        r#"{"trail":[{"table":"root"},{},{"level":4},{},{"raw":"0x15003"},{"verdict":"refused"}]}"#,
+    ] {
+        let capture = legacy(WRITE, &format!(r#","expect":[{expect}]"#));
+        assert_eq!(check(&only(&capture), &capture.expect[0]), [], "{expect}");
+    }
+    for expect in [
+        r#"{"outcome":"translated"}"#,
+        r#"{"code":null}"#,
+        r#"{"record":null}"#,
+        r#"{"pa":"0x0"}"#,
+        r#"{"trail":[]}"#,
+        r#"{"writes":[{}]}"#,
+        r#"{"perms":"r"}"#,
+    ] {
+        let capture = legacy(WRITE, &format!(r#","expect":[{expect}]"#));
+        assert_eq!(
+            check(&only(&capture), &capture.expect[0]).len(),
+            1,
+            "{expect}"
+        );
+    }
+}
+
+#[test]
+fn captures_of_other_architectures_say_that_they_are_not_built_in_yet() {
+    let text = r#"{"iopf_capture":1,"arch":"riscv","registers":{"ddtp":"0x2"},"requests":[{"device":7,"addr":"0x0"}]}"#;
+    let capture = Capture::parse(text.as_bytes()).unwrap();
+    let error = explain(&capture).err().unwrap().to_string();
+    assert_eq!(
+        error,
+        "captures of riscv are read but their walks are not built in yet; built in: vtd"
+    );
+}
+
+#[test]
+fn a_capture_without_registers_is_a_unit_with_everything_and_translation_on() {
+    let text = r#"{"iopf_capture":1,"arch":"vtd","requests":[]}"#;
+    let unit = vtd::unit(&Capture::parse(text.as_bytes()).unwrap());
+    assert!(unit.enabled());
+    assert_eq!(unit.haw(), 52);
+    assert_eq!(unit.rtaddr(), 0);
+    assert_eq!(unit.mgaw(), 57);
+    // Typed from the bit numbers of the specification's register tables.
+    assert_eq!(unit.cap(), 0x11d2_008c_0078_0e06);
+    assert_eq!(unit.ecap(), 0x0333_e99e_e600_00c7);
+}

@@ -1,9 +1,9 @@
 //! VT-d captures.
 
-use super::{Answer, Explanation, Fault, Outcome, Translated, sentence};
+use super::{Answer, Explanation, Fault, Outcome, Translated, blamed, sentence};
 use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
 use iommu_walk::vtd::{self, Applied, Completion, Failure, Mode, PAGE_REQUEST_ANSWER, Unit};
-use iommu_walk::{Trail, Updates};
+use iommu_walk::{Trail, Updates, Verdict};
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
 use iommu_wire::vtd::page_request::Descriptor;
@@ -260,16 +260,31 @@ impl Iterator for Scene<'_> {
                     pasid: request.pasid,
                     kind,
                     addr: request.addr,
-                    access: asked(request),
+                    access: request.rights(),
                 };
                 self.dma(request, &dma)
             }
             None => self.page_request(request, rid),
         };
+        let mut trail = self.trail.steps().to_vec();
+        if let Outcome::Fault(Fault {
+            entry_addr: Some(addr),
+            ..
+        }) = outcome
+            && let Some((step, _)) = blamed(&trail, addr)
+            && matches!(step.verdict, Verdict::Next | Verdict::Leaf)
+        {
+            // Sound, and yet it is what refused the request.
+            let at = (step.table, step.addr);
+            let same = trail.iter_mut().rev().find(|s| (s.table, s.addr) == at);
+            if let Some(step) = same {
+                step.verdict = Verdict::Refused;
+            }
+        }
         Some(Explanation {
             request: index,
             outcome,
-            trail: self.trail.steps().to_vec(),
+            trail,
             scalable: self.unit.mode() == Mode::Scalable,
             writes: self.updates.as_slice().to_vec(),
         })
@@ -289,19 +304,6 @@ fn dma_kind(request: &Request) -> Option<DmaKind> {
 
 const fn is_translation(kind: DmaKind) -> bool {
     matches!(kind, DmaKind::Translation { .. })
-}
-
-/// The rights a request asks for. A translation request always asks for read, and for write unless
-/// `no_write`.
-pub(super) fn asked(request: &Request) -> Access {
-    match request.kind {
-        RequestKind::Translation => {
-            let mut access = request.access & (Access::EXEC | Access::PRIV) | Access::READ;
-            access.set(Access::WRITE, !request.no_write);
-            access
-        }
-        _ => request.access,
-    }
 }
 
 fn record(failure: &Failure, dma: &Dma, kind: RequestType, address: AddressType) -> [u8; 16] {

@@ -1,0 +1,89 @@
+//! `iopf decode` as a user runs it.
+
+use assert_cmd::Command;
+use std::fs;
+
+fn iopf() -> Command {
+    Command::cargo_bin("iopf").unwrap()
+}
+
+const LOG: &str = "\
+[    0.012345] DMAR: Host address width 39
+[   12.345678] DMAR: DRHD: handling fault status reg 3
+[   12.345690] DMAR: [DMA Write NO_PASID] Request device [00:14.0] fault addr 0xffcda000 [fault reason 0x05] PTE Write access is not set
+[   13.000000] dmar_fault: 44 callbacks suppressed
+[   13.000001] DMAR: [DMA Read PASID 0x5] Request device [03:00.1] fault addr 0x7f001000 [fault reason 0x71] SM: Present bit in first-level paging entry is clear
+";
+
+#[test]
+fn a_kernel_log_becomes_facts_and_sentences() {
+    let output = iopf().arg("decode").write_stdin(LOG).assert().success();
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    insta::assert_snapshot!("text-log", text);
+}
+
+#[test]
+fn the_json_view_is_one_object_a_fault_and_a_summary() {
+    let output = iopf().args(["decode", "--json"]).write_stdin(LOG).assert().success();
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(
+        lines[0].starts_with(
+            r#"{"record":0,"line":3,"time":"12.345690","arch":"vtd","kind":"dma","iommu":null,"device":"0000:00:14.0","pasid":null,"address":"0xffcda000","access":"write","privileged":null,"code":5,"name":"PTE Write access is not set","flags":null,"index":null,"text":""#
+        ),
+        "{}",
+        lines[0]
+    );
+    assert_eq!(
+        lines[2],
+        r#"{"summary":{"records":2,"suppressed":44,"lines":5,"not_faults":3,"first":"12.345690","last":"13.000001"}}"#
+    );
+}
+
+#[test]
+fn raw_records_are_read_in_hex_and_in_binary() {
+    // A read of 0x7f001000 by 00:05.0, reason 6, as FRCD_REG lies in the registers.
+    let record = [
+        0x00, 0x10, 0x00, 0x7f, 0, 0, 0, 0, 0x28, 0, 0, 0, 0x06, 0, 0, 0xc0u8,
+    ];
+    let hex: String = record.iter().map(|byte| format!("{byte:02x} ")).collect();
+    for input in [record.repeat(8), hex.into_bytes()] {
+        let output = iopf()
+            .args(["decode", "--arch", "vtd", "--json"])
+            .write_stdin(input)
+            .assert()
+            .success();
+        let text = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+        assert!(text.contains(r#""device":"0000:00:05.0","pasid":null,"address":"0x7f001000","access":"read""#), "{text}");
+    }
+}
+
+#[test]
+fn faults_set_the_status_only_when_asked() {
+    iopf().args(["decode", "--fail-on-fault"]).write_stdin(LOG).assert().code(1);
+    iopf().args(["decode", "--fail-on-fault"]).write_stdin("nothing\n").assert().code(0);
+}
+
+#[test]
+fn an_empty_log_has_no_faults() {
+    let output = iopf().args(["decode", "/dev/null"]).assert().success();
+    assert_eq!(output.get_output().stdout, b"0 faults in 0 lines\n");
+}
+
+#[test]
+fn what_cannot_be_read_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let rubbish = dir.path().join("rubbish");
+    let bytes: Vec<u8> = (0..4096u32).map(|i| (i * 37 % 251) as u8).collect();
+    fs::write(&rubbish, bytes).unwrap();
+    for (path, code, said) in [
+        ("/no/such/file", 3, "no such file"),
+        (dir.path().to_str().unwrap(), 4, "a directory"),
+        (rubbish.to_str().unwrap(), 4, "neither a log nor fault records"),
+    ] {
+        let output = iopf().args(["decode", path]).assert().code(code);
+        let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(error.starts_with("iopf: ") && error.contains(said), "{error}");
+    }
+}
