@@ -7,7 +7,7 @@ use crate::queue::{Active, Limits, Missing, Queue};
 use crate::{MAX_GROUPS, Via};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use viommu_api::{Ats, AtsCompletion, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
 
@@ -99,8 +99,9 @@ pub enum Step {
 /// used again before its group was answered; each job ends exactly once; when
 /// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named.
 ///
-/// The IOMMU's `MsiSink` must not call back into the device: an interrupt may be raised while the
-/// device holds its TLB lock.
+/// No lock is held across a call to the IOMMU, so the IOMMU may call back from inside one; only
+/// [`Translate::with_translation`]'s closure, which touches memory, must not meet an invalidation of
+/// its own thread.
 pub struct Device {
     rid: Rid,
     config: Config,
@@ -379,32 +380,43 @@ impl Device {
     ) -> Attempt {
         let space = space_of(job.pasid, access);
         for _ in 0..RACES {
-            {
-                let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
-                if let Some(hit) = atc.lookup(space, at).filter(|h| grants(h.perms, access)) {
-                    self.queue().stats.atc_hits += 1;
-                    // Under the lock: an invalidation returns only after this access has ended.
-                    let translated = Iova(hit.pa.0);
-                    let kind = DmaKind::Translated;
-                    return self.memory_request(job.pasid, kind, translated, len, access, each);
+            let (hit, epoch) = {
+                let atc = self.atc();
+                (atc.lookup(space, at), atc.epoch())
+            };
+            let Some(hit) = hit.filter(|hit| grants(hit.perms, access)) else {
+                match self.fill(job.pasid, at, access) {
+                    Ok(()) | Err(Miss::Raced) => continue,
+                    Err(Miss::Absent) => return Attempt::Missing,
+                    Err(Miss::Failed(status)) => return Attempt::Failed(status),
                 }
-            }
-            match self.fill(job.pasid, at, access) {
-                Ok(()) => {}
-                Err(Miss::Absent) => return Attempt::Missing,
-                Err(Miss::Raced) => continue,
-                Err(Miss::Failed(status)) => return Attempt::Failed(status),
+            };
+            self.queue().stats.atc_hits += 1;
+            let mut stale = false;
+            // The lock is taken where memory is touched and nowhere else: an invalidation waits for
+            // the access and not for the IOMMU, which may be waiting for the invalidation.
+            let mut guarded = |pa, offset, n| {
+                let atc = self.atc();
+                stale |= atc.epoch() != epoch;
+                if stale { Ok(()) } else { each(pa, offset, n) }
+            };
+            // A translated request says nothing of its PASID; few IOMMUs would take it.
+            let (kind, translated) = (DmaKind::Translated, Iova(hit.pa.0));
+            let attempt = self.memory_request(None, kind, translated, len, access, &mut guarded);
+            if !stale {
+                return attempt;
             }
         }
         Attempt::Raced
     }
 
+    fn atc(&self) -> RwLockReadGuard<'_, Atc> {
+        self.atc.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Asks the IOMMU for a translation and keeps it.
     fn fill(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> Result<(), Miss> {
-        let epoch = {
-            let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
-            atc.epoch()
-        };
+        let epoch = self.atc().epoch();
         self.queue().stats.translation_requests += 1;
         let page = Iova(at.0 & !0xfff);
         let dma = Dma {
@@ -435,7 +447,7 @@ impl Device {
     /// Whether a page is at hand, asking for its translation where it is not.
     fn present(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
         let cached = {
-            let atc = self.atc.read().unwrap_or_else(PoisonError::into_inner);
+            let atc = self.atc();
             atc.lookup(space_of(pasid, access), at)
                 .is_some_and(|hit| grants(hit.perms, access))
         };

@@ -214,6 +214,15 @@ impl Guest {
         Ok(self.submit(&all)?)
     }
 
+    /// Writes the root table register and makes it count. Flushing is the caller's part.
+    ///
+    /// # Errors
+    /// When the IOMMU does not take note.
+    pub fn set_root(&self, value: u64) -> Result<(), GuestError> {
+        self.mmio.write64(RTADDR, value);
+        self.command(SRTP, QIE | TE, "RTPS")
+    }
+
     /// Queues descriptors and waits for them.
     ///
     /// # Errors

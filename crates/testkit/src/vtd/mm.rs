@@ -94,6 +94,12 @@ impl Mm {
         self.pasid
     }
 
+    /// The memory its pages come from.
+    #[must_use]
+    pub fn ram(&self) -> &Arc<Ram> {
+        &self.ram
+    }
+
     /// The page table, for those who want to spoil it.
     #[must_use]
     pub fn table(&self) -> &PageTable {
@@ -231,6 +237,15 @@ impl Mm {
     #[must_use]
     pub fn faults(&self) -> u64 {
         self.inner().faults
+    }
+
+    /// Where `at` lies and what its mapping allows, if the page is present.
+    #[must_use]
+    pub fn translate(&self, at: Iova) -> Option<(Gpa, Prot)> {
+        let inner = self.inner();
+        let (_, vma) = inner.vmas.range(..=at.0).next_back()?;
+        let frame = inner.pages.get(&(at.0 & !(FRAME - 1)))?;
+        (at.0 < vma.end).then(|| (Gpa(frame.0 | (at.0 & (FRAME - 1))), vma.prot))
     }
 
     /// Whether the page around `at` is present.

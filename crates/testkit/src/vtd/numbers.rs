@@ -92,6 +92,8 @@ pub const SS_R: u64 = 1;
 /// A second-stage entry: writable.
 pub const SS_W: u64 = 1 << 1;
 
+/// PASID entry, second word: page walks snoop.
+pub const PE_PWSNP: u64 = 1 << 23;
 /// PASID entry, third word: supervisor requests are served.
 pub const PE_SRE: u64 = 1;
 /// PASID entry, third word: execute requests are served.

@@ -3,7 +3,7 @@
 //! Linux `drivers/iommu/intel/iommu.h` (`struct root_entry`, `context_entry`, `dma_pte`) and
 //! `pasid.h` (`pasid_set_*`) are the sources of the bit positions.
 
-use super::numbers::{FS_P, FS_RW, FS_US, LARGE, SS_R, SS_W};
+use super::numbers::{FS_P, FS_RW, FS_US, LARGE, PE_PWSNP, SS_R, SS_W};
 use crate::ram::{FRAME, OutOfMemory, Ram};
 use iopf::{Gpa, Iova, Pasid, Rid};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -217,7 +217,8 @@ pub fn scalable_context(directory: Gpa, size: u64, flags: u64) -> [u64; 4] {
     [1 | flags | (size & 7) << 9 | directory.0, 0, 0, 0]
 }
 
-/// A PASID entry, eight words.
+/// A PASID entry, eight words. The builders below let page walks snoop, as Linux does wherever a
+/// unit's walks are coherent; without it accessed and dirty bits cannot be set.
 pub type PasidEntry = [u64; 8];
 
 /// A PASID entry with a first-stage table of 4 or 5 levels.
@@ -226,7 +227,7 @@ pub fn first_stage(root: Gpa, levels: u8, did: u16, flags: u64) -> PasidEntry {
     let mode = if levels == 5 { 1 << 2 } else { 0 };
     let mut words = [0; 8];
     words[0] = 1 | 1 << 6;
-    words[1] = u64::from(did);
+    words[1] = u64::from(did) | PE_PWSNP;
     words[2] = root.0 | mode | flags;
     words
 }
@@ -236,7 +237,7 @@ pub fn first_stage(root: Gpa, levels: u8, did: u16, flags: u64) -> PasidEntry {
 pub fn second_stage(root: Gpa, width: u64, did: u16) -> PasidEntry {
     let mut words = [0; 8];
     words[0] = 1 | (width & 7) << 2 | 2 << 6 | root.0;
-    words[1] = u64::from(did);
+    words[1] = u64::from(did) | PE_PWSNP;
     words
 }
 
@@ -245,7 +246,7 @@ pub fn second_stage(root: Gpa, width: u64, did: u16) -> PasidEntry {
 pub fn nested(first: Gpa, second: Gpa, width: u64, did: u16, flags: u64) -> PasidEntry {
     let mut words = [0; 8];
     words[0] = 1 | (width & 7) << 2 | 3 << 6 | second.0;
-    words[1] = u64::from(did);
+    words[1] = u64::from(did) | PE_PWSNP;
     words[2] = first.0 | flags;
     words
 }

@@ -1,0 +1,82 @@
+//! The arguments of `iopf run`, and the plan they make. Parsing has no effects.
+
+use clap::ValueEnum;
+
+/// Which IOMMU stands in front of the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Arch {
+    /// Intel VT-d.
+    Vtd,
+}
+
+/// What happens during a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// Devices copy memory of processes that nobody touched before; pages come by page request.
+    Healthy,
+    /// The guest gets its tables wrong, one way at a time, and finds the reason in its own log.
+    Mistakes,
+    /// One device floods the IOMMU; the others go on.
+    Storm,
+    /// All of them, one after the other.
+    All,
+}
+
+/// Run guest memory, a virtual IOMMU, DMA devices and a scripted guest in this process.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The IOMMU to put in front of the devices
+    #[arg(long, value_enum, default_value_t = Arch::Vtd)]
+    pub(crate) arch: Arch,
+    /// What to play
+    #[arg(long, value_enum, default_value_t = Choice::All)]
+    pub(crate) scenario: Choice,
+    /// Devices behind the IOMMU in the healthy scenario
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) devices: u8,
+    /// Pages to copy in the healthy scenario
+    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) pages: u64,
+    /// Stop the healthy scenario after so many seconds, whatever is left to copy
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// Where the random choices start
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on stderr
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Exit with status 1 when a fault was recorded or a device got an error
+    #[arg(long)]
+    pub(crate) fail_on_fault: bool,
+}
+
+/// What to do, with every choice made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) healthy: bool,
+    pub(crate) mistakes: bool,
+    pub(crate) storm: bool,
+    pub(crate) devices: u8,
+    pub(crate) pages: u64,
+    pub(crate) seconds: Option<u64>,
+    pub(crate) seed: u64,
+}
+
+impl Args {
+    pub(crate) fn plan(&self) -> Plan {
+        let all = self.scenario == Choice::All;
+        Plan {
+            healthy: all || self.scenario == Choice::Healthy,
+            mistakes: all || self.scenario == Choice::Mistakes,
+            storm: all || self.scenario == Choice::Storm,
+            devices: self.devices,
+            pages: self.pages,
+            seconds: self.seconds,
+            seed: self.seed,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! From what devices, guest and IOMMU counted to rows of the report.
+
+use super::machine::Machine;
+use super::report::{Device, FaultRow, Scenario};
+use iommu_walk::vtd::Cause;
+use iopf::Reason;
+use testkit::vtd::FaultLog;
+
+/// The row of a device; `ended`: jobs with and without success.
+pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> Device {
+    let stats = device.stats();
+    let [done, failed] = ended;
+    Device {
+        device: device.rid().to_string(),
+        served_by: by.to_owned(),
+        done,
+        failed,
+        bytes: stats.bytes,
+        translations: stats.translation_requests,
+        atc_hits: stats.atc_hits,
+        pages_requested: stats.pages_requested,
+        groups: stats.groups,
+        invalidations: stats.invalidations,
+        blocked: stats.blocked,
+    }
+}
+
+/// Faults by device and cause, from the guest's own log.
+pub(crate) fn faults(log: &FaultLog) -> Vec<FaultRow> {
+    log.tallies
+        .iter()
+        .map(|((rid, reason), tally)| FaultRow {
+            device: rid.to_string(),
+            code: *reason,
+            name: name(*reason).to_owned(),
+            count: tally.count,
+            first: tally.first.0,
+            last: tally.last.0,
+        })
+        .collect()
+}
+
+/// The specification's name of a fault reason; empty where it has none.
+pub(crate) fn name(reason: u8) -> &'static str {
+    let reason = Reason(u32::from(reason));
+    Cause::ALL
+        .iter()
+        .find(|cause| cause.reason() == reason)
+        .map_or("", |cause| cause.code())
+}
+
+/// What the IOMMU and the guest lost, exactly.
+pub(crate) fn losses(machine: &Machine, scenario: &mut Scenario) {
+    let counters = machine.unit.counters();
+    let prq = machine.guest.page_requests();
+    scenario.lost(
+        "faults the guest never saw: no recording register was free",
+        counters.lost,
+    );
+    scenario.lost("faults kept from the guest by FPD", counters.suppressed);
+    scenario.lost(
+        "faults beyond the 256 the host keeps for diagnosis",
+        counters.forgotten,
+    );
+    scenario.lost(
+        "page requests that found the guest's queue full",
+        counters.page_requests_lost,
+    );
+    scenario.lost(
+        "page requests the IOMMU refused",
+        counters.page_requests_refused,
+    );
+    scenario.lost(
+        "pages of unfinished groups the guest threw away",
+        prq.discarded,
+    );
+}
+
+/// Adds rows to those of the same device and cause.
+pub(crate) fn merge(into: &mut Vec<FaultRow>, rows: Vec<FaultRow>) {
+    for row in rows {
+        let same = into
+            .iter_mut()
+            .find(|r| r.device == row.device && r.code == row.code);
+        match same {
+            Some(old) => {
+                old.count += row.count;
+                old.last = row.last;
+            }
+            None => into.push(row),
+        }
+    }
+    into.sort_by(|a, b| (&a.device, a.code).cmp(&(&b.device, b.code)));
+}

@@ -1,0 +1,81 @@
+//! Guest memory, a VT-d unit, devices behind it and the guest that drives it.
+
+use endpoint::{Device, Memory, PhysicalMemory, Ports};
+use iopf::Rid;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use testkit::vtd::{Guest, Setup};
+use testkit::{Interrupts, Ram};
+use viommu::mem::GuestRam;
+use viommu::vtd::{Config, Scalable, VtdUnit};
+use viommu_api::Endpoint;
+use vm_memory::GuestMemoryMmap;
+
+/// The result of anything that can go wrong with the scenery of a run, as opposed to what the run
+/// is about.
+pub(crate) type TestResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Everything but the workload.
+pub(crate) struct Machine {
+    pub(crate) ram: Arc<Ram>,
+    pub(crate) unit: Arc<VtdUnit<Arc<GuestMemoryMmap<()>>>>,
+    pub(crate) guest: Guest,
+    devices: Mutex<Vec<Arc<Device>>>,
+}
+
+impl Machine {
+    /// What shared virtual addressing needs: the default, with a few more recording registers.
+    pub(crate) fn sva() -> Config {
+        Config {
+            fault_records: 8,
+            ..Config::default()
+        }
+    }
+
+    /// Also privileged and execute requests.
+    pub(crate) fn everything() -> Config {
+        let scalable = Config::default().scalable.map(|scalable| Scalable {
+            supervisor: true,
+            execute: true,
+            ..scalable
+        });
+        Config {
+            scalable,
+            ..Self::sva()
+        }
+    }
+
+    /// Makes a unit in front of `bytes` of memory and boots the guest.
+    pub(crate) fn boot(config: Config, setup: Setup, bytes: u64) -> TestResult<Arc<Self>> {
+        let ram = Arc::new(Ram::new(bytes)?);
+        let irqs = Arc::new(Interrupts::new());
+        let parts = viommu::vtd::Setup {
+            config,
+            ram: GuestRam::new(ram.memory()),
+        };
+        let unit = Arc::new(VtdUnit::new(parts, irqs.clone())?);
+        let guest = Guest::boot(unit.clone(), ram.clone(), irqs, setup)?;
+        Ok(Arc::new(Self {
+            ram,
+            unit,
+            guest,
+            devices: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Guest memory as devices reach it.
+    pub(crate) fn memory(&self) -> Arc<dyn PhysicalMemory> {
+        Arc::new(Memory(self.ram.memory()))
+    }
+
+    /// Puts a device behind the unit; it stays as long as the machine.
+    pub(crate) fn device(&self, rid: Rid, config: endpoint::Config) -> Arc<Device> {
+        let ports = Ports::of(self.unit.clone());
+        let device = Arc::new(Device::new(rid, config, ports, self.memory()));
+        let endpoint: Arc<dyn Endpoint> = device.clone();
+        let endpoint: Weak<dyn Endpoint> = Arc::downgrade(&endpoint);
+        self.unit.attach(rid, endpoint);
+        let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
+        devices.push(device.clone());
+        device
+    }
+}
