@@ -19,8 +19,10 @@
 //! last) and the epoch (a fill's last, a removal's first) are sequentially consistent, so at least
 //! one of a fill and an invalidation that meet sees the other: the fill is refused if the
 //! invalidation covers its domain, or the removal finds what it inserted. No invalidation is lost.
-//! A hit is inserted only if no invalidation was under way from before its look-up of source and
-//! translation until after the insertion locked its set.
+//!
+//! A hit bears the count that was read before its source and translation were looked up. The count
+//! changes at the start of an invalidation and again at its end, so a hit joined before or during
+//! one is not found after it.
 
 mod entry;
 mod epoch;
@@ -99,11 +101,9 @@ impl Iotlb {
         let word = self.sources.get(of.hash(), of)?;
         let translation = self.lookup_tag(Tag(word >> 6), iova)?;
         let hit = Hit(translation.0 & (!RIGHTS | word));
-        if now.count() & 1 == 0 {
-            let (at, key) = hit_key(now, of, iova);
-            self.hits
-                .insert(at, key, hit.0, || self.history.now() == now);
-        }
+        let (at, key) = hit_key(now, of, iova);
+        self.hits
+            .insert(at, key, hit.0, || self.history.now() == now);
         Some(hit)
     }
 
