@@ -1,0 +1,400 @@
+//! Where QEMU departs from the specification, each departure with a name.
+//!
+//! A deviation does not excuse a disagreement; it says what QEMU makes of the case, and the test
+//! then holds QEMU to that. The functions named are those of QEMU `hw/i386/intel_iommu.c`, which
+//! is also where the masks come from (`intel_iommu_internal.h`). The specification is Intel VT-d,
+//! sections by name.
+
+use crate::case::{Case, End, Record, Walked, record};
+use crate::generate::Mode;
+use iommu_walk::vtd::Cause;
+use iommu_walk::{Step, Table, Verdict};
+
+/// A departure with a name. Its evidence is beside it.
+pub(crate) struct Deviation {
+    pub(crate) name: &'static str,
+    modes: &'static [Kind],
+    /// Our result as it would be if QEMU were right here; `None` where this has no bearing.
+    pub(crate) as_qemu: fn(&Walked) -> Option<Walked>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Legacy,
+    Second,
+    First,
+}
+
+/// The deviations that cases of this mode must meet.
+pub(crate) fn of(mode: Mode) -> Vec<&'static Deviation> {
+    let kind = match mode {
+        Mode::Legacy { .. } => Kind::Legacy,
+        Mode::Second => Kind::Second,
+        Mode::First => Kind::First,
+    };
+    ALL.iter().filter(|d| d.modes.contains(&kind)).collect()
+}
+
+const ALL: &[Deviation] = &[
+    // "Access Rights": a request is weighed against a *valid* translation, so the whole path is
+    // read and checked first. `vtd_iova_to_slpte` and `vtd_iova_to_flpte` test the right at each
+    // level before that level's reserved bits, and before they read the next level.
+    Deviation {
+        name: "a missing right is reported before what is wrong at or below its level",
+        modes: &[Kind::Legacy, Kind::Second, Kind::First],
+        as_qemu: |walked| rights_first(walked),
+    },
+    // "Pass-through Translation": an address beyond the host address width is blocked (LGN.1,
+    // SGN.4). `vtd_do_iommu_translate` returns a pass-through translation before any check of the
+    // address.
+    Deviation {
+        name: "pass-through does not check the width of the address",
+        modes: &[Kind::Legacy, Kind::Second, Kind::First],
+        as_qemu: |walked| {
+            let wide = [Cause::LegacyPassThroughWidth, Cause::PassThroughWidth];
+            failed(walked, &wide).map(|_| walked.ending(End::Nothing))
+        },
+    },
+    // "Handling Requests to Interrupt Address Range": blocked when they *result in an address in
+    // the interrupt address range*. `vtd_do_iommu_translate` compares the whole page.
+    Deviation {
+        name: "a large page around the interrupt range is blocked everywhere",
+        modes: &[Kind::Legacy, Kind::Second, Kind::First],
+        as_qemu: |walked| whole_page(walked),
+    },
+    // "Fault Conditions ...": LCT.3 and SCT.3 are qualified. `vtd_qualified_faults` has no entry
+    // for VTD_FR_CONTEXT_ENTRY_RSVD, so FPD does not suppress it.
+    Deviation {
+        name: "reserved bits in a context entry are recorded despite its FPD",
+        modes: &[Kind::Legacy, Kind::Second, Kind::First],
+        as_qemu: |walked| {
+            let reserved = [Cause::ContextReserved, Cause::ScalableContextReserved];
+            unhidden(walked, &reserved)
+        },
+    },
+    // `enum VTDFaultReason` has no scalable-mode numbers for the root and context tables and for
+    // most of the second stage; the functions that walk them return the legacy ones.
+    Deviation {
+        name: "scalable mode reports the root table with legacy numbers",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| renumbered(walked, &[(0x38, 0x08), (0x39, 0x01), (0x3a, 0x0a)]),
+    },
+    Deviation {
+        name: "scalable mode reports the context table with legacy numbers",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| renumbered(walked, &[(0x40, 0x09), (0x41, 0x02), (0x42, 0x0b)]),
+    },
+    Deviation {
+        name: "scalable mode reports the second stage with legacy numbers",
+        modes: &[Kind::Second],
+        as_qemu: |walked| {
+            // SSL.2, no right at all, is an ordinary missing right there.
+            let none = if walked.case.device.writes() { 5 } else { 6 };
+            let numbers = [
+                (0x78, 0x07),
+                (0x79, none),
+                (0x7a, 0x0c),
+                (0x7b, 0x03),
+                (0x84, 0x04),
+                (0x85, 0x05),
+                (0x86, 0x06),
+            ];
+            renumbered(walked, &numbers)
+        },
+    },
+    // "Root Entry", scalable: the half that a request does not use plays no part in it.
+    // `vtd_root_entry_rsvd_bits_check` checks both.
+    Deviation {
+        name: "reserved bits in the unused half of a scalable root entry count",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| other_half(walked),
+    },
+    // "Second-Stage Paging Entries": SNP is reserved where ECAP.SC is clear. `vtd_init` takes it
+    // out of the reserved bits of leaves in scalable mode, whatever ECAP says.
+    Deviation {
+        name: "SNP is accepted in second-stage leaves without snoop control",
+        modes: &[Kind::Second],
+        as_qemu: |walked| ignoring(walked, &[Cause::SecondEntryReserved], 1 << 11),
+    },
+    // "Scalable-Mode Context-Entry": DTE, PASIDE and PRE are reserved where ECAP lacks DT, PASID
+    // and PRS, RID_PRIV where it lacks RPRIVS. VTD_SM_CONTEXT_ENTRY_RSVD_VAL0 and _VAL1 have none
+    // of the four.
+    Deviation {
+        name: "context bits of absent capabilities are accepted",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| {
+            let lo = at_step(walked, Table::Context)?.addr.0;
+            let blamed = walked.failure?.entry_addr?.0;
+            let mask = if blamed == lo { 0b11100 } else { 1 << 20 };
+            ignoring(walked, &[Cause::ScalableContextReserved], mask)
+        },
+    },
+    // "Scalable-Mode Context-Entry": a RID_PASID that PDTS does not cover is SCT.4.
+    // `vtd_get_pdire_from_pdir_table` indexes the directory without looking at PDTS.
+    Deviation {
+        name: "RID_PASID is not held against the size of the directory",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| {
+            failed(walked, &[Cause::RidPasidTooLarge])?;
+            let at = at_step(walked, Table::Context)?.addr.0;
+            Some(walked.with(|case| set(case, at, 7 << 9)))
+        },
+    },
+    // "Scalable-Mode PASID Directory Entry": bits 11:2 and those beyond the host address width are
+    // reserved. Nothing between `vtd_get_pdire_from_pdir_table` and its callers checks them.
+    Deviation {
+        name: "no reserved bits in PASID directory entries",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| ignoring(walked, &[Cause::DirectoryReserved], !0xfff | 0xffc),
+    },
+    // "Scalable-Mode PASID Table Entry". `vtd_get_pe_in_pasid_leaf_table` checks the type and the
+    // number of levels, and nothing else.
+    Deviation {
+        name: "no reserved bits in PASID table entries",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| ignoring(walked, &[Cause::PasidEntryReserved], !0),
+    },
+    // Presence comes before everything else. `vtd_get_pe_in_pasid_leaf_table` checks type and
+    // levels, and only its caller's caller, `vtd_get_pe_from_pasid_table`, presence.
+    Deviation {
+        name: "an absent PASID table entry is checked for its type first",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| type_before_presence(walked),
+    },
+    // "Scalable-Mode PASID Table Entry" and "... Directory Entry", FPD. `vtd_do_iommu_translate`
+    // looks at the FPD of these two only after `vtd_dev_to_context_entry`, which has read both by
+    // way of `vtd_ce_rid2pasid_check`, found no fault.
+    Deviation {
+        name: "FPD of PASID entries does not suppress faults of these entries",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| pasid_fpd(walked),
+    },
+    // "First-Stage Translation", canonical addresses: 48 bits for four levels.
+    // `vtd_iova_fl_check_canonical` takes the width from the second stage's AW field of the PASID
+    // table entry, which has no meaning there.
+    Deviation {
+        name: "the canonical form follows the second stage's width",
+        modes: &[Kind::First],
+        as_qemu: |walked| canonical(walked),
+    },
+    // "Accessed and Dirty Flags". `vtd_set_flag_in_pte` asks for all flags at once and writes
+    // nothing if one of them is set already: a page that was read is never marked dirty.
+    Deviation {
+        name: "neither flag is set where one is set already",
+        modes: &[Kind::First],
+        as_qemu: |walked| {
+            let one_is_set = |at: &u64| walked.case.memory.get(*at) & (1 << 5 | 1 << 6) != 0;
+            let both = |bits: &u64| *bits & (1 << 5 | 1 << 6) != 0;
+            let mut next = walked.clone();
+            next.marks
+                .retain(|at, bits| !(one_is_set(at) && both(bits)));
+            (next.marks.len() < walked.marks.len()).then_some(next)
+        },
+    },
+    // A request that is blocked uses no page. `vtd_iova_to_flpte` sets the leaf's flags before
+    // `vtd_do_iommu_translate` looks at the address.
+    Deviation {
+        name: "a leaf is marked though its page is in the interrupt range",
+        modes: &[Kind::First],
+        as_qemu: |walked| {
+            failed(walked, &[Cause::InterruptRange])?;
+            mark_leaf(walked)
+        },
+    },
+    // "Scalable-Mode PASID Table Entry", PWSNP: without it page walks are not coherent, and flags
+    // cannot be set (SFL.9). QEMU does not know the field.
+    Deviation {
+        name: "flags are set without PWSNP",
+        modes: &[Kind::First],
+        as_qemu: |walked| {
+            failed(walked, &[Cause::FirstUpdateNotCoherent])?;
+            let at = at_step(walked, Table::PasidTable)?.addr.0 + 8;
+            Some(walked.with(|case| set(case, at, 1 << 23)))
+        },
+    },
+];
+
+/// The cause, if it is one of these.
+fn failed(walked: &Walked, causes: &[Cause]) -> Option<Cause> {
+    let cause = walked.failure?.cause;
+    causes.contains(&cause).then_some(cause)
+}
+
+fn set(case: &mut Case, at: u64, bits: u64) {
+    *case.memory.words.entry(at).or_default() |= bits;
+}
+
+fn at_step(walked: &Walked, table: Table) -> Option<&Step> {
+    walked.trail.steps().iter().find(|step| step.table == table)
+}
+
+fn page_steps(walked: &Walked) -> impl Iterator<Item = &Step> {
+    let pages = |step: &&Step| matches!(step.table, Table::FirstStage | Table::SecondStage);
+    walked.trail.steps().iter().filter(pages)
+}
+
+/// FPD in an entry up to this table.
+fn hidden(walked: &Walked, tables: &[Table]) -> bool {
+    let steps = walked.trail.steps().iter();
+    let mut of = steps.filter(|step| tables.contains(&step.table));
+    of.any(|step| step.raw.words().first().is_some_and(|word| word & 2 != 0))
+}
+
+const CONFIGURATION: [Table; 3] = [Table::Context, Table::PasidDirectory, Table::PasidTable];
+
+/// The end of a qualified fault with this reason.
+fn qualified(walked: &Walked, reason: u32) -> End {
+    if hidden(walked, &CONFIGURATION) {
+        End::Nothing
+    } else {
+        record(&walked.case, reason)
+    }
+}
+
+/// Ends at the first entry that lacks a right, as if nothing were known of what comes after.
+fn rights_first(walked: &Walked) -> Option<Walked> {
+    let write = walked.case.device.writes();
+    let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
+    let first = page_steps(walked).any(|step| step.table == Table::FirstStage);
+    // What each table must grant, and the reason when it does not.
+    let needs: &[(u64, u32)] = match (first, write, scalable) {
+        (true, true, _) => &[(1 << 2, 0x81), (1 << 1, 0x85)],
+        (true, false, _) => &[(1 << 2, 0x81)],
+        (false, true, true) => &[(1 << 1, 0x85)],
+        (false, false, true) => &[(1 << 0, 0x86)],
+        (false, true, false) => &[(1 << 1, 0x05)],
+        (false, false, false) => &[(1 << 0, 0x06)],
+    };
+    let mut next = walked.clone();
+    let mut before = true;
+    for step in page_steps(walked) {
+        let lacks = |raw: u64| needs.iter().find(|(bit, _)| raw & bit == 0);
+        let missing = step.raw.words().first().and_then(|raw| lacks(*raw));
+        // An entry that is not present is reported as such on either side.
+        let present = step.verdict != Verdict::NotPresent;
+        if let (true, true, Some((_, reason))) = (before, present, missing) {
+            next.end = qualified(walked, *reason);
+            before = false;
+        }
+        if !before {
+            next.marks.remove(&step.addr.0);
+        }
+    }
+    (!before && (next.end != walked.end || next.marks != walked.marks)).then_some(next)
+}
+
+/// Blocks a request whose page holds the interrupt range.
+fn whole_page(walked: &Walked) -> Option<Walked> {
+    let leaf = page_steps(walked).find(|step| step.verdict == Verdict::Leaf)?;
+    let raw = *leaf.raw.words().first()?;
+    let shift = 12 + 9 * (leaf.level - 1);
+    let page = raw & ((1 << walked.unit.haw()) - 1) & !((1 << shift) - 1);
+    let holds = page >> shift == 0xfee0_0000 >> shift;
+    let ends_well = walked.failure.is_none();
+    let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
+    let reason = if scalable { 0x87 } else { 0x0e };
+    (holds && ends_well).then(|| walked.ending(qualified(walked, reason)))
+}
+
+/// The record that FPD suppressed.
+fn unhidden(walked: &Walked, causes: &[Cause]) -> Option<Walked> {
+    let cause = failed(walked, causes)?;
+    let end = record(&walked.case, cause.reason().0);
+    (walked.end == End::Nothing).then(|| walked.ending(end))
+}
+
+/// Another number for the same condition.
+fn renumbered(walked: &Walked, numbers: &[(u8, u8)]) -> Option<Walked> {
+    let End::Fault(Record { reason, .. }) = walked.end else {
+        return None;
+    };
+    let (_, theirs) = numbers.iter().find(|(ours, _)| *ours == reason)?;
+    Some(walked.ending(record(&walked.case, u32::from(*theirs))))
+}
+
+fn other_half(walked: &Walked) -> Option<Walked> {
+    let step = at_step(walked, Table::Root)?;
+    let upper = walked.case.device.rid() & 0x80 != 0;
+    let unused = *step.raw.words().get(usize::from(!upper))?;
+    let reserved = unused & (0xffe | !0 << walked.unit.haw()) != 0;
+    // Both sides look at the presence of the used half first.
+    let found = reserved && step.verdict == Verdict::Next;
+    found.then(|| Walked {
+        marks: [].into(),
+        failure: None,
+        ..walked.ending(record(&walked.case, 0x3a))
+    })
+}
+
+/// Walks again without the reserved bits of `mask` that this failure is about.
+fn ignoring(walked: &Walked, causes: &[Cause], mask: u64) -> Option<Walked> {
+    failed(walked, causes)?;
+    let failure = walked.failure?;
+    let (at, bits) = (failure.entry_addr?.0, failure.bits & mask);
+    if bits == 0 {
+        return None;
+    }
+    Some(walked.with(|case| *case.memory.words.entry(at).or_default() &= !bits))
+}
+
+fn type_before_presence(walked: &Walked) -> Option<Walked> {
+    failed(walked, &[Cause::PasidEntryNotPresent])?;
+    let entry = at_step(walked, Table::PasidTable)?;
+    let present = walked.with(|case| set(case, entry.addr.0, 1));
+    let kinds = [
+        Cause::PasidEntryType,
+        Cause::PasidEntryWidth,
+        Cause::PasidEntryPagingMode,
+        // Looked past by another deviation.
+        Cause::PasidEntryReserved,
+    ];
+    failed(&present, &kinds).map(|_| present)
+}
+
+fn pasid_fpd(walked: &Walked) -> Option<Walked> {
+    let causes = [
+        Cause::DirectoryNotPresent,
+        Cause::PasidEntryNotPresent,
+        Cause::PasidEntryType,
+        Cause::PasidEntryWidth,
+        Cause::PasidEntryPagingMode,
+    ];
+    let by_context = hidden(walked, &[Table::Context]);
+    if by_context {
+        return None;
+    }
+    unhidden(walked, &causes)
+}
+
+fn canonical(walked: &Walked) -> Option<Walked> {
+    let entry = at_step(walked, Table::PasidTable)?;
+    let words = entry.raw.words();
+    let width = (30 + 9 * (words.first()? >> 2 & 7)).min(48);
+    if words.first()? >> 6 & 7 != 1 || entry.verdict != Verdict::Next {
+        return None;
+    }
+    let unused = 64 - width;
+    let input = walked.case.iova.cast_signed();
+    let canonical = input << unused >> unused == input;
+    (!canonical && walked.failure.map(|f| f.cause) != Some(Cause::NotCanonical)).then(|| Walked {
+        marks: [].into(),
+        ..walked.ending(qualified(walked, 0x80))
+    })
+}
+
+fn mark_leaf(walked: &Walked) -> Option<Walked> {
+    let leaf = page_steps(walked).find(|step| step.verdict == Verdict::Leaf)?;
+    let raw = *leaf.raw.words().first()?;
+    let dirty = if walked.case.device.writes() {
+        1 << 6
+    } else {
+        0
+    };
+    let bits = (1 << 5 | dirty) & !raw;
+    if leaf.table != Table::FirstStage || bits == 0 || walked.marks.contains_key(&leaf.addr.0) {
+        return None;
+    }
+    let mut next = walked.clone();
+    next.marks.insert(leaf.addr.0, bits);
+    Some(next)
+}

@@ -1,0 +1,310 @@
+//! QEMU's q35 machine with its VT-d model, and devices that do DMA when told to.
+
+use crate::case::{Case, End, FIXED, Memory, RAM_SIZE, Record, SCRATCH};
+use crate::generate::Mode;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use testkit::qemu::qtest::{Qtest, QtestError, Read};
+use testkit::qemu::root::QemuRoot;
+
+/// Registers of the unit; offsets as Intel VT-d, "Register Descriptions".
+const UNIT: u64 = 0xfed9_0000;
+const CAP: u64 = 0x08;
+const ECAP: u64 = 0x10;
+const GCMD: u64 = 0x18;
+const RTADDR: u64 = 0x20;
+const FSTS: u64 = 0x34;
+/// Where QEMU has its one fault recording register, `CAP_REG.FRO`.
+const FRCD: u64 = 0x220;
+const TRANSLATE: u32 = 1 << 31;
+const SET_ROOT: u32 = 1 << 30;
+
+/// Registers of `edu`: QEMU `docs/specs/edu.rst`.
+const EDU_SOURCE: u64 = 0x80;
+const EDU_DESTINATION: u64 = 0x88;
+const EDU_COUNT: u64 = 0x90;
+const EDU_COMMAND: u64 = 0x98;
+const EDU_BUFFER: u64 = 0x4_0000;
+const EDU_FROM_RAM: u64 = 1;
+const EDU_TO_RAM: u64 = 3;
+/// `edu` moves its data 100 ms after the command.
+const EDU_DELAY: u64 = 101_000_000;
+
+/// Registers of `iommu-testdev`: QEMU `include/hw/misc/iommu-testdev.h`.
+const TEST_TRIGGER: u64 = 0x00;
+const TEST_ADDRESS: u64 = 0x04;
+const TEST_LENGTH: u64 = 0x0c;
+const TEST_RESULT: u64 = 0x10;
+const TEST_ARM: u64 = 0x14;
+const TEST_READ_BACK: u64 = 0x1c;
+/// The write went out, and the word read back is not what was written: we let it look elsewhere.
+const TEST_MISMATCH: u64 = 0xdead_0004;
+/// The write did not go out.
+const TEST_FAILED: u64 = 0xdead_0002;
+/// What it writes.
+const PATTERN: u32 = 0x1234_5678;
+
+/// The functions that do DMA: two a kind, one in each half of a scalable root entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// Writes one 32-bit word.
+    Writer { upper: bool },
+    /// Reads one 32-bit word.
+    Reader { upper: bool },
+}
+
+impl Device {
+    const ALL: [Self; 4] = [
+        Self::Writer { upper: false },
+        Self::Reader { upper: false },
+        Self::Writer { upper: true },
+        Self::Reader { upper: true },
+    ];
+
+    /// Requester ID: bus 0, and the slot it is plugged into.
+    pub(crate) const fn rid(self) -> u16 {
+        let slot = match self {
+            Self::Writer { upper: false } => 0x04,
+            Self::Reader { upper: false } => 0x05,
+            Self::Writer { upper: true } => 0x12,
+            Self::Reader { upper: true } => 0x13,
+        };
+        slot << 3
+    }
+
+    pub(crate) const fn writes(self) -> bool {
+        matches!(self, Self::Writer { .. })
+    }
+
+    fn bar(self) -> u64 {
+        0xe000_0000 + u64::from(self.rid() >> 3) * 0x10_0000
+    }
+}
+
+/// What QEMU did with a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) end: End,
+    /// The words of the case afterwards.
+    pub(crate) words: BTreeMap<u64, u64>,
+}
+
+pub(crate) struct Machine {
+    qtest: Qtest,
+    ram: File,
+    pub(crate) cap: u64,
+    pub(crate) ecap: u64,
+    /// `RTADDR_REG` for tables that map the readers' buffer page to itself.
+    ///
+    /// Turning translation off would do as well, and takes QEMU 20 ms.
+    fixed: u64,
+    _dir: tempfile::TempDir,
+}
+
+impl Machine {
+    /// A machine whose VT-d unit has these properties.
+    pub(crate) fn start(root: &QemuRoot, unit: &str, mode: Mode) -> Result<Self, QtestError> {
+        let dir = tempfile::tempdir().map_err(QtestError::Start)?;
+        let path = dir.path().join("ram");
+        let ram = File::create_new(&path).map_err(QtestError::Start)?;
+        ram.set_len(RAM_SIZE).map_err(QtestError::Start)?;
+        for (at, page) in Memory::default_pages() {
+            ram.write_all_at(&page, at).map_err(QtestError::Start)?;
+        }
+        let (fixed, words) = fixed_tables(mode);
+        for (at, word) in words {
+            ram.write_all_at(&word.to_le_bytes(), at)
+                .map_err(QtestError::Start)?;
+        }
+        let backend = format!(
+            "memory-backend-file,id=ram,size={RAM_SIZE},share=on,mem-path={}",
+            path.display()
+        );
+        let size = format!("{}M", RAM_SIZE >> 20);
+        let mut args = vec!["-machine", "q35,memory-backend=ram", "-m", &size];
+        args.extend(["-object", &backend, "-device", unit]);
+        let devices = Device::ALL.map(|device| {
+            let slot = device.rid() >> 3;
+            if device.writes() {
+                format!("iommu-testdev,addr={slot:02x}.0")
+            } else {
+                format!("edu,addr={slot:02x}.0,dma_mask=0xffffffffffffffff")
+            }
+        });
+        for device in &devices {
+            args.extend(["-device", device.as_str()]);
+        }
+        let mut qtest = Qtest::start(root, &args)?;
+        for device in Device::ALL {
+            let function = 1 << 31 | u32::from(device.rid()) << 8;
+            for (register, value) in [(0x10, device.bar()), (0x04, 0b110)] {
+                qtest.outl(0xcf8, function | register)?;
+                qtest.outl(0xcfc, low(value))?;
+            }
+        }
+        let registers = qtest.reads(&[Read::Quad(UNIT + CAP), Read::Quad(UNIT + ECAP)])?;
+        Ok(Self {
+            qtest,
+            ram,
+            cap: registers[0],
+            ecap: registers[1],
+            fixed,
+            _dir: dir,
+        })
+    }
+
+    /// Runs one case; `likely` is where a write is looked for first.
+    pub(crate) fn run(&mut self, case: &Case, likely: Option<u64>) -> Result<Observed, QtestError> {
+        for (at, word) in &case.memory.words {
+            self.put(*at, *word);
+        }
+        self.qtest.writeq(UNIT + RTADDR, case.rtaddr)?;
+        self.qtest.writel(UNIT + GCMD, TRANSLATE | SET_ROOT)?;
+        let reached = if case.device.writes() {
+            self.write_dma(case, likely)?
+        } else {
+            self.read_dma(case)?
+        };
+        let words = case.memory.words.keys();
+        let words = words.map(|at| (*at, self.get(*at))).collect();
+        for at in case.memory.words.keys() {
+            self.put(*at, Memory::default_word(*at));
+        }
+        let (record, reached) = reached;
+        let end = match (record, reached) {
+            (Some(record), None) => End::Fault(record),
+            (None, Some(at)) => End::Memory(at),
+            (None, None) => End::Nothing,
+            (Some(record), Some(at)) => panic!("QEMU recorded {record:?} and reached {at:#x}"),
+        };
+        Ok(Observed { end, words })
+    }
+
+    fn write_dma(
+        &mut self,
+        case: &Case,
+        likely: Option<u64>,
+    ) -> Result<(Option<Record>, Option<u64>), QtestError> {
+        let bar = case.device.bar();
+        for (register, value) in [
+            (TEST_ADDRESS, low(case.iova)),
+            (TEST_ADDRESS + 4, low(case.iova >> 32)),
+            (TEST_LENGTH, 4),
+            (TEST_READ_BACK, low(SCRATCH)),
+            (TEST_READ_BACK + 4, 0),
+            (TEST_ARM, 1),
+        ] {
+            self.qtest.writel(bar + register, value)?;
+        }
+        let values = self.qtest.reads(&[
+            Read::Long(bar + TEST_TRIGGER),
+            Read::Long(bar + TEST_RESULT),
+            Read::Quad(UNIT + FRCD),
+            Read::Quad(UNIT + FRCD + 8),
+        ])?;
+        let record = self.take_record(values[2], values[3])?;
+        let reached = match values[1] {
+            TEST_FAILED => None,
+            TEST_MISMATCH => Some(self.find_pattern(likely)),
+            other => panic!("iommu-testdev reports {other:#x}"),
+        };
+        Ok((record, reached))
+    }
+
+    fn read_dma(&mut self, case: &Case) -> Result<(Option<Record>, Option<u64>), QtestError> {
+        self.put(SCRATCH, u64::MAX);
+        self.edu(case.device, case.iova, EDU_BUFFER, EDU_FROM_RAM)?;
+        let values = self
+            .qtest
+            .reads(&[Read::Quad(UNIT + FRCD), Read::Quad(UNIT + FRCD + 8)])?;
+        let record = self.take_record(values[0], values[1])?;
+        // The buffer comes out where it can be seen.
+        self.qtest.writeq(UNIT + RTADDR, self.fixed)?;
+        self.qtest.writel(UNIT + GCMD, TRANSLATE | SET_ROOT)?;
+        self.edu(case.device, EDU_BUFFER, SCRATCH, EDU_TO_RAM)?;
+        self.qtest.settle()?;
+        let seen = self.get(SCRATCH) & 0xffff_ffff;
+        // Every word of the data pages holds its own address; a blocked read gives zero.
+        Ok((record, (seen != 0).then_some(seen)))
+    }
+
+    fn edu(&mut self, device: Device, from: u64, to: u64, command: u64) -> Result<(), QtestError> {
+        let bar = device.bar();
+        self.qtest.writeq(bar + EDU_SOURCE, from)?;
+        self.qtest.writeq(bar + EDU_DESTINATION, to)?;
+        self.qtest.writeq(bar + EDU_COUNT, 4)?;
+        self.qtest.writeq(bar + EDU_COMMAND, command)?;
+        self.qtest.clock_step(EDU_DELAY)
+    }
+
+    /// The fault record, if there is one; cleared for the next case.
+    fn take_record(&mut self, lo: u64, hi: u64) -> Result<Option<Record>, QtestError> {
+        self.qtest.writel(UNIT + FRCD + 12, 1 << 31)?;
+        self.qtest.writel(UNIT + FSTS, 1)?;
+        Ok((hi >> 63 != 0).then(|| Record::from_register(lo, hi)))
+    }
+
+    /// Where the pattern landed; it is taken away again.
+    fn find_pattern(&mut self, likely: Option<u64>) -> u64 {
+        let word = |at: u64| -> u32 {
+            let mut bytes = [0; 4];
+            self.ram.read_exact_at(&mut bytes, at).unwrap();
+            u32::from_le_bytes(bytes)
+        };
+        let found = likely
+            .filter(|at| *at < RAM_SIZE && word(*at) == PATTERN)
+            .or_else(|| (0..RAM_SIZE).step_by(4).find(|at| word(*at) == PATTERN))
+            .expect("the write went to memory");
+        let page = Memory::default_word(found & !7).to_le_bytes();
+        self.ram.write_all_at(&page, found & !7).unwrap();
+        found
+    }
+
+    fn put(&self, at: u64, word: u64) {
+        self.ram.write_all_at(&word.to_le_bytes(), at).unwrap();
+    }
+
+    fn get(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.ram.read_exact_at(&mut bytes, at).unwrap();
+        u64::from_le_bytes(bytes)
+    }
+}
+
+/// The low half of a word.
+fn low(value: u64) -> u32 {
+    (value & 0xffff_ffff) as u32
+}
+
+/// Tables that map the first GiB to itself for the readers, with the `RTADDR_REG` that leads there.
+fn fixed_tables(mode: Mode) -> (u64, Vec<(u64, u64)>) {
+    let page = |number: u64| FIXED + number * 4096;
+    let (root, context, top) = (page(0), page(1), page(2));
+    let (directory, pasids, upper) = (page(3), page(4), page(5));
+    let readers = [false, true].map(|upper| u64::from(Device::Reader { upper }.rid() & 0xff));
+    let mut words = vec![(root, context | 1)];
+    if let Mode::Legacy { .. } = mode {
+        for devfn in readers {
+            // Second stage, three levels.
+            words.extend([
+                (context + devfn * 16, top | 1),
+                (context + devfn * 16 + 8, 1),
+            ]);
+        }
+        words.push((top, 0x83));
+        return (root, words);
+    }
+    words.push((root + 8, context | 1));
+    for devfn in readers {
+        words.push((context + (devfn & 0x7f) * 32, directory | 1));
+    }
+    words.push((directory, pasids | 1));
+    if mode == Mode::First {
+        words.extend([(pasids, 1 << 6 | 1), (pasids + 16, upper)]);
+        words.extend([(upper, top | 0x27), (top, 0xe7)]);
+    } else {
+        words.extend([(pasids, top | 2 << 6 | 1 << 2 | 1), (top, 0x83)]);
+    }
+    (root | 1 << 10, words)
+}

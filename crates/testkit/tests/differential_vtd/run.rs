@@ -1,0 +1,185 @@
+//! Runs the cases of one mode and says how they compare.
+
+use crate::case::{Case, End, Walked};
+use crate::deviations::{self, Deviation};
+use crate::generate::{self, Mode};
+use crate::machine::{Machine, Observed};
+use fastrand::Rng;
+use iommu_walk::vtd::Unit;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use testkit::qemu::root;
+
+/// The seed of a run that names none.
+const SEED: u64 = 0x1237;
+
+/// As many disagreements are printed in full.
+const SHOWN: usize = 5;
+
+/// What became of a case.
+enum Verdict {
+    Agreed,
+    /// These departures of QEMU, in this order, turn our result into QEMU's.
+    Known(Vec<&'static str>),
+    Disagreed,
+}
+
+/// Plays `count` cases of `mode` against QEMU with this unit.
+///
+/// # Panics
+/// On an unexplained disagreement, and on a deviation of this mode that no case met.
+pub(crate) fn differential(device: &str, mode: Mode, count: u64) {
+    let root = root::ensure().unwrap_or_else(|error| panic!("{error}"));
+    let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>());
+    let seed = number("IOPF_SEED").map_or(SEED, |n| n.expect("IOPF_SEED is a number"));
+    let only = number("IOPF_CASE").map(|n| n.expect("IOPF_CASE is a number"));
+    let mut machine = Machine::start(root, device, mode).unwrap_or_else(|error| panic!("{error}"));
+    let unit = unit(&machine, mode);
+    println!("{device}: {}, seed {seed}", root.version());
+    println!("  CAP {:#x} ECAP {:#x}", machine.cap, machine.ecap);
+
+    let known = deviations::of(mode);
+    let mut hits: BTreeMap<&str, u64> = known.iter().map(|d| (d.name, 0)).collect();
+    let mut ends: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut agreed, mut explained, mut wrong) = (0, 0, Vec::new());
+    let started = Instant::now();
+    let numbers = only.map_or(0..count, |one| one..one + 1);
+    for number in numbers.clone() {
+        let walked = watchable_case(seed, number, mode, unit);
+        let likely = match walked.end {
+            End::Memory(at) => Some(at),
+            _ => None,
+        };
+        let observed = machine
+            .run(&walked.case, likely)
+            .unwrap_or_else(|error| panic!("case {number} of seed {seed}: {error}"));
+        *ends.entry(kind(&observed.end)).or_default() += 1;
+        match judge(&walked, &observed, &known) {
+            Verdict::Agreed => agreed += 1,
+            Verdict::Known(names) => {
+                explained += 1;
+                for name in names {
+                    *hits.entry(name).or_default() += 1;
+                }
+            }
+            Verdict::Disagreed => wrong.push((number, walked, observed)),
+        }
+    }
+    let taken = started.elapsed().as_secs_f64();
+    let total = numbers.end - numbers.start;
+    let rate = f64::from(u32::try_from(total).unwrap_or(u32::MAX)) / taken;
+    println!("  {total} cases in {taken:.1} s, {rate:.0} a second");
+    println!("  {agreed} agree, {explained} after known deviations of QEMU:");
+    for (name, count) in &hits {
+        println!("  {count:>6}  {name}");
+    }
+    println!("  what QEMU did:");
+    for (end, count) in &ends {
+        println!("  {count:>6}  {end}");
+    }
+    for (number, walked, observed) in wrong.iter().take(SHOWN) {
+        show(*number, seed, walked, observed);
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {total} cases disagree; the first: IOPF_SEED={seed} IOPF_CASE={}",
+        wrong.len(),
+        wrong[0].0
+    );
+    if only.is_none() {
+        let unused: Vec<_> = hits.iter().filter(|(_, n)| **n == 0).collect();
+        assert!(unused.is_empty(), "deviations that no case met: {unused:?}");
+    }
+}
+
+/// QEMU's unit as our walk sees it.
+fn unit(machine: &Machine, mode: Mode) -> Unit {
+    // QEMU honours RID_PASID without reporting ECAP.RPS, and writes accessed and dirty bits
+    // without reporting ECAP.SMPWC. A unit that reports neither would refuse every such entry,
+    // and there would be nothing to compare.
+    const RPS: u64 = 1 << 49;
+    const SMPWC: u64 = 1 << 48;
+    let (width, assumed) = match mode {
+        Mode::Legacy { width } => (width, 0),
+        Mode::Second => (48, RPS),
+        Mode::First => (48, RPS | SMPWC),
+    };
+    assert_eq!(machine.ecap & assumed, 0, "QEMU reports them now");
+    Unit::new(machine.cap, machine.ecap | assumed, width)
+}
+
+/// The case of this number, walked: the first of its stream that the harness can watch.
+fn watchable_case(seed: u64, number: u64, mode: Mode, unit: Unit) -> Walked {
+    let mut rng = Rng::with_seed(seed << 32 | number);
+    loop {
+        let walked = Walked::new(generate::case(&mut rng, mode), unit);
+        let end = match walked.end {
+            End::Memory(at) => Some(at),
+            _ => None,
+        };
+        let steps = walked.trail.steps().iter().map(|step| step.addr.0);
+        if generate::watchable(end, steps) {
+            return walked;
+        }
+    }
+}
+
+fn same(walked: &Walked, original: &Case, observed: &Observed) -> bool {
+    walked.end == observed.end && walked.words(original) == observed.words
+}
+
+/// The longest chain of deviations that one case may need.
+const CHAIN: usize = 4;
+
+/// Compares; where the sides differ, looks for the shortest chain of known deviations.
+fn judge(walked: &Walked, observed: &Observed, known: &[&'static Deviation]) -> Verdict {
+    let original = &walked.case;
+    if same(walked, original, observed) {
+        return Verdict::Agreed;
+    }
+    let mut chains = vec![(Vec::new(), walked.clone())];
+    for _ in 0..CHAIN {
+        let mut longer = Vec::new();
+        for (names, state) in &chains {
+            for deviation in known {
+                if names.contains(&deviation.name) {
+                    continue;
+                }
+                let Some(next) = (deviation.as_qemu)(state) else {
+                    continue;
+                };
+                let mut names: Vec<&'static str> = names.clone();
+                names.push(deviation.name);
+                if same(&next, original, observed) {
+                    return Verdict::Known(names);
+                }
+                longer.push((names, next));
+            }
+        }
+        chains = longer;
+    }
+    Verdict::Disagreed
+}
+
+fn kind(end: &End) -> String {
+    match end {
+        End::Memory(_) => "reached memory".to_owned(),
+        End::Nothing => "reached nothing, no record".to_owned(),
+        End::Fault(record) => format!("recorded reason {:#04x}", record.reason),
+    }
+}
+
+fn show(number: u64, seed: u64, walked: &Walked, observed: &Observed) {
+    println!("\ncase {number} of seed {seed}: {:?}", walked.case);
+    println!("  ours: {:?}; {:?}", walked.end, walked.failure);
+    println!("  QEMU: {:?}", observed.end);
+    for (at, ours) in walked.words(&walked.case) {
+        let theirs = observed.words.get(&at).copied().unwrap_or_default();
+        if ours != theirs {
+            println!("  [{at:#x}] ours {ours:#018x}, QEMU {theirs:#018x}");
+        }
+    }
+    for step in walked.trail.steps() {
+        println!("  {step:?}");
+    }
+}
