@@ -26,6 +26,7 @@ Exit status:
 pub(crate) enum Command {
     Explain(ExplainArgs),
     Decode(DecodeArgs),
+    Run(crate::run::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

@@ -8,6 +8,7 @@ mod exit;
 mod explain;
 mod help;
 mod input;
+mod run;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -48,6 +49,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Exit, Stop> {
     match command {
         Command::Explain(args) => explain::main(args, out),
         Command::Decode(args) => decode::main(args, out),
+        Command::Run(args) => run::main(args, out),
         Command::Completions(args) => help::completions(args, out),
         Command::Man(args) => help::man(args, out),
     }

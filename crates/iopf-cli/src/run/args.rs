@@ -22,8 +22,12 @@ pub(crate) enum Choice {
     All,
 }
 
-/// Run guest memory, a virtual IOMMU, DMA devices and a scripted guest in this process.
+/// Run a guest, a virtual IOMMU and DMA devices in this process, and report what happened
+///
+/// The guest is a script that drives the IOMMU through its registers as Linux does. Devices do real
+/// DMA to its memory, with a TLB and page requests of their own, and every byte is checked.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The IOMMU to put in front of the devices
     #[arg(long, value_enum, default_value_t = Arch::Vtd)]
@@ -53,6 +57,15 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) fail_on_fault: bool,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  iopf run                                   every scenario, in a few seconds
+  iopf run --scenario mistakes               what the guest is told of each of its mistakes
+  iopf run --scenario healthy --seconds 60   shared virtual addressing for a minute
+  iopf run --json --quiet | jq .scenarios    the same report as JSON
+
+Exit status 1 also means that the run did not see what it had to see; the report says where.";
 
 /// What to do, with every choice made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
