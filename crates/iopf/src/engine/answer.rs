@@ -161,22 +161,23 @@ impl Engine {
         if index == NIL {
             return None;
         }
-        let slot = *self.slab.at(index);
+        let slot = self.slab.at(index);
         self.answers.head = slot.next;
         if slot.next == NIL {
             self.answers = List::EMPTY;
         }
-        let device = self.devices.at_mut(slot.device);
+        let place = slot.device;
+        let device = self.devices.at_mut(place);
         device.completed += 1;
         let answer = Answer {
             device: device.id,
-            pasid: pasid(&slot),
+            pasid: pasid(slot),
             needs_pasid: slot.has(flag::NEEDS_PASID),
             group: GroupIndex(slot.group),
             response: from_code(slot.response),
             private_data: slot.private,
         };
-        self.put(slot.device, index);
+        self.put(place, index);
         Some(answer)
     }
 

@@ -177,7 +177,7 @@ impl Engine {
             by == key
         };
         let mut cleared = Detached::default();
-        let mut index = self.devices.at(place).open.head;
+        let mut index = self.devices.at(place).open;
         while index != NIL {
             let slot = self.slab.at(index);
             let (next, goes) = (slot.next, came_by(slot));

@@ -10,9 +10,6 @@ use super::device::Devices;
 use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 
-/// "Not armed".
-const NEVER: u64 = u64::MAX;
-
 /// The timer heap: a deadline and a place in the device table; at most one entry a place.
 #[derive(Debug, Default)]
 pub(super) struct Timers(BinaryHeap<Reverse<(u64, u32)>>);
@@ -23,8 +20,8 @@ impl Timers {
     pub(super) fn arm(&mut self, devices: &mut Devices, place: u32, deadline: u64) {
         let device = devices.at_mut(place);
         // Time only moves forward and the timeout is fixed: what is armed is due first.
-        if device.armed == NEVER && deadline != NEVER {
-            device.armed = deadline;
+        if !device.armed {
+            device.armed = true;
             self.0.push(Reverse((deadline, place)));
         }
     }
@@ -41,7 +38,7 @@ impl Timers {
             return None;
         }
         self.0.pop();
-        devices.at_mut(place).armed = NEVER;
+        devices.at_mut(place).armed = false;
         Some(place)
     }
 }

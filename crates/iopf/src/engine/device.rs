@@ -1,7 +1,7 @@
 //! Devices on the queue, and what is attached to them.
 
 use super::loss::{Counts, Losses, Verdicts};
-use super::slab::{List, NIL, NO_PASID};
+use super::slab::{List, NIL, NO_PASID, Slab};
 use crate::{Pasid, Response};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -119,8 +119,8 @@ pub(super) struct Device {
     pub(super) credits: u32,
     /// Waiting groups and unrecoverable faults, oldest first.
     pub(super) waiting: List,
-    /// Chains of partial pages, oldest first.
-    pub(super) open: List,
+    /// The oldest chain of partial pages; the list's tail is in [`Rest`].
+    pub(super) open: u32,
     /// The first of `waiting` that was not delivered; nor was any after it.
     pub(super) ready: u32,
     /// Groups of a row that it may have delivered, and what is left of its turn.
@@ -132,9 +132,10 @@ pub(super) struct Device {
     pub(super) in_ring: bool,
     /// Stands in the list of unreported losses. Belongs to the place in the table, not its tenant.
     pub(super) dirty: bool,
-    pub(super) user_pasid_table: bool,
-    /// The deadline of this place's one entry in the timer heap, `u64::MAX` for none. As above.
-    pub(super) armed: u64,
+    /// Has its one entry in the timer heap. As above.
+    pub(super) armed: bool,
+    /// The attachment used last, and its key: most devices use one.
+    near: Option<(u32, Attachment)>,
     pub(super) reported: u64,
     pub(super) completed: u64,
 }
@@ -142,9 +143,10 @@ pub(super) struct Device {
 const _: () = assert!(size_of::<Device>() == 64);
 
 /// The rest of a device.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rest {
     pub(super) config: DeviceConfig,
+    open_tail: u32,
     /// Attachments that take page requests (the iopf reference count of Linux drivers).
     pub(super) takers: u32,
     /// Keys of its attachments.
@@ -157,6 +159,19 @@ pub(super) struct Rest {
 }
 
 impl Rest {
+    fn vacant() -> Self {
+        Self {
+            config: DeviceConfig::default(),
+            open_tail: NIL,
+            takers: 0,
+            keys: BTreeSet::new(),
+            late: 0,
+            losses: Losses::default(),
+            verdicts: Verdicts::default(),
+            told: Losses::default(),
+        }
+    }
+
     /// Whether `response` can be said to this device.
     pub(super) fn can_say(&self, response: Response) -> bool {
         response != Response::Failure || self.config.carries_failure
@@ -169,15 +184,15 @@ impl Device {
         used: 0,
         credits: 0,
         waiting: List::EMPTY,
-        open: List::EMPTY,
+        open: NIL,
         ready: NIL,
         share: 1,
         turn: 0,
         live: false,
         in_ring: false,
         dirty: false,
-        user_pasid_table: false,
-        armed: u64::MAX,
+        armed: false,
+        near: None,
         reported: 0,
         completed: 0,
     };
@@ -265,7 +280,7 @@ impl Devices {
                     return Err(AddError::Full(self.max));
                 }
                 self.places.push(Device::VACANT);
-                self.rest.push(Rest::default());
+                self.rest.push(Rest::vacant());
                 place
             }
         };
@@ -275,7 +290,6 @@ impl Devices {
             credits: config.credits,
             share: config.share.max(1),
             live: true,
-            user_pasid_table: config.user_pasid_table,
             dirty,
             armed,
             ..Device::VACANT
@@ -289,6 +303,7 @@ impl Devices {
     pub(super) fn forget(&mut self, place: u32) {
         let device = self.at_mut(place);
         device.live = false;
+        device.near = None;
         let id = device.id;
         self.by_id.remove(&id);
         let rest = self.rest_mut(place);
@@ -303,9 +318,35 @@ impl Devices {
         let counts = self.counts(place);
         let device = self.at_mut(place);
         (device.reported, device.completed) = (0, 0);
-        let rest = core::mem::take(self.rest_mut(place));
+        let rest = core::mem::replace(self.rest_mut(place), Rest::vacant());
         self.free.push(place);
         (counts, rest.told)
+    }
+
+    /// Puts the chain that starts at `index` at the end of the device's chains.
+    pub(super) fn open(&mut self, slab: &mut Slab, place: u32, index: u32) {
+        let mut list = self.chains(place);
+        list.push(slab, index);
+        self.set_chains(place, list);
+    }
+
+    /// Takes the chain that starts at `index` out of the device's chains.
+    pub(super) fn unopen(&mut self, slab: &mut Slab, place: u32, index: u32) {
+        let mut list = self.chains(place);
+        list.unlink(slab, index);
+        self.set_chains(place, list);
+    }
+
+    fn chains(&self, place: u32) -> List {
+        List {
+            head: self.at(place).open,
+            tail: self.rest(place).open_tail,
+        }
+    }
+
+    fn set_chains(&mut self, place: u32, list: List) {
+        self.at_mut(place).open = list.head;
+        self.rest_mut(place).open_tail = list.tail;
     }
 
     /// The attachment under `key`.
@@ -322,6 +363,7 @@ impl Devices {
 
     /// Puts an attachment under `key`, or none.
     pub(super) fn set(&mut self, place: u32, key: u32, attachment: Option<Attachment>) {
+        self.at_mut(place).near = None;
         let old = match attachment {
             Some(new) => self.attached.insert(both(place, key), new),
             None => self.attached.remove(&both(place, key)),
@@ -339,10 +381,20 @@ impl Devices {
     /// The attachment a page request goes to, and whether it is the function's own for want of one
     /// for the PASID. Linux `io-pgfault.c`, `find_fault_handler`.
     #[inline]
-    pub(super) fn handler(&self, place: u32, key: u32) -> Option<(Attachment, bool)> {
+    pub(super) fn handler(&mut self, place: u32, key: u32) -> Option<(Attachment, bool)> {
+        if let Some((of, near)) = self.at(place).near
+            && of == key
+        {
+            return Some((near, false));
+        }
         let (found, by_rid) = match self.attachment(place, key) {
-            Some(found) => (found, false),
-            None if key != NO_PASID && self.at(place).user_pasid_table => {
+            Some(found) => {
+                if found.page_requests {
+                    self.at_mut(place).near = Some((key, found));
+                }
+                (found, false)
+            }
+            None if key != NO_PASID && self.rest(place).config.user_pasid_table => {
                 let own = self.attachment(place, NO_PASID);
                 (own.filter(|own| own.nested)?, true)
             }

@@ -181,7 +181,7 @@ impl Engine {
     /// The chain of partial pages that `page` belongs to, or [`NIL`].
     pub(super) fn find_chain(&self, place: u32, page: &PageRequest, by_rid: bool) -> u32 {
         let of_pasid = page.pasid.map_or(NO_PASID, Pasid::get);
-        let mut index = self.devices.at(place).open.head;
+        let mut index = self.devices.at(place).open;
         while index != NIL {
             let slot = self.slab.at(index);
             let same_space = slot.pasid == of_pasid && slot.has(flag::BY_RID) == by_rid;
@@ -202,7 +202,7 @@ impl Engine {
         slot.state = State::Page;
         if chain == NIL {
             slot.tail = index;
-            self.devices.at_mut(place).open.push(&mut self.slab, index);
+            self.devices.open(&mut self.slab, place, index);
             self.arm(place);
         } else {
             let head = self.slab.at_mut(chain);
@@ -215,12 +215,11 @@ impl Engine {
     /// The last page of a group: takes the partial ones over and queues the group.
     #[inline]
     pub(super) fn complete(&mut self, place: u32, index: u32, page: &PageRequest) -> Reported {
-        if self.devices.at(place).open.head != NIL {
+        if self.devices.at(place).open != NIL {
             let by_rid = self.slab.at(index).has(flag::BY_RID);
             let chain = self.find_chain(place, page, by_rid);
             if chain != NIL {
-                let device = self.devices.at_mut(place);
-                device.open.unlink(&mut self.slab, chain);
+                self.devices.unopen(&mut self.slab, place, chain);
                 let partial = self.slab.at(chain).count;
                 let slot = self.slab.at_mut(index);
                 slot.link = chain;
@@ -244,8 +243,7 @@ impl Engine {
 
     /// Discards a chain of partial pages.
     pub(super) fn drop_chain(&mut self, place: u32, chain: u32) -> u64 {
-        let device = self.devices.at_mut(place);
-        device.open.unlink(&mut self.slab, chain);
+        self.devices.unopen(&mut self.slab, place, chain);
         // Counted first: the device's place may go with its last page.
         let losses = Losses {
             discarded: u64::from(self.slab.at(chain).count),
@@ -259,7 +257,7 @@ impl Engine {
     pub(super) fn drop_chains(&mut self, place: u32) -> u64 {
         let mut pages = 0;
         loop {
-            let head = self.devices.at(place).open.head;
+            let head = self.devices.at(place).open;
             if head == NIL {
                 return pages;
             }

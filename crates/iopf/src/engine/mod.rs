@@ -264,7 +264,7 @@ impl Engine {
             (head != NIL).then(|| slab.at(head).at.saturating_add(timeout))
         };
         let waiting = since(&self.slab, device.waiting.head);
-        let open = since(&self.slab, device.open.head);
+        let open = since(&self.slab, device.open);
         if let Some(deadline) = waiting.into_iter().chain(open).min() {
             self.timers.arm(&mut self.devices, place, deadline);
         }
@@ -287,7 +287,7 @@ impl Engine {
     fn expire(&mut self, place: u32, timeout: u64) {
         let due = |slot: &Slot, now: u64| slot.at.saturating_add(timeout) <= now;
         loop {
-            let head = self.devices.at(place).open.head;
+            let head = self.devices.at(place).open;
             if head == NIL || !due(self.slab.at(head), self.now) {
                 break;
             }
