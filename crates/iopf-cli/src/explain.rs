@@ -6,7 +6,7 @@ mod text;
 use crate::args::ExplainArgs;
 use crate::exit::{Exit, Stop};
 use crate::input::Input;
-use iopf_scene::capture::{Capture, Limits};
+use iopf_scene::capture::{Capture, Limits, Problem};
 use iopf_scene::explain::{Difference, Explanation, check, explain};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -75,8 +75,16 @@ pub(crate) fn main(args: &ExplainArgs, out: &mut dyn Write) -> Result<Exit, Stop
 fn one(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
     let bytes = plan.input.read_all(Limits::BYTES)?;
     let name = plan.input.name();
-    let capture =
-        Capture::parse(&bytes).map_err(|error| Stop::input(format_args!("{name}: {error}")))?;
+    let capture = Capture::parse(&bytes).map_err(|error| {
+        // What starts like JSON is a capture with a slip; anything else was meant for somebody else.
+        let hint = match (&error.problem, bytes.trim_ascii_start().first()) {
+            (Problem::Json(_), first) if first != Some(&b'{') => {
+                "; a capture is a JSON object, for a kernel log use `iopf decode`"
+            }
+            _ => "",
+        };
+        Stop::input(format_args!("{name}: {error}{hint}"))
+    })?;
     let explanations =
         explain(&capture).map_err(|error| Stop::input(format_args!("{name}: {error}")))?;
     let mut tally = Tally::default();

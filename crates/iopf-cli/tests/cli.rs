@@ -33,7 +33,13 @@ fn each_command_has_help_with_examples() {
 
 #[test]
 fn arguments_that_make_no_sense_have_status_2_and_say_so_on_stderr() {
-    for args in [&[][..], &["explain"], &["nonsense"], &["explain", "--colour", "x"], &["man", "x"]] {
+    for args in [
+        &[][..],
+        &["explain"],
+        &["nonsense"],
+        &["explain", "--colour", "x"],
+        &["man", "x"],
+    ] {
         let output = iopf().args(args).assert().code(2);
         let output = output.get_output();
         assert_eq!(output.stdout, b"");

@@ -24,7 +24,11 @@ fn a_kernel_log_becomes_facts_and_sentences() {
 
 #[test]
 fn the_json_view_is_one_object_a_fault_and_a_summary() {
-    let output = iopf().args(["decode", "--json"]).write_stdin(LOG).assert().success();
+    let output = iopf()
+        .args(["decode", "--json"])
+        .write_stdin(LOG)
+        .assert()
+        .success();
     let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3);
@@ -55,14 +59,27 @@ fn raw_records_are_read_in_hex_and_in_binary() {
             .assert()
             .success();
         let text = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
-        assert!(text.contains(r#""device":"0000:00:05.0","pasid":null,"address":"0x7f001000","access":"read""#), "{text}");
+        assert!(
+            text.contains(
+                r#""device":"0000:00:05.0","pasid":null,"address":"0x7f001000","access":"read""#
+            ),
+            "{text}"
+        );
     }
 }
 
 #[test]
 fn faults_set_the_status_only_when_asked() {
-    iopf().args(["decode", "--fail-on-fault"]).write_stdin(LOG).assert().code(1);
-    iopf().args(["decode", "--fail-on-fault"]).write_stdin("nothing\n").assert().code(0);
+    iopf()
+        .args(["decode", "--fail-on-fault"])
+        .write_stdin(LOG)
+        .assert()
+        .code(1);
+    iopf()
+        .args(["decode", "--fail-on-fault"])
+        .write_stdin("nothing\n")
+        .assert()
+        .code(0);
 }
 
 #[test]
@@ -80,10 +97,17 @@ fn what_cannot_be_read_is_told() {
     for (path, code, said) in [
         ("/no/such/file", 3, "no such file"),
         (dir.path().to_str().unwrap(), 4, "a directory"),
-        (rubbish.to_str().unwrap(), 4, "neither a log nor fault records"),
+        (
+            rubbish.to_str().unwrap(),
+            4,
+            "neither a log nor fault records",
+        ),
     ] {
         let output = iopf().args(["decode", path]).assert().code(code);
         let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-        assert!(error.starts_with("iopf: ") && error.contains(said), "{error}");
+        assert!(
+            error.starts_with("iopf: ") && error.contains(said),
+            "{error}"
+        );
     }
 }

@@ -38,7 +38,10 @@ fn out(command: &mut Command) -> String {
 #[test]
 fn every_example_is_as_its_author_typed_it() {
     for file in all() {
-        let expect: usize = fs::read_to_string(&file).unwrap().matches("\"outcome\"").count();
+        let expect: usize = fs::read_to_string(&file)
+            .unwrap()
+            .matches("\"outcome\"")
+            .count();
         assert!(expect > 0, "{} expects nothing", file.display());
         let text = out(iopf().arg("explain").arg("--check").arg(&file));
         assert!(
@@ -69,8 +72,14 @@ fn the_text_view_shows_the_walk_the_entry_and_what_to_do() {
 
 #[test]
 fn the_json_view_is_one_object_a_request() {
-    for name in ["legacy-write-to-read-only", "sva-page-not-present", "legacy-interrupt-range"] {
-        let text = out(iopf().args(["explain", "--json"]).arg(capture(&format!("{name}.json"))));
+    for name in [
+        "legacy-write-to-read-only",
+        "sva-page-not-present",
+        "legacy-interrupt-range",
+    ] {
+        let text = out(iopf()
+            .args(["explain", "--json"])
+            .arg(capture(&format!("{name}.json"))));
         for line in text.lines() {
             let value: serde_json::Value = serde_json::from_str(line).unwrap();
             assert!(value["trail"].is_array() && value["writes"].is_array());
@@ -81,7 +90,11 @@ fn the_json_view_is_one_object_a_request() {
 
 #[test]
 fn captures_come_one_a_line_and_a_bad_one_does_not_stop_the_next() {
-    let line = |name: &str| fs::read_to_string(capture(name)).unwrap().replace('\n', " ");
+    let line = |name: &str| {
+        fs::read_to_string(capture(name))
+            .unwrap()
+            .replace('\n', " ")
+    };
     let input = format!(
         "{}\nrubbish\n{{\"iopf_capture\":1,\"arch\":\"riscv\",\"requests\":[]}}\n\n{}",
         line("legacy-unmapped.json"),
@@ -95,7 +108,11 @@ fn captures_come_one_a_line_and_a_bad_one_does_not_stop_the_next() {
     let told: Vec<String> = lines
         .iter()
         .map(|line| {
-            let of = if line["error"].is_string() { &line["error"] } else { &line["outcome"] };
+            let of = if line["error"].is_string() {
+                &line["error"]
+            } else {
+                &line["outcome"]
+            };
             format!("{} {} {of}", line["capture"], line["request"])
         })
         .collect();
@@ -116,8 +133,13 @@ fn captures_come_one_a_line_and_a_bad_one_does_not_stop_the_next() {
 #[test]
 fn what_is_not_as_expected_is_shown_field_by_field_with_status_1() {
     let text = fs::read_to_string(capture("legacy-write-to-read-only.json")).unwrap();
-    let text = text.replace("\"code\": 5", "\"code\": [6, 7]").replace("\"level\": 1", "\"level\": 2");
-    for form in [&["explain", "--check", "-"][..], &["explain", "--check", "--json", "-"]] {
+    let text = text
+        .replace("\"code\": 5", "\"code\": [6, 7]")
+        .replace("\"level\": 1", "\"level\": 2");
+    for form in [
+        &["explain", "--check", "-"][..],
+        &["explain", "--check", "--json", "-"],
+    ] {
         let output = iopf().args(form).write_stdin(text.clone()).assert().code(1);
         let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
         assert_eq!(
@@ -134,16 +156,24 @@ fn what_is_not_as_expected_is_shown_field_by_field_with_status_1() {
         .code(1);
     let output = output.get_output();
     assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 4);
-    assert!(String::from_utf8_lossy(&output.stderr).starts_with("iopf: capture 0: request 0 is not"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).starts_with("iopf: capture 0: request 0 is not")
+    );
 }
 
 #[test]
 fn faults_set_the_status_only_when_asked() {
     let faulty = capture("legacy-unmapped.json");
     iopf().args(["explain", &faulty]).assert().code(0);
-    iopf().args(["explain", "--fail-on-fault", &faulty]).assert().code(1);
+    iopf()
+        .args(["explain", "--fail-on-fault", &faulty])
+        .assert()
+        .code(1);
     let healthy = capture("legacy-healthy.json");
-    iopf().args(["explain", "--fail-on-fault", &healthy]).assert().code(0);
+    iopf()
+        .args(["explain", "--fail-on-fault", &healthy])
+        .assert()
+        .code(0);
 }
 
 #[test]
@@ -152,7 +182,9 @@ fn a_packed_capture_is_unpacked() {
     let capture = iopf_scene::capture::Capture::parse(&bytes).unwrap();
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&capture.to_gzip()).unwrap();
-    let plain = out(iopf().arg("explain").arg(self::capture("legacy-healthy.json")));
+    let plain = out(iopf()
+        .arg("explain")
+        .arg(self::capture("legacy-healthy.json")));
     assert_eq!(out(iopf().arg("explain").arg(file.path())), plain);
 }
 
@@ -163,21 +195,41 @@ fn input_that_is_no_capture_has_status_4_and_says_what_it_is() {
     for (bytes, said) in [
         (&b""[..], "empty: not a capture"),
         (b"\x7fELF\x02\x01\x01\x00\xff\xfe", "not UTF-8 text"),
-        (b"{\"iopf_capture\":1,\"arch\":\"vtd\",\"requests\":[],\"x\":1}", "x (line 1, column 48): unknown key `x`"),
+        (
+            b"{\"iopf_capture\":1,\"arch\":\"vtd\",\"requests\":[],\"x\":1}",
+            "x (line 1, column 48): unknown key `x`",
+        ),
         (b"\x1f\x8b\x08\x00", "starts like gzip and does not unpack"),
-        (b"[ 0.000000] DMAR: Host address width 39", "not JSON"),
-        (b"{\"iopf_capture\":1,\"arch\":\"smmuv3\",\"requests\":[]}", "not built in yet"),
+        (
+            b"[ 0.000000] DMAR: Host address width 39",
+            "for a kernel log use `iopf decode`",
+        ),
+        (
+            b"{\"iopf_capture\":1,\"arch\":\"smmuv3\",\"requests\":[]}",
+            "not built in yet",
+        ),
     ] {
         fs::write(&file, bytes).unwrap();
         let output = iopf().arg("explain").arg(&file).assert().code(4);
         let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-        assert!(error.starts_with("iopf: ") && error.contains(said), "{error}");
+        assert!(
+            error.starts_with("iopf: ") && error.contains(said),
+            "{error}"
+        );
         assert_eq!(output.get_output().stdout, b"");
     }
     for (path, code, said) in [
         ("/dev/null", 4, "empty: not a capture"),
-        (dir.path().to_str().unwrap(), 4, "a directory; give one of the files in it"),
-        ("/no/such/file", 3, "no such file; give the path of a file, or - for stdin"),
+        (
+            dir.path().to_str().unwrap(),
+            4,
+            "a directory; give one of the files in it",
+        ),
+        (
+            "/no/such/file",
+            3,
+            "no such file; give the path of a file, or - for stdin",
+        ),
     ] {
         let output = iopf().args(["explain", path]).assert().code(code);
         let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();

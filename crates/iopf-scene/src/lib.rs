@@ -6,6 +6,8 @@
 
 pub mod capture;
 pub mod explain;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod log;
 pub mod record;
 

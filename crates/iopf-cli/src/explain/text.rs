@@ -138,8 +138,10 @@ fn translated(found: &Translated, out: &mut dyn Write) -> io::Result<()> {
     answer(found.response, out)?;
     writeln!(
         out,
-        "  => translated to {}, {} on a page of {} bytes",
-        found.pa, found.perms, found.page
+        "  => translated to {}, {} on a page of {}",
+        found.pa,
+        found.perms,
+        size(found.page)
     )
 }
 
@@ -169,6 +171,16 @@ fn answer(response: Option<Answer>, out: &mut dyn Write) -> io::Result<()> {
     match response {
         Some(response) => writeln!(out, "  {:<14} {}", "answer", response.name()),
         None => Ok(()),
+    }
+}
+
+/// A power of two in bytes, with the largest unit that divides it.
+fn size(bytes: u64) -> String {
+    match bytes.trailing_zeros() {
+        30..64 => format!("{} GiB", bytes >> 30),
+        20..30 => format!("{} MiB", bytes >> 20),
+        10..20 => format!("{} KiB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
     }
 }
 

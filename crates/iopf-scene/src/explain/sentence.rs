@@ -252,7 +252,7 @@ impl Story<'_> {
                 self.entry()
             ),
             C::AddressTypeBlocked => format!(
-                "{}: its {} lets no translation and no translated requests through",
+                "{}: its {} lets only untranslated requests through",
                 self.entry(),
                 self.bits()
             ),
@@ -306,31 +306,38 @@ impl Story<'_> {
                 "{}: it allows PASIDs in translated requests (EPTR) but no PASIDs (PASIDE)",
                 self.entry()
             ),
-            C::DeviceTlbDisabled => {
-                "the context entry does not let this device use a device TLB (DTE is clear)".into()
-            }
-            C::PasidDisabled => {
-                "the context entry does not let this device use PASIDs (PASIDE is clear)".into()
-            }
-            C::PasidTooLarge => format!(
-                "PASID {} lies beyond the device's PASID directory (PDTS of the context entry)",
-                self.pasid()
+            C::DeviceTlbDisabled => format!(
+                "{}, so it does not let this device use a device TLB",
+                self.state("clear")
             ),
-            C::PageRequestsDisabled => {
-                "the context entry does not let this device send page requests (PRE is clear)".into()
-            }
+            C::PasidDisabled => format!(
+                "{}, so it does not let this device use PASIDs",
+                self.state("clear")
+            ),
+            C::PasidTooLarge => format!(
+                "PASID {} lies beyond its PASID directory: {}, of which {} gives the size",
+                self.pasid(),
+                self.entry(),
+                self.bits()
+            ),
+            C::PageRequestsDisabled => format!(
+                "{}, so it does not let this device send page requests",
+                self.state("clear")
+            ),
             C::PasidIsRidPasid => format!(
-                "PASID {} stands for requests without a PASID (RID_PASID of the context entry)",
-                self.pasid()
+                "PASID {} stands for requests without a PASID: {}, {}",
+                self.pasid(),
+                self.entry(),
+                self.bits()
             ),
             C::TranslatedPasidDisabled => {
-                "the context entry allows no PASID in translated requests (EPTR is clear)".into()
+                format!("{}, so it allows no PASID in translated requests", self.state("clear"))
             }
             C::ExecuteDisabled => {
-                "the PASID table entry allows no execute requests (ERE is clear)".into()
+                format!("{}, so it allows no execute requests", self.state("clear"))
             }
             C::SupervisorDisabled => {
-                "the PASID table entry allows no privileged requests (SRE is clear)".into()
+                format!("{}, so it allows no privileged requests", self.state("clear"))
             }
             C::FirstEntryWidth => format!(
                 "{}: the address in it lies beyond what the second stage translates",

@@ -3,7 +3,7 @@
 use super::{Answer, Explanation, Fault, Outcome, Translated, blamed, sentence};
 use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
 use iommu_walk::vtd::{self, Applied, Completion, Failure, Mode, PAGE_REQUEST_ANSWER, Unit};
-use iommu_walk::{Trail, Updates, Verdict};
+use iommu_walk::{Step, Table, Trail, Updates, Verdict};
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
 use iommu_wire::vtd::page_request::Descriptor;
@@ -127,6 +127,7 @@ impl<'a> Scene<'a> {
     }
 
     fn fault(&self, request: &Request, dma: &Dma, failure: &Failure) -> Outcome {
+        let failure = &attributed(failure, self.trail.steps());
         let completion = failure.cause.completion(dma.kind);
         let translation = is_translation(dma.kind);
         let record = failure.recorded(dma.kind).then(|| {
@@ -204,6 +205,7 @@ impl<'a> Scene<'a> {
             response_needs_pasid: request.pasid.is_some(),
             private_data: [0; 2],
         };
+        let checked = checked.map_err(|failure| attributed(&failure, self.trail.steps()));
         let Err(failure) = checked else {
             let message = match request.access.intersects(Access::RW) {
                 false if request.last => PageMessage::StopMarker {
@@ -289,6 +291,34 @@ impl Iterator for Scene<'_> {
             writes: self.updates.as_slice().to_vec(),
         })
     }
+}
+
+/// A walk weighs what an entry allows apart from reading it, as a cache stands between the two. Here
+/// the entry has just been read, so it can be named.
+fn attributed(failure: &Failure, trail: &[Step]) -> Failure {
+    use vtd::Cause as C;
+    let (table, word, bits) = match failure.cause {
+        C::AddressTypeBlocked => (Table::Context, 0, 0b11 << 2),
+        C::DeviceTlbDisabled => (Table::Context, 0, 1 << 2),
+        C::PasidDisabled => (Table::Context, 0, 1 << 3),
+        C::PageRequestsDisabled => (Table::Context, 0, 1 << 4),
+        C::TranslatedPasidDisabled => (Table::Context, 0, 1 << 6),
+        C::PasidTooLarge => (Table::Context, 0, 0b111 << 9),
+        C::PasidIsRidPasid => (Table::Context, 1, 0xf_ffff),
+        C::SupervisorDisabled => (Table::PasidTable, 2, 1 << 0),
+        C::ExecuteDisabled => (Table::PasidTable, 2, 1 << 1),
+        _ => return *failure,
+    };
+    let mut failure = *failure;
+    let step = trail.iter().rev().find(|step| step.table == table);
+    if let (None, Some(step)) = (failure.entry_addr, step)
+        && let Some(value) = step.raw.words().get(word)
+    {
+        failure.entry_addr = step.addr.checked_add(8 * word as u64);
+        failure.entry = Some(*value);
+        failure.bits = bits;
+    }
+    failure
 }
 
 fn dma_kind(request: &Request) -> Option<DmaKind> {
