@@ -6,7 +6,7 @@ use iopf::Gpa;
 /// What one level of a format looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
-    /// Address bits below this level's index.
+    /// Address bits below this level's index, 0–63.
     pub shift: u8,
     /// Entries in a table of this level, less one.
     pub index_mask: u32,
@@ -36,7 +36,7 @@ pub struct Format {
 
 impl Format {
     /// A format without levels: every walk through it fails.
-    pub const EMPTY: Self = Self {
+    pub(crate) const EMPTY: Self = Self {
         levels: [Level {
             shift: 12,
             index_mask: 0,
@@ -51,6 +51,12 @@ impl Format {
     };
 }
 
+/// A walk has ended early; why is with the [`Tables`].
+///
+/// Without content, so that a result that carries it fits in registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop;
+
 /// An entry of a page table, and where the walk is when it looks at it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
@@ -64,7 +70,7 @@ pub(crate) struct Slot {
     pub(crate) index: u32,
     /// Whether its table is the top one.
     pub(crate) top: bool,
-    /// Its content, once read.
+    /// Its content; zero where it was not read.
     pub(crate) raw: u64,
 }
 
@@ -80,25 +86,32 @@ pub(crate) enum Problem {
 }
 
 /// How one stage reaches its tables, and what it does about what it finds there.
+///
+/// A method that returns [`Stop`] has noted the reason.
 pub(crate) trait Tables {
-    /// Why the walk may end early.
-    type Failure;
-
-    /// Turns the address of an entry into a physical one.
-    fn locate(&mut self, slot: &mut Slot) -> Result<(), Self::Failure>;
+    /// Turns the address of an entry into a physical one. `slot` tells more of it, if asked.
+    fn locate(&mut self, at: u64, slot: impl Fn(u64) -> Slot) -> Result<u64, Stop>;
     /// Loads a word of physical memory.
-    fn load(&self, physical: Gpa) -> Result<u64, Unreachable>;
-    /// The failure that a faulty entry means.
-    fn faulty(&mut self, slot: &Slot, problem: Problem) -> Self::Failure;
-    /// A good entry was found; `leaf` if it maps a page.
-    fn passed(&mut self, slot: &Slot, leaf: bool) -> Result<(), Self::Failure>;
+    fn load(&self, physical: u64) -> Result<u64, Unreachable>;
+    /// A good entry that points to a table was found.
+    fn passed(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop>;
+    /// A good entry that maps a page was found.
+    fn ended(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop>;
+    /// A faulty entry was found: notes the reason.
+    fn faulty(&mut self, slot: Slot, problem: Problem) -> Stop;
 }
 
 /// Where a walk ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leaf {
     /// The entry that maps the page.
-    pub(crate) slot: Slot,
+    pub(crate) raw: u64,
+    /// Where that entry lies in the address space of its own stage's tables.
+    pub(crate) at: u64,
+    /// Where that entry lies in memory.
+    pub(crate) physical: u64,
+    /// The level of that entry.
+    pub(crate) level: u8,
     /// The size of the page, as a power of two.
     pub(crate) shift: u8,
     /// The bits set in every entry on the way.
@@ -107,78 +120,94 @@ pub(crate) struct Leaf {
     pub(crate) any: u64,
 }
 
-/// Walks from the table at `root`, whose level is `top`, to the entry that maps `input`.
+/// Walks from the table at `root`, whose level is `top` (1–5), to the entry that maps `input`.
 ///
-/// It ends because the level only falls. `extra_reserved` is added to every level's reserved bits.
-#[inline]
+/// It ends because the level only falls.
+#[inline(always)]
 pub(crate) fn descend<T: Tables>(
     format: &Format,
     tables: &mut T,
-    root: Gpa,
+    root: u64,
     top: u8,
     input: u64,
-    extra_reserved: u64,
-) -> Result<Leaf, T::Failure> {
-    let mut table = root.0;
-    let (mut every, mut any) = (!0, 0);
+) -> Result<Leaf, Stop> {
+    let (mut table, mut every, mut any) = (root, !0, 0);
     let mut level = top.clamp(1, 5);
     loop {
-        let shape = &format.levels[usize::from(level - 1) % 5];
-        // The mask keeps the index within its 32 bits.
-        #[expect(clippy::cast_possible_truncation, reason = "masked to 32 bits")]
-        let index = (input >> (shape.shift & 63)) as u32 & shape.index_mask;
-        let at = Gpa(table | u64::from(index) << 3);
-        let mut slot = Slot {
-            at,
-            physical: at,
+        let Some(shape) = format.levels.get(usize::from(level - 1)) else {
+            return Err(Stop);
+        };
+        let index = input >> (shape.shift & 63) & u64::from(shape.index_mask);
+        let at = table | index << 3;
+        // Built only where somebody wants to know.
+        let slot = |physical: u64, raw: u64| Slot {
+            at: Gpa(at),
+            physical: Gpa(physical),
             level,
-            index,
+            #[expect(clippy::cast_possible_truncation, reason = "masked to 32 bits above")]
+            index: index as u32,
             top: level == top,
-            raw: 0,
+            raw,
         };
-        tables.locate(&mut slot)?;
-        let Ok(raw) = tables.load(slot.physical) else {
-            return Err(tables.faulty(&slot, Problem::Unreadable));
+        let physical = tables.locate(at, |physical| slot(physical, 0))?;
+        let Ok(raw) = tables.load(physical) else {
+            return Err(tables.faulty(slot(physical, 0), Problem::Unreadable));
         };
-        slot.raw = raw;
-        let leaf = level == 1 || raw & format.leaf != 0;
-        let reserved = if leaf {
-            shape.leaf_reserved
-        } else {
-            shape.table_reserved
-        } | extra_reserved;
-        if raw & format.present == 0 {
-            return Err(tables.faulty(&slot, Problem::NotPresent));
-        }
-        if raw & reserved != 0 {
-            return Err(tables.faulty(&slot, Problem::Reserved(raw & reserved)));
-        }
-        tables.passed(&slot, leaf)?;
         every &= raw;
         any |= raw;
-        if leaf {
-            return Ok(Leaf {
-                slot,
-                shift: shape.shift,
-                every,
-                any,
-            });
+        let present = raw & format.present != 0;
+        // A leaf above the lowest level counts as unusual here, and is looked at below.
+        if level > 1 && present && raw & (shape.table_reserved | format.leaf) == 0 {
+            tables.passed(raw, || slot(physical, raw))?;
+            table = raw & format.address;
+            level -= 1;
+            continue;
         }
-        table = raw & format.address;
-        level -= 1;
+        let leaf = level == 1 || raw & format.leaf != 0;
+        let reserved = raw
+            & if leaf {
+                shape.leaf_reserved
+            } else {
+                shape.table_reserved
+            };
+        if !present {
+            return Err(tables.faulty(slot(physical, raw), Problem::NotPresent));
+        }
+        if reserved != 0 {
+            return Err(tables.faulty(slot(physical, raw), Problem::Reserved(reserved)));
+        }
+        tables.ended(raw, || slot(physical, raw))?;
+        return Ok(Leaf {
+            raw,
+            at,
+            physical,
+            level,
+            shift: shape.shift,
+            every,
+            any,
+        });
     }
 }
 
 impl Leaf {
-    /// The address of the page.
-    #[inline]
-    pub(crate) fn page(&self, format: &Format) -> u64 {
-        self.slot.raw & format.address & !0 << (self.shift & 63)
-    }
-
     /// Where `input` lies in memory.
     #[inline]
     pub(crate) fn address(&self, format: &Format, input: u64) -> u64 {
-        self.page(format) | input & !(!0 << (self.shift & 63))
+        let offset = !(!0 << (self.shift & 63));
+        self.raw & format.address & !offset | input & offset
+    }
+
+    /// The entry, for a report.
+    pub(crate) fn slot(&self, format: &Format, input: u64) -> Slot {
+        let shape = format.levels.get(usize::from(self.level.wrapping_sub(1)));
+        let index = shape.map_or(0, |s| input >> (s.shift & 63) & u64::from(s.index_mask));
+        Slot {
+            at: Gpa(self.at),
+            physical: Gpa(self.physical),
+            level: self.level,
+            index: u32::try_from(index).unwrap_or(0),
+            top: false,
+            raw: self.raw,
+        }
     }
 }

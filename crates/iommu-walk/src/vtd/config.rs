@@ -6,6 +6,7 @@
 use super::space::{AddressSpace, DomainId, PageTable, Switches, Translate, Translation};
 use super::unit::{Mode, Unit};
 use super::{Cause, Failure, caps, in_interrupt_range, stage};
+use crate::format::Stop;
 use crate::trail::{Raw, Recorder, Step, Table, Verdict};
 use crate::{TableMem, Unreachable};
 use iommu_wire::vtd::tables::{
@@ -51,144 +52,138 @@ impl Context {
     }
 }
 
-/// Reads entries and records them.
+/// An entry's place.
+#[derive(Clone, Copy)]
+struct Place {
+    table: Table,
+    index: u32,
+    addr: Gpa,
+}
+
+/// Reads configuration entries. A method that returns [`Stop`] leaves the reason in `failure`.
 struct Reader<'a, M, R> {
     unit: &'a Unit,
     mem: &'a M,
     recorder: &'a mut R,
-}
-
-/// One configuration entry under examination.
-struct Entry<const N: usize> {
-    table: Table,
-    index: u32,
-    addr: Gpa,
-    words: [u64; N],
+    failure: Option<Failure>,
+    /// FPD was set in an entry read so far.
     hidden: bool,
 }
 
-impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
+impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
     #[inline]
-    fn read<const N: usize>(
-        &mut self,
-        table: Table,
-        base: Gpa,
-        index: u32,
-        hidden: bool,
-        unreadable: Cause,
-    ) -> Result<Entry<N>, Failure> {
-        let addr = Gpa(base.0.wrapping_add(u64::from(index) * 8 * N as u64));
-        match self.mem.load_words(addr) {
-            Ok(words) => Ok(Entry {
-                table,
-                index,
-                addr,
-                words,
-                hidden,
-            }),
-            Err(Unreachable(_)) => {
-                self.record(table, index, addr, Raw::NONE, Verdict::Unreadable);
-                Err(Failure::new(unreadable).hidden(hidden).unreadable(addr))
-            }
+    fn new(unit: &'a Unit, mem: &'a M, recorder: &'a mut R) -> Self {
+        Self {
+            unit,
+            mem,
+            recorder,
+            failure: None,
+            hidden: false,
         }
     }
 
-    #[inline]
-    fn record(&mut self, table: Table, index: u32, addr: Gpa, raw: Raw, verdict: Verdict) {
+    /// The failure that a method left behind.
+    #[cold]
+    fn failed(&mut self) -> Failure {
+        self.failure
+            .take()
+            .unwrap_or(Failure::new(Cause::ModeUnsupported))
+    }
+
+    #[inline(always)]
+    fn read<const N: usize>(&mut self, place: Place, cause: Cause) -> Result<[u64; N], Stop> {
+        match self.mem.load_words(place.addr) {
+            Ok(words) => Ok(words),
+            Err(Unreachable(_)) => Err(self.unreadable(place, cause)),
+        }
+    }
+
+    #[cold]
+    fn unreadable(&mut self, place: Place, cause: Cause) -> Stop {
+        self.record(place, &[], Verdict::Unreadable);
+        let failure = Failure::new(cause).hidden(self.hidden);
+        self.failure = Some(failure.unreadable(place.addr));
+        Stop
+    }
+
+    #[inline(always)]
+    fn record(&mut self, place: Place, words: &[u64], verdict: Verdict) {
         if R::ACTIVE {
             self.recorder.step(&Step {
-                table,
+                table: place.table,
                 level: 0,
-                index,
-                addr,
+                index: place.index,
+                addr: place.addr,
                 guest_addr: None,
-                raw,
+                raw: Raw::new(words),
                 verdict,
             });
         }
     }
 
-    #[inline]
-    fn passed<const N: usize>(&mut self, entry: &Entry<N>) {
-        if R::ACTIVE {
-            let raw = Raw::new(&entry.words);
-            self.record(entry.table, entry.index, entry.addr, raw, Verdict::Next);
-        }
-    }
-
     /// Ends the walk at this entry: `bits` of its word `word` decided.
     #[cold]
-    fn reject<const N: usize>(
+    fn reject(
         &mut self,
-        entry: &Entry<N>,
+        place: Place,
+        words: &[u64],
         verdict: Verdict,
         cause: Cause,
-        word: usize,
-        bits: u64,
-    ) -> Failure {
-        let raw = Raw::new(&entry.words);
-        self.record(entry.table, entry.index, entry.addr, raw, verdict);
-        let at = Gpa(entry.addr.0 + 8 * word as u64);
-        let value = entry.words.get(word).copied().unwrap_or(0);
-        Failure::new(cause).hidden(entry.hidden).at(at, value, bits)
+        (word, bits): (u8, u64),
+    ) -> Stop {
+        self.record(place, words, verdict);
+        let at = Gpa(place.addr.0 + 8 * u64::from(word));
+        let value = words.get(usize::from(word)).copied().unwrap_or(0);
+        self.failure = Some(Failure::new(cause).hidden(self.hidden).at(at, value, bits));
+        Stop
     }
 
-    /// Rejects the entry if any reserved bit is set.
-    #[inline]
-    fn unreserved<const N: usize>(
-        &mut self,
-        entry: &Entry<N>,
-        masks: &[u64; N],
-        cause: Cause,
-    ) -> Result<(), Failure> {
-        let mut all = 0;
-        for (word, mask) in entry.words.iter().zip(masks) {
-            all |= word & mask;
-        }
-        if all == 0 {
-            return Ok(());
-        }
+    #[cold]
+    fn absent(&mut self, place: Place, words: &[u64], cause: Cause) -> Stop {
+        self.reject(place, words, Verdict::NotPresent, cause, (0, 1))
+    }
+
+    /// Rejects the entry for the first word with reserved bits.
+    #[cold]
+    fn reserved(&mut self, place: Place, words: &[u64], masks: &[u64], cause: Cause) -> Stop {
         let mut found = (0, 0);
-        for (at, (word, mask)) in entry.words.iter().zip(masks).enumerate().rev() {
-            if word & mask != 0 {
+        for ((word, mask), at) in words.iter().zip(masks).zip(0..) {
+            if word & mask != 0 && found.1 == 0 {
                 found = (at, word & mask);
             }
         }
-        Err(self.reject(entry, Verdict::Reserved, cause, found.0, found.1))
+        self.reject(place, words, Verdict::Reserved, cause, found)
     }
 
-    fn legacy(&mut self, rid: Rid) -> Result<AddressSpace, Failure> {
+    #[inline(always)]
+    fn legacy(&mut self, rid: Rid) -> Result<AddressSpace, Stop> {
         let unit = self.unit;
-        let bus = u32::from(rid.bus());
-        let root = unit.root_table();
-        let entry: Entry<2> = self.read(Table::Root, root, bus, false, Cause::RootUnreadable)?;
-        let lo = PointerWord::from_bits(entry.words[0]);
+        let place = Place::of(Table::Root, unit.root_table(), rid.bus().into(), 16);
+        let words: [u64; 2] = self.read(place, Cause::RootUnreadable)?;
+        let lo = PointerWord::from_bits(words[0]);
         if !lo.present() {
-            return Err(self.reject(&entry, Verdict::NotPresent, Cause::RootNotPresent, 0, 1));
+            return Err(self.absent(place, &words, Cause::RootNotPresent));
         }
         let masks = [unit.above_haw | 0xffe, !0];
-        self.unreserved(&entry, &masks, Cause::RootReserved)?;
-        self.passed(&entry);
-
-        let table = lo.pointer();
-        let devfn = u32::from(rid.devfn());
-        let mut entry: Entry<2> = self.read(
-            Table::Context,
-            table,
-            devfn,
-            false,
-            Cause::ContextUnreadable,
-        )?;
-        let lo = ContextLo::from_bits(entry.words[0]);
-        let hi = ContextHi::from_bits(entry.words[1]);
-        entry.hidden = lo.fault_processing_disable();
-        if !lo.present() {
-            return Err(self.reject(&entry, Verdict::NotPresent, Cause::ContextNotPresent, 0, 1));
+        if set(&words, &masks) {
+            return Err(self.reserved(place, &words, &masks, Cause::RootReserved));
         }
-        self.unreserved(&entry, &unit.context_reserved, Cause::ContextReserved)?;
+        self.record(place, &words, Verdict::Next);
 
+        let place = Place::of(Table::Context, lo.pointer(), rid.devfn().into(), 16);
+        let words: [u64; 2] = self.read(place, Cause::ContextUnreadable)?;
+        let lo = ContextLo::from_bits(words[0]);
+        let hi = ContextHi::from_bits(words[1]);
+        self.hidden = lo.fault_processing_disable();
+        if !lo.present() {
+            return Err(self.absent(place, &words, Cause::ContextNotPresent));
+        }
+        if set(&words, &unit.context_reserved) {
+            let masks = &unit.context_reserved;
+            return Err(self.reserved(place, &words, masks, Cause::ContextReserved));
+        }
         let mut switches = Switches::empty();
-        switches.set(Switches::FAULTS_HIDDEN, entry.hidden);
+        switches.set(Switches::FAULTS_HIDDEN, self.hidden);
         // A width of w has w + 2 levels and covers 30 + 9 w bits.
         let width = hi.address_width();
         let table = PageTable {
@@ -203,15 +198,15 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
             }
             TranslationType::PASS_THROUGH if unit.has(caps::ECAP_PT) => Translate::PassThrough,
             _ => {
-                let bits = ContextLo::TRANSLATION_TYPE;
-                return Err(self.reject(&entry, Verdict::Invalid, Cause::ContextType, 0, bits));
+                let bits = (0, ContextLo::TRANSLATION_TYPE);
+                return Err(self.invalid(place, &words, Cause::ContextType, bits));
             }
         };
         if !unit.supports_width(width) {
-            let bits = ContextHi::ADDRESS_WIDTH;
-            return Err(self.reject(&entry, Verdict::Invalid, Cause::ContextWidth, 1, bits));
+            let bits = (1, ContextHi::ADDRESS_WIDTH);
+            return Err(self.invalid(place, &words, Cause::ContextWidth, bits));
         }
-        self.passed(&entry);
+        self.record(place, &words, Verdict::Next);
         Ok(AddressSpace {
             domain: DomainId(hi.domain()),
             pasid: None,
@@ -220,188 +215,161 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
         })
     }
 
-    fn scalable(&mut self, rid: Rid) -> Result<ScalableContext, Failure> {
+    #[cold]
+    fn invalid(&mut self, place: Place, words: &[u64], cause: Cause, bits: (u8, u64)) -> Stop {
+        self.reject(place, words, Verdict::Invalid, cause, bits)
+    }
+
+    #[inline(always)]
+    fn scalable(&mut self, rid: Rid) -> Result<ScalableContext, Stop> {
         let unit = self.unit;
-        let bus = u32::from(rid.bus());
-        let root = unit.root_table();
-        let entry: Entry<2> =
-            self.read(Table::Root, root, bus, false, Cause::ScalableRootUnreadable)?;
+        let place = Place::of(Table::Root, unit.root_table(), rid.bus().into(), 16);
+        let words: [u64; 2] = self.read(place, Cause::ScalableRootUnreadable)?;
         // Devices 0–15 are in the lower table, 16–31 in the upper one.
-        let half = usize::from(rid.devfn() >> 7);
-        let word = if half == 0 {
-            entry.words[0]
-        } else {
-            entry.words[1]
-        };
+        let half = rid.devfn() >> 7;
+        let word = if half == 0 { words[0] } else { words[1] };
         let pointer = PointerWord::from_bits(word);
         if !pointer.present() {
             let cause = Cause::ScalableRootNotPresent;
-            return Err(self.reject(&entry, Verdict::NotPresent, cause, half, 1));
+            return Err(self.reject(place, &words, Verdict::NotPresent, cause, (half, 1)));
         }
-        let mask = unit.above_haw | 0xffe;
-        if word & mask != 0 {
+        let bits = word & (unit.above_haw | 0xffe);
+        if bits != 0 {
             let cause = Cause::ScalableRootReserved;
-            return Err(self.reject(&entry, Verdict::Reserved, cause, half, word & mask));
+            return Err(self.reject(place, &words, Verdict::Reserved, cause, (half, bits)));
         }
-        self.passed(&entry);
+        self.record(place, &words, Verdict::Next);
 
-        let table = pointer.pointer();
-        let devfn = u32::from(rid.devfn() & 0x7f);
-        let mut entry: Entry<4> = self.read(
-            Table::Context,
-            table,
-            devfn,
-            false,
-            Cause::ScalableContextUnreadable,
-        )?;
-        let lo = ScalableContextLo::from_bits(entry.words[0]);
-        let hi = ScalableContextHi::from_bits(entry.words[1]);
-        entry.hidden = lo.fault_processing_disable();
+        let index = u32::from(rid.devfn() & 0x7f);
+        let place = Place::of(Table::Context, pointer.pointer(), index, 32);
+        let words: [u64; 4] = self.read(place, Cause::ScalableContextUnreadable)?;
+        let lo = ScalableContextLo::from_bits(words[0]);
+        let hi = ScalableContextHi::from_bits(words[1]);
+        self.hidden = lo.fault_processing_disable();
         if !lo.present() {
-            let cause = Cause::ScalableContextNotPresent;
-            return Err(self.reject(&entry, Verdict::NotPresent, cause, 0, 1));
+            return Err(self.absent(place, &words, Cause::ScalableContextNotPresent));
         }
-        let masks = &unit.scalable_context_reserved;
-        self.unreserved(&entry, masks, Cause::ScalableContextReserved)?;
+        if set(&words, &unit.scalable_context_reserved) {
+            let masks = &unit.scalable_context_reserved;
+            return Err(self.reserved(place, &words, masks, Cause::ScalableContextReserved));
+        }
         if lo.page_requests() && !lo.device_tlb() {
-            let cause = Cause::PageRequestsWithoutDeviceTlb;
             let bits = ScalableContextLo::DEVICE_TLB | ScalableContextLo::PAGE_REQUESTS;
-            return Err(self.reject(&entry, Verdict::Invalid, cause, 0, bits));
+            let cause = Cause::PageRequestsWithoutDeviceTlb;
+            return Err(self.invalid(place, &words, cause, (0, bits)));
         }
         let pasids = lo.pasids();
         if hi.rid_pasid() >= pasids {
-            let bits = ScalableContextHi::RID_PASID;
-            return Err(self.reject(&entry, Verdict::Invalid, Cause::RidPasidTooLarge, 1, bits));
+            let bits = (1, ScalableContextHi::RID_PASID);
+            return Err(self.invalid(place, &words, Cause::RidPasidTooLarge, bits));
         }
         if lo.translated_pasid() && !lo.pasid_enabled() {
-            let cause = Cause::TranslatedPasidWithoutPasid;
             let bits = ScalableContextLo::PASIDS | ScalableContextLo::TRANSLATED_PASID;
-            return Err(self.reject(&entry, Verdict::Invalid, cause, 0, bits));
+            let cause = Cause::TranslatedPasidWithoutPasid;
+            return Err(self.invalid(place, &words, cause, (0, bits)));
         }
-        self.passed(&entry);
-        let mut switches = Switches::SCALABLE;
-        switches.set(Switches::FAULTS_HIDDEN, entry.hidden);
-        switches.set(Switches::DEVICE_TLB, lo.device_tlb());
-        switches.set(Switches::PAGE_REQUESTS, lo.page_requests());
-        switches.set(Switches::RID_PRIVILEGED, hi.rid_privileged());
+        self.record(place, &words, Verdict::Next);
+        // FPD, DTE and PRE, then RID_PRIV: see `Switches`.
+        #[expect(clippy::cast_possible_truncation, reason = "both are masked")]
+        let bits = ((words[0] & 0b1_0110) << 8 | words[1] >> 12 & 0x100) as u16;
         Ok(ScalableContext {
             directory: lo.directory(),
             pasids,
             rid_pasid: Pasid::truncate(hi.rid_pasid()),
-            switches,
+            switches: Switches::from_bits_retain(bits) | Switches::SCALABLE,
             pasid_enabled: lo.pasid_enabled(),
             translated_pasid: lo.translated_pasid(),
         })
     }
 
+    #[inline(always)]
     fn pasid_entry(
         &mut self,
         context: &ScalableContext,
         pasid: Pasid,
-    ) -> Result<AddressSpace, Failure> {
+    ) -> Result<AddressSpace, Stop> {
         let unit = self.unit;
-        let hidden = context.switches.contains(Switches::FAULTS_HIDDEN);
-        let mut entry: Entry<1> = self.read(
-            Table::PasidDirectory,
-            context.directory,
-            pasid.get() >> 6,
-            hidden,
-            Cause::DirectoryUnreadable,
-        )?;
-        let word = DirectoryWord::from_bits(entry.words[0]);
-        entry.hidden |= word.fault_processing_disable();
+        self.hidden = context.switches.contains(Switches::FAULTS_HIDDEN);
+        let (high, low) = (pasid.get() >> 6, pasid.get() & 0x3f);
+        let place = Place::of(Table::PasidDirectory, context.directory, high, 8);
+        let words: [u64; 1] = self.read(place, Cause::DirectoryUnreadable)?;
+        let word = DirectoryWord::from_bits(words[0]);
+        self.hidden |= word.fault_processing_disable();
         if !word.present() {
-            let cause = Cause::DirectoryNotPresent;
-            return Err(self.reject(&entry, Verdict::NotPresent, cause, 0, 1));
+            return Err(self.absent(place, &words, Cause::DirectoryNotPresent));
         }
-        self.unreserved(&entry, &[unit.above_haw | 0xffc], Cause::DirectoryReserved)?;
-        self.passed(&entry);
+        let masks = [unit.above_haw | 0xffc];
+        if set(&words, &masks) {
+            return Err(self.reserved(place, &words, &masks, Cause::DirectoryReserved));
+        }
+        self.record(place, &words, Verdict::Next);
 
-        let mut entry: Entry<8> = self.read(
-            Table::PasidTable,
-            word.table(),
-            pasid.get() & 0x3f,
-            entry.hidden,
-            Cause::PasidEntryUnreadable,
-        )?;
-        let second = PasidSecondWord::from_bits(entry.words[0]);
-        let domain = PasidDomainWord::from_bits(entry.words[1]);
-        let first = PasidFirstWord::from_bits(entry.words[2]);
-        entry.hidden |= second.fault_processing_disable();
+        let place = Place::of(Table::PasidTable, word.table(), low, 64);
+        let words: [u64; 8] = self.read(place, Cause::PasidEntryUnreadable)?;
+        let second = PasidSecondWord::from_bits(words[0]);
+        self.hidden |= second.fault_processing_disable();
         if !second.present() {
-            let cause = Cause::PasidEntryNotPresent;
-            return Err(self.reject(&entry, Verdict::NotPresent, cause, 0, 1));
+            return Err(self.absent(place, &words, Cause::PasidEntryNotPresent));
         }
-        self.unreserved(&entry, &unit.pasid_reserved, Cause::PasidEntryReserved)?;
-        let translate = self.translation_of(&entry, second, first)?;
-        self.passed(&entry);
+        if set(&words, &unit.pasid_reserved) {
+            let masks = &unit.pasid_reserved;
+            return Err(self.reserved(place, &words, masks, Cause::PasidEntryReserved));
+        }
+        let first = PasidFirstWord::from_bits(words[2]);
+        let translate = self.translation_of(place, &words, second, first)?;
+        self.record(place, &words, Verdict::Next);
 
-        let mut switches = context.switches;
-        let execute = unit.has(caps::ECAP_ERS);
-        let first_stage = matches!(translate, Translate::First(_) | Translate::Nested { .. });
-        let second_stage = matches!(translate, Translate::Second(_) | Translate::Nested { .. });
-        switches.set(Switches::FAULTS_HIDDEN, entry.hidden);
-        switches.set(Switches::SUPERVISOR, first.supervisor());
-        switches.set(Switches::EXECUTE, execute && first.execute());
-        switches.set(Switches::WRITE_PROTECT, first.write_protect());
-        switches.set(Switches::NO_EXECUTE, execute && first.no_execute());
-        switches.set(Switches::SMEP, execute && first.smep());
-        switches.set(
-            Switches::EXTENDED_ACCESSED,
-            first_stage && first.extended_accessed(),
-        );
-        switches.set(
-            Switches::SECOND_ACCESSED,
-            second_stage && second.accessed_dirty(),
-        );
-        switches.set(Switches::COHERENT, domain.walk_snoop());
-        switches.set(Switches::SNOOP, domain.page_snoop());
+        // SRE to EAFE; SSADE; PWSNP and PGSNP: see `Switches`.
+        #[expect(clippy::cast_possible_truncation, reason = "all three are masked")]
+        let bits = words[2] as u16 & unit.first_switches()
+            | ((words[0] & 1 << 9) << 2) as u16
+            | (words[1] >> 10 & 0x6000) as u16;
+        let mut switches = context.switches | Switches::from_bits_retain(bits);
+        if self.hidden {
+            switches |= Switches::FAULTS_HIDDEN;
+        }
         Ok(AddressSpace {
-            domain: DomainId(domain.domain()),
+            domain: DomainId(PasidDomainWord::from_bits(words[1]).domain()),
             pasid: Some(pasid),
             translate,
             switches,
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn translation_of(
         &mut self,
-        entry: &Entry<8>,
+        place: Place,
+        words: &[u64; 8],
         second: PasidSecondWord,
         first: PasidFirstWord,
-    ) -> Result<Translate, Failure> {
+    ) -> Result<Translate, Stop> {
         let unit = self.unit;
-        let kind = second.translation();
-        let (supported, one, two) = match kind {
-            1 => (unit.has(caps::ECAP_FSTS), true, false),
-            2 => (unit.has(caps::ECAP_SSTS), false, true),
-            3 => (unit.has(caps::ECAP_NEST), true, true),
-            4 => (unit.has(caps::ECAP_PT), false, false),
-            _ => (false, false, false),
+        let (capability, one, two) = match second.translation() {
+            1 => (caps::ECAP_FSTS, true, false),
+            2 => (caps::ECAP_SSTS, false, true),
+            3 => (caps::ECAP_NEST, true, true),
+            4 => (caps::ECAP_PT, false, false),
+            _ => (0, false, false),
         };
-        if !supported {
-            let bits = PasidSecondWord::TRANSLATION;
-            return Err(self.reject(entry, Verdict::Invalid, Cause::PasidEntryType, 0, bits));
+        if !unit.has(capability) {
+            let bits = (0, PasidSecondWord::TRANSLATION);
+            return Err(self.invalid(place, words, Cause::PasidEntryType, bits));
         }
         let width = second.address_width();
         if two && !unit.supports_width(width) {
-            let bits = PasidSecondWord::ADDRESS_WIDTH;
-            return Err(self.reject(entry, Verdict::Invalid, Cause::PasidEntryWidth, 0, bits));
+            let bits = (0, PasidSecondWord::ADDRESS_WIDTH);
+            return Err(self.invalid(place, words, Cause::PasidEntryWidth, bits));
         }
-        let five = match first.paging_mode() {
-            1 if unit.cap() & caps::CAP_FS5LP != 0 => true,
-            0 => false,
-            _ if !one => false,
-            _ => {
-                let cause = Cause::PasidEntryPagingMode;
-                let bits = PasidFirstWord::PAGING_MODE;
-                return Err(self.reject(entry, Verdict::Invalid, cause, 2, bits));
-            }
-        };
+        let mode = first.paging_mode();
+        let five = mode == 1 && unit.cap() & caps::CAP_FS5LP != 0;
+        if one && mode != 0 && !five {
+            let bits = (2, PasidFirstWord::PAGING_MODE);
+            return Err(self.invalid(place, words, Cause::PasidEntryPagingMode, bits));
+        }
         let first = PageTable {
             root: first.table(),
-            levels: if five { 5 } else { 4 },
+            levels: 4 + u8::from(five),
         };
         let second = PageTable {
             root: second.table(),
@@ -415,7 +383,7 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
                 let beyond = first.root.0 & !0 << unit.input_bits(second.levels);
                 if beyond != 0 {
                     let cause = Cause::FirstStagePointerWidth;
-                    return Err(self.reject(entry, Verdict::Invalid, cause, 2, beyond));
+                    return Err(self.invalid(place, words, cause, (2, beyond)));
                 }
                 Translate::Nested { first, second }
             }
@@ -423,9 +391,31 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
     }
 }
 
+impl Place {
+    /// Entry `index` of the table at `base`, whose entries have `size` bytes.
+    #[inline(always)]
+    fn of(table: Table, base: Gpa, index: u32, size: u64) -> Self {
+        Self {
+            table,
+            index,
+            addr: Gpa(base.0.wrapping_add(u64::from(index) * size)),
+        }
+    }
+}
+
+/// Whether any bit of the masks is set.
+#[inline(always)]
+fn set<const N: usize>(words: &[u64; N], masks: &[u64; N]) -> bool {
+    let mut all = 0;
+    for (word, mask) in words.iter().zip(masks) {
+        all |= word & mask;
+    }
+    all != 0
+}
+
 /// What the root table address register says to a request, before any table is read.
 #[inline]
-fn mode(unit: &Unit, pasid: Option<Pasid>, execute: bool) -> Result<Mode, Failure> {
+fn mode(unit: &Unit, pasid: Option<Pasid>, execute: bool) -> Result<Mode, Cause> {
     let mode = unit.mode();
     let supported = match mode {
         Mode::Legacy => unit.rtaddr() & caps::RTADDR_SSIRWE == 0 || !unit.has(caps::ECAP_SSIRWS),
@@ -434,18 +424,16 @@ fn mode(unit: &Unit, pasid: Option<Pasid>, execute: bool) -> Result<Mode, Failur
         Mode::Abort => unit.has(caps::ECAP_ADMS),
     };
     if !supported {
-        return Err(Failure::new(Cause::ModeUnsupported));
+        Err(Cause::ModeUnsupported)
+    } else if mode == Mode::Abort {
+        Err(Cause::AbortMode)
+    } else if mode == Mode::Legacy && pasid.is_some() {
+        Err(Cause::PasidInLegacyMode)
+    } else if execute && pasid.is_some() && unit.version() >= 8 {
+        Err(Cause::ExecuteUnsupported)
+    } else {
+        Ok(mode)
     }
-    if mode == Mode::Abort {
-        return Err(Failure::new(Cause::AbortMode));
-    }
-    if mode == Mode::Legacy && pasid.is_some() {
-        return Err(Failure::new(Cause::PasidInLegacyMode));
-    }
-    if execute && pasid.is_some() && unit.version() >= 8 {
-        return Err(Failure::new(Cause::ExecuteUnsupported));
-    }
-    Ok(mode)
 }
 
 /// Reads the context entry of a request's sender.
@@ -462,17 +450,15 @@ pub fn read_context<M: TableMem, R: Recorder>(
     dma: &Dma,
     recorder: &mut R,
 ) -> Result<Context, Failure> {
-    let mode = mode(unit, dma.pasid, dma.access.contains(Access::EXEC))?;
-    let mut reader = Reader {
-        unit,
-        mem,
-        recorder,
-    };
-    if mode == Mode::Scalable {
+    let execute = dma.access.contains(Access::EXEC);
+    let mode = mode(unit, dma.pasid, execute).map_err(Failure::new)?;
+    let mut reader = Reader::new(unit, mem, recorder);
+    let context = if mode == Mode::Scalable {
         reader.scalable(dma.requester).map(Context::Scalable)
     } else {
         reader.legacy(dma.requester).map(Context::Legacy)
-    }
+    };
+    context.map_err(|Stop| reader.failed())
 }
 
 /// Checks a request against its context, and reads the PASID directory and PASID table entries in
@@ -496,12 +482,10 @@ pub fn read_space<M: TableMem, R: Recorder>(
         Context::Legacy(space) => Ok(*space),
         Context::Scalable(context) => {
             let pasid = dma.pasid.unwrap_or(context.rid_pasid);
-            Reader {
-                unit,
-                mem,
-                recorder,
-            }
-            .pasid_entry(context, pasid)
+            let mut reader = Reader::new(unit, mem, recorder);
+            reader
+                .pasid_entry(context, pasid)
+                .map_err(|Stop| reader.failed())
         }
     }
 }
@@ -525,26 +509,29 @@ pub fn configure<M: TableMem, R: Recorder>(
 #[inline]
 fn admit(unit: &Unit, context: &Context, dma: &Dma) -> Result<(), Failure> {
     let tlb = !matches!(dma.kind, DmaKind::Untranslated);
-    match context {
+    let (verdict, switches) = match context {
         Context::Legacy(space) => {
-            if dma.pasid.is_some() {
-                return Err(Failure::new(Cause::PasidInLegacyMode));
-            }
-            if tlb && !space.switches.contains(Switches::DEVICE_TLB) {
-                return Err(refuse(Cause::AddressTypeBlocked, space.switches));
-            }
+            let verdict = if dma.pasid.is_some() {
+                Err(Cause::PasidInLegacyMode)
+            } else if tlb && !space.switches.contains(Switches::DEVICE_TLB) {
+                Err(Cause::AddressTypeBlocked)
+            } else {
+                Ok(())
+            };
+            (verdict, space.switches)
         }
         Context::Scalable(context) => {
-            if tlb && !context.switches.contains(Switches::DEVICE_TLB) {
-                return Err(refuse(Cause::DeviceTlbDisabled, context.switches));
-            }
-            if let Some(pasid) = dma.pasid {
-                let translated = dma.kind == DmaKind::Translated;
-                admit_pasid(unit, context, pasid, translated)?;
-            }
+            let verdict = match dma.pasid {
+                _ if tlb && !context.switches.contains(Switches::DEVICE_TLB) => {
+                    Err(Cause::DeviceTlbDisabled)
+                }
+                None => Ok(()),
+                Some(pasid) => admit_pasid(unit, context, pasid, dma.kind),
+            };
+            (verdict, context.switches)
         }
-    }
-    Ok(())
+    };
+    verdict.map_err(|cause| refuse(cause, switches))
 }
 
 #[inline]
@@ -552,22 +539,22 @@ fn admit_pasid(
     unit: &Unit,
     context: &ScalableContext,
     pasid: Pasid,
-    translated: bool,
-) -> Result<(), Failure> {
-    let cause = if !translated && !context.pasid_enabled {
-        Cause::PasidDisabled
+    kind: DmaKind,
+) -> Result<(), Cause> {
+    let translated = matches!(kind, DmaKind::Translated);
+    if !translated && !context.pasid_enabled {
+        Err(Cause::PasidDisabled)
     } else if translated && !context.translated_pasid {
-        Cause::TranslatedPasidDisabled
+        Err(Cause::TranslatedPasidDisabled)
     } else if pasid.get() >> unit.pasid_bits() != 0 {
-        Cause::PasidUnsupported
+        Err(Cause::PasidUnsupported)
     } else if pasid.get() >= context.pasids {
-        Cause::PasidTooLarge
+        Err(Cause::PasidTooLarge)
     } else if pasid == context.rid_pasid {
-        Cause::PasidIsRidPasid
+        Err(Cause::PasidIsRidPasid)
     } else {
-        return Ok(());
-    };
-    Err(refuse(cause, context.switches))
+        Ok(())
+    }
 }
 
 #[cold]
@@ -618,15 +605,11 @@ pub fn page_request<M: TableMem, R: Recorder>(
     pasid: Option<Pasid>,
     recorder: &mut R,
 ) -> Result<AddressSpace, Failure> {
-    if mode(unit, None, false)? == Mode::Legacy {
+    if mode(unit, None, false).map_err(Failure::new)? == Mode::Legacy {
         return Err(Failure::new(Cause::PageRequestInLegacyMode));
     }
-    let mut reader = Reader {
-        unit,
-        mem,
-        recorder,
-    };
-    let context = reader.scalable(requester)?;
+    let mut reader = Reader::new(unit, mem, recorder);
+    let context = reader.scalable(requester).map_err(|Stop| reader.failed())?;
     if pasid.is_some() && !context.pasid_enabled {
         return Err(refuse(Cause::PasidDisabled, context.switches));
     }
@@ -639,5 +622,7 @@ pub fn page_request<M: TableMem, R: Recorder>(
     if pasid == Some(context.rid_pasid) {
         return Err(refuse(Cause::PasidIsRidPasid, context.switches));
     }
-    reader.pasid_entry(&context, pasid.unwrap_or(context.rid_pasid))
+    reader
+        .pasid_entry(&context, pasid.unwrap_or(context.rid_pasid))
+        .map_err(|Stop| reader.failed())
 }

@@ -35,36 +35,38 @@ pub enum Translate {
 
 bitflags::bitflags! {
     /// Switches of an address space, gathered from all the entries that led to it.
+    ///
+    /// Bits 7:0 lie as in word 2 of a PASID table entry, 12:9 as in bits 4:1 of a context entry.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Switches: u16 {
-        /// Scalable mode; without it, legacy.
-        const SCALABLE = 1 << 0;
-        /// FPD was set in an entry on the path: qualified faults leave no record.
-        const FAULTS_HIDDEN = 1 << 1;
-        /// Translation and translated requests are allowed (TT=01b, DTE).
-        const DEVICE_TLB = 1 << 2;
-        /// Page requests are allowed (PRE).
-        const PAGE_REQUESTS = 1 << 3;
-        /// Requests without a PASID count as privileged (`RID_PRIV`).
-        const RID_PRIVILEGED = 1 << 4;
         /// Privileged requests are allowed (SRE).
-        const SUPERVISOR = 1 << 5;
+        const SUPERVISOR = 1 << 0;
         /// Execute requests are allowed (ERE).
-        const EXECUTE = 1 << 6;
+        const EXECUTE = 1 << 1;
         /// Privileged writes respect read-only pages (WPE).
-        const WRITE_PROTECT = 1 << 7;
+        const WRITE_PROTECT = 1 << 4;
         /// The execute-disable bit counts (NXE).
-        const NO_EXECUTE = 1 << 8;
+        const NO_EXECUTE = 1 << 5;
         /// Privileged requests execute no user pages (SMEP).
-        const SMEP = 1 << 9;
+        const SMEP = 1 << 6;
         /// First-stage extended-accessed bits are set (EAFE).
-        const EXTENDED_ACCESSED = 1 << 10;
+        const EXTENDED_ACCESSED = 1 << 7;
+        /// Requests without a PASID count as privileged (`RID_PRIV`).
+        const RID_PRIVILEGED = 1 << 8;
+        /// FPD was set in an entry on the path: qualified faults leave no record.
+        const FAULTS_HIDDEN = 1 << 9;
+        /// Translation and translated requests are allowed (TT=01b, DTE).
+        const DEVICE_TLB = 1 << 10;
         /// Second-stage accessed and dirty bits are set (SSADE).
         const SECOND_ACCESSED = 1 << 11;
+        /// Page requests are allowed (PRE).
+        const PAGE_REQUESTS = 1 << 12;
         /// Page walks are coherent, so that accessed and dirty bits can be set at all (PWSNP).
-        const COHERENT = 1 << 12;
+        const COHERENT = 1 << 13;
         /// Device accesses are snooped whatever else says (PGSNP).
-        const SNOOP = 1 << 13;
+        const SNOOP = 1 << 14;
+        /// Scalable mode; without it, legacy.
+        const SCALABLE = 1 << 15;
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Unit {
     pub(crate) above_haw: u64,
     pub(crate) second: Format,
     pub(crate) first: Format,
+    /// The same with the execute-disable bit reserved.
+    pub(crate) first_without_nx: Format,
     pub(crate) context_reserved: [u64; 2],
     pub(crate) scalable_context_reserved: [u64; 4],
     pub(crate) pasid_reserved: [u64; 8],
@@ -52,6 +54,7 @@ impl Unit {
             above_haw: 0,
             second: Format::EMPTY,
             first: Format::EMPTY,
+            first_without_nx: Format::EMPTY,
             context_reserved: [0; 2],
             scalable_context_reserved: [0; 4],
             pasid_reserved: [0; 8],
@@ -190,7 +193,11 @@ impl Unit {
     fn derive(&mut self) {
         self.above_haw = !0 << self.haw;
         self.second = self.second_stage();
-        self.first = self.first_stage();
+        self.first = self.first_stage(0);
+        // A unit that knows execute-disable reserves it where NXE is clear; one that does not
+        // ignores it.
+        let disable = if self.has(caps::ECAP_ERS) { 1 << 63 } else { 0 };
+        self.first_without_nx = self.first_stage(disable);
         self.context_reserved = self.context_masks();
         self.scalable_context_reserved = self.scalable_context_masks();
         self.pasid_reserved = self.pasid_masks();
@@ -230,10 +237,10 @@ impl Unit {
     }
 
     /// Intel VT-d, "First-Stage Paging Entries".
-    fn first_stage(&self) -> Format {
+    fn first_stage(&self, reserved: u64) -> Format {
         const LEAF: u64 = 1 << 7;
         let address = !self.above_haw & !0xfff;
-        let wide = self.above_haw & ((1 << 52) - 1);
+        let wide = self.above_haw & ((1 << 52) - 1) | reserved;
         let huge = if self.cap & caps::CAP_FS1GP == 0 {
             LEAF
         } else {
@@ -263,6 +270,13 @@ impl Unit {
         } else {
             (0xffff << bits & 0xffff) << shift
         }
+    }
+
+    /// Which of the low bits of a PASID table entry's word 2 count: see
+    /// [`Switches`](super::Switches).
+    #[inline]
+    pub(crate) fn first_switches(&self) -> u16 {
+        if self.has(caps::ECAP_ERS) { 0xf3 } else { 0x91 }
     }
 
     /// Intel VT-d, "Context Entry".
