@@ -4,4 +4,5 @@
 pub mod iotlb;
 pub mod mem;
 pub mod session;
+pub mod vm_memory;
 pub mod vtd;

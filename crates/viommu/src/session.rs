@@ -46,10 +46,29 @@ use std::{hint, thread};
 #[error("an invalidation cannot be waited for from inside a translation session")]
 pub struct InsideSession;
 
-/// The period in which the thread that owns it went inside; zero outside.
+/// A thread's line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Slot(AtomicU64);
+struct Slot {
+    /// The period in which the thread went inside; zero outside.
+    opened: AtomicU64,
+    /// How many sessions of the thread are open. Only the thread itself looks at it.
+    depth: AtomicU64,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            opened: AtomicU64::new(0),
+            depth: AtomicU64::new(0),
+        }
+    }
+
+    fn open_before(&self, period: u64) -> bool {
+        let opened = self.opened.load(Acquire);
+        opened != 0 && opened < period
+    }
+}
 
 /// Threads whose slot is in the structure itself. Block `k` of the others has `FIRST << k` slots.
 const FIRST: usize = 32;
@@ -77,20 +96,23 @@ impl Default for Sessions {
     }
 }
 
-/// An open session. Proof, for what asks for it, that translations may be used.
+/// An open session, which ends when this is dropped. Belongs to its thread.
+///
+/// Leaking it makes every later wait of the same IOMMU hang.
 #[derive(Debug)]
 pub struct Session<'a> {
     slot: &'a Slot,
-    // Only the outermost session of a thread closes the slot.
-    outermost: bool,
-    // The slot belongs to this thread.
+    // Of a thread that is ending and has given its own number back.
+    _temporary: Option<Number>,
     _not_send: PhantomData<*const ()>,
 }
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        if self.outermost {
-            self.slot.0.store(0, Release);
+        let depth = self.slot.depth.load(Relaxed).saturating_sub(1);
+        self.slot.depth.store(depth, Relaxed);
+        if depth == 0 {
+            self.slot.opened.store(0, Release);
         }
     }
 }
@@ -101,42 +123,46 @@ impl Sessions {
     pub fn new() -> Self {
         Self {
             period: AtomicU64::new(1),
-            first: [const { Slot(AtomicU64::new(0)) }; FIRST],
+            first: [const { Slot::new() }; FIRST],
             more: [const { OnceLock::new() }; BLOCKS],
             growth: Mutex::new(()),
         }
     }
 
-    /// Runs `body` inside a session of this thread. Sessions nest: a device may translate a second
-    /// address while it uses the first.
+    /// Opens a session of this thread. Sessions nest, and end in any order: a device may translate a
+    /// second address while it uses the first.
     ///
-    /// `body` is to be short: an invalidation by the guest waits for it.
+    /// Keep it short: an invalidation by the guest waits for it.
+    #[inline]
+    #[must_use = "the session ends when this is dropped"]
+    pub fn enter(&self) -> Session<'_> {
+        let mut temporary = None;
+        let slot = self.slot(number(&mut temporary));
+        let depth = slot.depth.load(Relaxed);
+        slot.depth.store(depth.saturating_add(1), Relaxed);
+        if depth == 0 {
+            // Release, for an inspection that sees this store and not the end of the session before.
+            slot.opened.store(self.period.load(Acquire), Release);
+            fence(SeqCst);
+        }
+        Session {
+            slot,
+            _temporary: temporary,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// Runs `body` inside a session of this thread; see [`Self::enter`].
     #[inline]
     pub fn run<T>(&self, body: impl FnOnce(&Session<'_>) -> T) -> T {
-        with_number(|number| {
-            let slot = self.slot(number);
-            // Nobody else writes the slot, so this is its value.
-            let outermost = slot.0.load(Relaxed) == 0;
-            if outermost {
-                // Release, for an inspection that sees this store and not the end of the session
-                // before it.
-                slot.0.store(self.period.load(Acquire), Release);
-                fence(SeqCst);
-            }
-            // Dropped on unwinding as well.
-            let session = Session {
-                slot,
-                outermost,
-                _not_send: PhantomData,
-            };
-            body(&session)
-        })
+        body(&self.enter())
     }
 
     /// Whether this thread is inside a session.
     #[must_use]
     pub fn inside(&self) -> bool {
-        with_number(|number| self.slot(number).0.load(Relaxed) != 0)
+        let mut temporary = None;
+        self.slot(number(&mut temporary)).depth.load(Relaxed) != 0
     }
 
     /// Waits until every session has ended that was open when the call began.
@@ -211,13 +237,6 @@ impl Sessions {
     }
 }
 
-impl Slot {
-    fn open_before(&self, period: u64) -> bool {
-        let opened = self.0.load(Acquire);
-        opened != 0 && opened < period
-    }
-}
-
 /// Sessions that were open at one moment.
 #[derive(Debug)]
 pub struct Grace<'a> {
@@ -278,16 +297,13 @@ thread_local! {
     static NUMBER: Number = Number::claim();
 }
 
-/// Calls `body` with the number of this thread.
+/// The number of this thread.
 #[inline]
-fn with_number<T>(body: impl FnOnce(usize) -> T) -> T {
-    let quick = QUICK.get();
-    if quick != NONE {
-        return body(quick);
+fn number(temporary: &mut Option<Number>) -> usize {
+    match QUICK.get() {
+        NONE => first_number(temporary),
+        quick => quick,
     }
-    let mut temporary = None;
-    let number = first_number(&mut temporary);
-    body(number)
 }
 
 #[cold]

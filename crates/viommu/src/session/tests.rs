@@ -107,3 +107,14 @@ fn more_threads_than_the_first_block_are_waited_for_too() {
     });
     assert!(sessions.slots().count() > FIRST);
 }
+
+#[test]
+fn sessions_of_a_thread_end_in_any_order() {
+    let sessions = Sessions::new();
+    let outer = sessions.enter();
+    let inner = sessions.enter();
+    drop(outer);
+    assert!(!sessions.open_now().is_over());
+    drop(inner);
+    assert!(sessions.open_now().is_over());
+}
