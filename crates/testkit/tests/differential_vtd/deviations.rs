@@ -5,7 +5,7 @@
 //! is also where the masks come from (`intel_iommu_internal.h`). The specification is Intel VT-d,
 //! sections by name.
 
-use crate::case::{Case, End, Record, Walked, record};
+use crate::case::{Case, End, NOWHERE, Record, Walked, record};
 use crate::generate::Mode;
 use iommu_walk::vtd::Cause;
 use iommu_walk::{Step, Table, Verdict};
@@ -114,30 +114,25 @@ const ALL: &[Deviation] = &[
     Deviation {
         name: "SNP is accepted in second-stage leaves without snoop control",
         modes: &[Kind::Second],
-        as_qemu: |walked| ignoring(walked, &[Cause::SecondEntryReserved], 1 << 11),
+        as_qemu: |walked| ignoring(walked, &[Cause::SecondEntryReserved], |_| 1 << 11),
     },
     // "Scalable-Mode Context-Entry": DTE, PASIDE and PRE are reserved where ECAP lacks DT, PASID
-    // and PRS, RID_PRIV where it lacks RPRIVS. VTD_SM_CONTEXT_ENTRY_RSVD_VAL0 and _VAL1 have none
-    // of the four.
+    // and PRS, RID_PASID and RID_PRIV where it lacks RPS and RPRIVS.
+    // VTD_SM_CONTEXT_ENTRY_RSVD_VAL0 and _VAL1 have none of the five.
     Deviation {
         name: "context bits of absent capabilities are accepted",
         modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| {
-            let lo = at_step(walked, Table::Context)?.addr.0;
-            let blamed = walked.failure?.entry_addr?.0;
-            let mask = if blamed == lo { 0b11100 } else { 1 << 20 };
+            let lo = at_step(walked, Table::Context)?.addr;
+            let blamed = |at: &Walked| at.failure.and_then(|f| f.entry_addr);
+            let mask = |at: &Walked| {
+                if blamed(at) == Some(lo) {
+                    0b11100
+                } else {
+                    0x1f_ffff
+                }
+            };
             ignoring(walked, &[Cause::ScalableContextReserved], mask)
-        },
-    },
-    // "Scalable-Mode Context-Entry": a RID_PASID that PDTS does not cover is SCT.4.
-    // `vtd_get_pdire_from_pdir_table` indexes the directory without looking at PDTS.
-    Deviation {
-        name: "RID_PASID is not held against the size of the directory",
-        modes: &[Kind::Second, Kind::First],
-        as_qemu: |walked| {
-            failed(walked, &[Cause::RidPasidTooLarge])?;
-            let at = at_step(walked, Table::Context)?.addr.0;
-            Some(walked.with(|case| set(case, at, 7 << 9)))
         },
     },
     // "Scalable-Mode PASID Directory Entry": bits 11:2 and those beyond the host address width are
@@ -145,14 +140,40 @@ const ALL: &[Deviation] = &[
     Deviation {
         name: "no reserved bits in PASID directory entries",
         modes: &[Kind::Second, Kind::First],
-        as_qemu: |walked| ignoring(walked, &[Cause::DirectoryReserved], !0xfff | 0xffc),
+        as_qemu: |walked| ignoring(walked, &[Cause::DirectoryReserved], |_| 0xffc),
     },
     // "Scalable-Mode PASID Table Entry". `vtd_get_pe_in_pasid_leaf_table` checks the type and the
     // number of levels, and nothing else.
     Deviation {
         name: "no reserved bits in PASID table entries",
         modes: &[Kind::Second, Kind::First],
-        as_qemu: |walked| ignoring(walked, &[Cause::PasidEntryReserved], !0),
+        as_qemu: |walked| {
+            let mask = |at: &Walked| if pointer_in_use(at) { 0xfff } else { !0 };
+            ignoring(walked, &[Cause::PasidEntryReserved], mask)
+        },
+    },
+    // The pointers of both are cut off at the host address width nowhere (VTD_PASID_TABLE_BASE_
+    // ADDR_MASK, VTD_SM_PASID_ENTRY_FLPTPTR and _SLPTPTR are ~0xfff): the reserved bits become part
+    // of an address where there is no memory.
+    Deviation {
+        name: "reserved bits of PASID pointers are taken for address bits",
+        modes: &[Kind::Second, Kind::First],
+        as_qemu: |walked| {
+            let cause = failed(
+                walked,
+                &[Cause::DirectoryReserved, Cause::PasidEntryReserved],
+            )?;
+            let failure = walked.failure?;
+            let wide = failure.bits & !0 << walked.unit.haw();
+            let pointer = cause == Cause::DirectoryReserved || pointer_in_use(walked);
+            let at = failure.entry_addr?.0;
+            (pointer && wide != 0).then(|| {
+                walked.with(|case| {
+                    let word = case.memory.words.entry(at).or_default();
+                    *word = *word & !wide | NOWHERE;
+                })
+            })
+        },
     },
     // Presence comes before everything else. `vtd_get_pe_in_pasid_leaf_table` checks type and
     // levels, and only its caller's caller, `vtd_get_pe_from_pasid_table`, presence.
@@ -177,18 +198,18 @@ const ALL: &[Deviation] = &[
         modes: &[Kind::First],
         as_qemu: |walked| canonical(walked),
     },
-    // "Accessed and Dirty Flags". `vtd_set_flag_in_pte` asks for all flags at once and writes
-    // nothing if one of them is set already: a page that was read is never marked dirty.
+    // "Accessed and Dirty Flags". `vtd_set_flag_in_pte` is asked for both flags at the leaf of a
+    // write, and writes nothing if one of them is set already: a page that was read is never
+    // marked dirty.
     Deviation {
-        name: "neither flag is set where one is set already",
+        name: "a write marks nothing in a leaf that has one flag already",
         modes: &[Kind::First],
         as_qemu: |walked| {
-            let one_is_set = |at: &u64| walked.case.memory.get(*at) & (1 << 5 | 1 << 6) != 0;
-            let both = |bits: &u64| *bits & (1 << 5 | 1 << 6) != 0;
+            let leaf = page_steps(walked).find(|step| step.verdict == Verdict::Leaf)?;
+            let marked = leaf.raw.words().first()? & FLAGS != 0;
             let mut next = walked.clone();
-            next.marks
-                .retain(|at, bits| !(one_is_set(at) && both(bits)));
-            (next.marks.len() < walked.marks.len()).then_some(next)
+            let removed = next.marks.remove(&leaf.addr.0);
+            (marked && walked.case.device.writes() && removed.is_some()).then_some(next)
         },
     },
     // A request that is blocked uses no page. `vtd_iova_to_flpte` sets the leaf's flags before
@@ -231,6 +252,20 @@ fn at_step(walked: &Walked, table: Table) -> Option<&Step> {
 fn page_steps(walked: &Walked) -> impl Iterator<Item = &Step> {
     let pages = |step: &&Step| matches!(step.table, Table::FirstStage | Table::SecondStage);
     walked.trail.steps().iter().filter(pages)
+}
+
+/// Accessed and dirty, in a first-stage entry.
+const FLAGS: u64 = 1 << 5 | 1 << 6;
+
+/// Whether the blamed word of the PASID table entry holds the pointer that its type uses.
+fn pointer_in_use(walked: &Walked) -> bool {
+    let found = || {
+        let entry = at_step(walked, Table::PasidTable)?;
+        let word = walked.failure?.entry_addr?.0.checked_sub(entry.addr.0)?;
+        let kind = entry.raw.words().first()? >> 6 & 7;
+        Some((kind, word) == (1, 16) || (kind, word) == (2, 0))
+    };
+    found().unwrap_or(false)
 }
 
 /// FPD in an entry up to this table.
@@ -326,15 +361,17 @@ fn other_half(walked: &Walked) -> Option<Walked> {
     })
 }
 
-/// Walks again without the reserved bits of `mask` that this failure is about.
-fn ignoring(walked: &Walked, causes: &[Cause], mask: u64) -> Option<Walked> {
-    failed(walked, causes)?;
-    let failure = walked.failure?;
-    let (at, bits) = (failure.entry_addr?.0, failure.bits & mask);
-    if bits == 0 {
-        return None;
-    }
-    Some(walked.with(|case| *case.memory.words.entry(at).or_default() &= !bits))
+/// Walks again without the reserved bits that this failure is about, as far as `mask` goes, until
+/// it is about something else.
+fn ignoring(walked: &Walked, causes: &[Cause], mask: impl Fn(&Walked) -> u64) -> Option<Walked> {
+    let once = |walked: &Walked| {
+        failed(walked, causes)?;
+        let failure = walked.failure?;
+        let (at, bits) = (failure.entry_addr?.0, failure.bits & mask(walked));
+        let change = |case: &mut Case| *case.memory.words.entry(at).or_default() &= !bits;
+        (bits != 0).then(|| walked.with(change))
+    };
+    std::iter::successors(once(walked), once).last()
 }
 
 fn type_before_presence(walked: &Walked) -> Option<Walked> {

@@ -225,8 +225,9 @@ impl Builder<'_> {
         let of_kind = |target: &&Target| target.name.starts_with("level") == pages;
         let targets: Vec<_> = self.targets.iter().filter(of_kind).collect();
         let mut target = targets[self.rng.usize(..targets.len())];
-        if target.name.starts_with("root") && self.rng.u8(0..4) > 0 {
-            // Nothing behind a broken root entry is ever looked at.
+        let dead_end = target.name.starts_with("root") || target.bits.0.len() == 1;
+        if dead_end && self.rng.u8(0..4) > 0 {
+            // Nothing behind such an entry is ever looked at.
             target = targets[self.rng.usize(..targets.len())];
         }
         let word = self.memory.words.entry(target.at).or_insert(0);
@@ -247,10 +248,14 @@ impl Builder<'_> {
             *word &= !0b11;
             return format!("{} without rights", target.name);
         }
-        let group = &target.bits.0[self.rng.usize(..target.bits.0.len())];
-        let bit = self.rng.u8(group.1.clone());
-        *word ^= 1 << bit;
-        format!("{} bit {bit} ({})", target.name, group.0)
+        let mut what = target.name.clone();
+        for _ in 0..pick(self.rng, [1, 1, 2]) {
+            let group = &target.bits.0[self.rng.usize(..target.bits.0.len())];
+            let bit = self.rng.u8(group.1.clone());
+            *word ^= 1 << bit;
+            what += &format!(" bit {bit} ({})", group.0);
+        }
+        what
     }
 }
 
@@ -344,8 +349,8 @@ fn scalable(b: &mut Builder<'_>, device: Device, first: bool) -> (u64, u64) {
     b.put("root", root + used, context | 1, &ROOT, true);
     let unused = if b.rng.bool() { 0 } else { b.table() | 1 };
     b.put("other half of root", root + other, unused, &ROOT, true);
-    // The PASID of requests without one: within the 128 that the smallest directory covers.
-    let pasid = if b.rng.bool() { 0 } else { b.rng.u64(0..128) };
+    // QEMU does not report ECAP.RPS: requests without a PASID use PASID 0.
+    let pasid = 0;
     let at = context + u64::from(device.rid() & 0x7f) * 32;
     let size = u64::from(b.rng.u8(0..8)) << 9;
     b.put("context", at, directory | size | 1, &SCALABLE_LO, true);
@@ -407,7 +412,7 @@ fn scalable(b: &mut Builder<'_>, device: Device, first: bool) -> (u64, u64) {
 fn first_stage_address(rng: &mut Rng) -> (u64, u64) {
     let low = address(rng, 48);
     match rng.u8(0..10) {
-        0..6 => {
+        0..8 => {
             let low = low & 0x1fff_ffff;
             (
                 0,
@@ -418,7 +423,7 @@ fn first_stage_address(rng: &mut Rng) -> (u64, u64) {
                 },
             )
         }
-        6..8 => (
+        8 => (
             2,
             (low << 16).cast_signed().wrapping_shr(16).cast_unsigned(),
         ),

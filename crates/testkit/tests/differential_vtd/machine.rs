@@ -155,7 +155,7 @@ impl Machine {
     }
 
     /// Runs one case; `likely` is where a write is looked for first.
-    pub(crate) fn run(&mut self, case: &Case, likely: Option<u64>) -> Result<Observed, QtestError> {
+    pub(crate) fn run(&mut self, case: &Case, likely: &[u64]) -> Result<Observed, QtestError> {
         for (at, word) in &case.memory.words {
             self.put(*at, *word);
         }
@@ -184,7 +184,7 @@ impl Machine {
     fn write_dma(
         &mut self,
         case: &Case,
-        likely: Option<u64>,
+        likely: &[u64],
     ) -> Result<(Option<Record>, Option<u64>), QtestError> {
         let bar = case.device.bar();
         for (register, value) in [
@@ -246,18 +246,23 @@ impl Machine {
     }
 
     /// Where the pattern landed; it is taken away again.
-    fn find_pattern(&mut self, likely: Option<u64>) -> u64 {
-        let word = |at: u64| -> u32 {
-            let mut bytes = [0; 4];
-            self.ram.read_exact_at(&mut bytes, at).unwrap();
-            u32::from_le_bytes(bytes)
+    fn find_pattern(&self, likely: &[u64]) -> u64 {
+        let mut bytes = vec![0; 1 << 20];
+        let mut within = |at: u64, length: usize| {
+            let bytes = &mut bytes[..length];
+            self.ram.read_exact_at(bytes, at).unwrap();
+            let mut words = (at..).step_by(4).zip(bytes.chunks_exact(4));
+            words.find_map(|(at, word)| (word == PATTERN.to_le_bytes()).then_some(at))
         };
         let found = likely
-            .filter(|at| *at < RAM_SIZE && word(*at) == PATTERN)
-            .or_else(|| (0..RAM_SIZE).step_by(4).find(|at| word(*at) == PATTERN))
+            .iter()
+            .find_map(|at| within(*at, 4))
+            .or_else(|| {
+                let mut chunks = (0..RAM_SIZE).step_by(1 << 20);
+                chunks.find_map(|at| within(at, 1 << 20))
+            })
             .expect("the write went to memory");
-        let page = Memory::default_word(found & !7).to_le_bytes();
-        self.ram.write_all_at(&page, found & !7).unwrap();
+        self.put(found & !7, Memory::default_word(found & !7));
         found
     }
 

@@ -21,20 +21,20 @@ use generate::Mode;
 
 #[test]
 fn legacy_translation_agrees_with_qemu() {
-    run::differential("intel-iommu", Mode::Legacy { width: 48 }, 1600);
+    run::differential("intel-iommu", Mode::Legacy { width: 48 }, 4000);
 }
 
 #[test]
 fn legacy_translation_of_39_bits_agrees_with_qemu() {
-    run::differential("intel-iommu,aw-bits=39", Mode::Legacy { width: 39 }, 600);
+    run::differential("intel-iommu,aw-bits=39", Mode::Legacy { width: 39 }, 1500);
 }
 
 #[test]
 fn scalable_second_stage_translation_agrees_with_qemu() {
-    run::differential("intel-iommu,scalable-mode=on", Mode::Second, 1500);
+    run::differential("intel-iommu,scalable-mode=on", Mode::Second, 4000);
 }
 
 #[test]
 fn scalable_first_stage_translation_agrees_with_qemu() {
-    run::differential("intel-iommu,scalable-mode=on,fsts=on", Mode::First, 1500);
+    run::differential("intel-iommu,scalable-mode=on,fsts=on", Mode::First, 4000);
 }
