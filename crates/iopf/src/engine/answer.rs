@@ -162,8 +162,8 @@ impl Engine {
             return None;
         }
         let slot = self.slab.at(index);
-        self.answers.head = slot.next;
-        if slot.next == NIL {
+        self.answers.head = self.slab.links(index).next;
+        if self.answers.head == NIL {
             self.answers = List::EMPTY;
         }
         let place = slot.device;
@@ -206,11 +206,11 @@ impl Engine {
             self.free_chain(place, chain);
         }
         let tail = self.answers.tail;
-        self.slab.at_mut(index).next = NIL;
+        self.slab.links_mut(index).next = NIL;
         if tail == NIL {
             self.answers.head = index;
         } else {
-            self.slab.at_mut(tail).next = index;
+            self.slab.links_mut(tail).next = index;
         }
         self.answers.tail = index;
     }

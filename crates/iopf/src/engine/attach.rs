@@ -156,7 +156,8 @@ impl Engine {
         let mut index = if strict { waiting.head } else { waiting.tail };
         while index != NIL {
             let slot = self.slab.at(index);
-            let next = if strict { slot.next } else { slot.prev };
+            let links = self.slab.links(index);
+            let next = if strict { links.next } else { links.prev };
             if strict || !slot.has(flag::DEQUEUED) {
                 self.give_up(index);
                 cleared.given_up += 1;
@@ -179,8 +180,8 @@ impl Engine {
         let mut cleared = Detached::default();
         let mut index = self.devices.at(place).open;
         while index != NIL {
-            let slot = self.slab.at(index);
-            let (next, goes) = (slot.next, came_by(slot));
+            let goes = came_by(self.slab.at(index));
+            let next = self.slab.links(index).next;
             if goes {
                 cleared.discarded += self.drop_chain(place, index);
             }
@@ -188,8 +189,8 @@ impl Engine {
         }
         let mut index = self.devices.at(place).waiting.head;
         while index != NIL {
-            let slot = self.slab.at(index);
-            let (next, goes) = (slot.next, came_by(slot));
+            let goes = came_by(self.slab.at(index));
+            let next = self.slab.links(index).next;
             if goes {
                 self.give_up(index);
                 cleared.given_up += 1;
@@ -223,7 +224,7 @@ impl Engine {
         let mut faults = 0;
         while index != NIL {
             faults += 1;
-            index = self.slab.at(index).next;
+            index = self.slab.links(index).next;
         }
         Ok(faults)
     }

@@ -98,7 +98,7 @@ fn deliver(devices: &mut Devices, slab: &mut Slab, place: u32, index: u32) {
     let slot = slab.at_mut(index);
     slot.flags |= flag::DELIVERED;
     if device.ready == index {
-        device.ready = slot.next;
+        device.ready = slab.links(index).next;
     }
 }
 
@@ -112,6 +112,6 @@ pub(super) fn withdraw(devices: &mut Devices, slab: &Slab, index: u32) {
     }
     let device = devices.at_mut(slot.device);
     if device.ready == index {
-        device.ready = slot.next;
+        device.ready = slab.links(index).next;
     }
 }

@@ -138,7 +138,7 @@ impl Engine {
             slot: index,
             generation: slot.generation,
         };
-        let (domain, nested) = (DomainId(slot.domain), slot.has(flag::NESTED));
+        let (domain, nested) = (DomainId(slot.domain_or_tail), slot.has(flag::NESTED));
         let (device, since) = (device.id, Tick(slot.at));
         if slot.has(flag::UNRECOVERABLE) {
             Delivery::Stray(Stray {
@@ -189,7 +189,7 @@ impl Engine {
             if slot.group == page.group.0 && (same_space || !self.policy.strict) {
                 break;
             }
-            index = slot.next;
+            index = self.slab.links(index).next;
         }
         index
     }
@@ -201,13 +201,13 @@ impl Engine {
         let slot = self.slab.at_mut(index);
         slot.state = State::Page;
         if chain == NIL {
-            slot.tail = index;
+            slot.domain_or_tail = index;
             self.devices.open(&mut self.slab, place, index);
             self.arm(place);
         } else {
             let head = self.slab.at_mut(chain);
             head.count += 1;
-            let tail = core::mem::replace(&mut head.tail, index);
+            let tail = core::mem::replace(&mut head.domain_or_tail, index);
             self.slab.at_mut(tail).link = index;
         }
     }

@@ -178,7 +178,7 @@ impl Engine {
         slot.device = place;
         slot.group = page.group.0;
         slot.pasid = page.pasid.map_or(NO_PASID, Pasid::get);
-        slot.domain = handler.domain.0;
+        slot.domain_or_tail = handler.domain.0;
         slot.link = NIL;
         slot.count = 1;
         slot.access = page.access.bits();
@@ -225,7 +225,7 @@ impl Engine {
         slot.device = place;
         slot.group = 0;
         slot.pasid = fault.pasid.map_or(NO_PASID, Pasid::get);
-        slot.domain = handler.domain.0;
+        slot.domain_or_tail = handler.domain.0;
         slot.link = NIL;
         slot.count = 1;
         slot.access = fault.access.bits();
