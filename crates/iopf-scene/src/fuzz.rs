@@ -2,6 +2,7 @@
 
 use crate::capture::{Arch, Builder, Capture, Device, Limits, Request, RequestKind};
 use crate::explain;
+pub use crate::log::fuzz::log;
 use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Rid};
 
 /// Reads a capture; what is taken must survive being written and read again.

@@ -92,8 +92,17 @@ impl<'a> Cursor<'a> {
         Words::Here
     }
 
-    /// Passes a hexadecimal number, with or without `0x`, or the word in its place.
+    /// Passes a hexadecimal number as the kernel prints it, or the word in its place: one that no
+    /// blank stands before, or with leading zeros but no `0x`, is what damage made of another.
     pub(super) fn hex(&mut self) -> Number {
+        let apart = self.at == 0 || self.text.get(self.at - 1) == Some(&b' ');
+        let damaged = !apart || matches!(self.rest(), [b'0', next, ..] if next.is_ascii_hexdigit());
+        let number = self.padded_hex();
+        if damaged { Number::Unreadable } else { number }
+    }
+
+    /// Passes a hexadecimal number, with or without `0x` and leading zeros, or the word in its place.
+    pub(super) fn padded_hex(&mut self) -> Number {
         let start = self.at;
         if self.rest().starts_with(b"0x") || self.rest().starts_with(b"0X") {
             self.skip(2);
@@ -112,7 +121,7 @@ impl<'a> Cursor<'a> {
         self.skip(digits);
         match (value, self.rest().first()) {
             (Some(value), None) => Number::AtEnd(value),
-            (Some(value), Some(b' ' | b',' | b'[' | b']' | b'"')) => Number::Whole(value),
+            (Some(value), Some(b' ' | b',' | b'"')) => Number::Whole(value),
             _ => {
                 self.at = start;
                 self.word();

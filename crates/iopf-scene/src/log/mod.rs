@@ -30,6 +30,8 @@ mod clean;
 mod cursor;
 mod decoder;
 mod dump;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod journal;
 mod message;
 pub(crate) mod names;
@@ -203,3 +205,6 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

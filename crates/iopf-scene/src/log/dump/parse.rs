@@ -71,7 +71,7 @@ pub(in crate::log) fn part(text: &[u8]) -> Option<Part> {
     if let Some(at) = memmem::find(text, HEAD.as_bytes()) {
         let mut cursor = Cursor::new(text, at + HEAD.len());
         cursor.blanks();
-        return Some(Part::Head(match cursor.hex() {
+        return Some(Part::Head(match cursor.padded_hex() {
             Number::Whole(address) | Number::AtEnd(address) => Some(address),
             Number::Unreadable => None,
         }));
@@ -176,7 +176,7 @@ fn next(text: &[u8], from: usize) -> Option<(usize, Phrase)> {
 
 fn word(cursor: &mut Cursor<'_>) -> Option<u64> {
     cursor.blanks();
-    match cursor.hex() {
+    match cursor.padded_hex() {
         Number::Whole(word) | Number::AtEnd(word) => Some(word),
         Number::Unreadable => None,
     }
@@ -191,7 +191,8 @@ fn level(cursor: &mut Cursor<'_>) -> Option<u8> {
 
 /// `3]: 0x…`: word 3 of the PASID table entry, which begins with word 0.
 fn pasid_word(cursor: &mut Cursor<'_>, entries: &mut Vec<Entry>) {
-    let Some(nth) = word(cursor).and_then(|nth| usize::try_from(nth).ok()) else {
+    let digits = std::str::from_utf8(cursor.word()).ok();
+    let Some(nth) = digits.and_then(|digits| digits.parse::<usize>().ok()) else {
         return;
     };
     cursor.words("]:");

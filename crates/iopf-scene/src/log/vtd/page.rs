@@ -55,9 +55,9 @@ pub(in crate::log) fn page_report(line: &[u8]) -> Option<(usize, Report)> {
     if cursor.rest().is_empty() {
         return Some((at, Report::Why(fields)));
     }
-    let head = cursor.hex();
+    let head = cursor.padded_hex();
     cursor.blanks();
-    let request = cursor.hex();
+    let request = cursor.padded_hex();
     if cursor.rest().starts_with(b"%") {
         return None;
     }

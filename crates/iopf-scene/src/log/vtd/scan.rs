@@ -212,9 +212,22 @@ impl Reader<'_> {
         let mode = self.cursor.word();
         if mode == b"PASID" {
             self.cursor.blanks();
-            self.scan.fields.pasid = pasid(self.cursor.hex());
+            // The bracket is no part of the number, but it ends it.
+            let mut number = self.cursor.word().to_vec();
+            number.push(b' ');
+            self.scan.fields.pasid = pasid(Cursor::new(&number, 0).hex());
         }
-        if self.cursor.eat(b']') {
+        let closed = self.cursor.eat(b']');
+        if !closed
+            || self
+                .cursor
+                .rest()
+                .first()
+                .is_some_and(u8::is_ascii_hexdigit)
+        {
+            self.scan.fields.pasid = None;
+        }
+        if closed {
             self.took(Part::Head);
         } else if self.cursor.rest().is_empty() {
             self.scan.open = true;
@@ -285,7 +298,14 @@ impl Reader<'_> {
 
     /// Passes the `, iommu reg = ffff82c00021d000` that Xen puts between address and reason.
     fn xen_register(&mut self) {
-        if self.passed < Part::Address || self.cursor.words(", iommu reg") != Words::Here {
+        if self.passed < Part::Address {
+            return;
+        }
+        if self.cursor.words("iommu reg") == Words::Here {
+            // Without its comma: what became of that may look like one more digit.
+            self.scan.fields.address = None;
+            self.scan.fields.index = None;
+        } else if self.cursor.words(", iommu reg") != Words::Here {
             return;
         }
         self.xen = true;
@@ -309,11 +329,28 @@ impl Reader<'_> {
 
     fn behind_damage(&mut self) -> Option<Part> {
         let rest = self.cursor.rest();
+        let mut after = self.cursor.clone();
+        if after.rest().first().is_some_and(u8::is_ascii_punctuation) {
+            after.skip(1);
+        }
+        let word = after.word();
+        if !word.is_empty() && word.iter().all(u8::is_ascii_hexdigit) {
+            // More digits: the number before them is only the beginning of one.
+            match self.passed {
+                Part::Address => self.scan.fields.address = None,
+                Part::Index => self.scan.fields.index = None,
+                Part::Pasid => self.scan.fields.pasid = None,
+                _ => {}
+            }
+        }
         let (at, part, len) = ANCHORS
             .iter()
             .filter(|&&(part, _)| part > self.passed && self.fits(part))
             .filter_map(|&(part, anchor)| {
-                memmem::find(rest, anchor).map(|at| (at, part, anchor.len()))
+                let at = memmem::find(rest, anchor)?;
+                let after = rest.get(at + anchor.len()..)?;
+                let right = anchor != b"[fault " || like_reason(after);
+                right.then_some((at, part, anchor.len()))
             })
             .min()?;
         let anchor = rest.get(at..at + len)?;
@@ -345,8 +382,11 @@ impl Reader<'_> {
         let number = self.cursor.hex();
         self.scan.fields.address = match number {
             Number::Whole(address) => Some(Iova(address)),
-            // The record holds a page's address: a cut number shows by not being one.
-            Number::AtEnd(address) => (address & 0xfff == 0).then_some(Iova(address)),
+            // The record holds a page's address: a cut number shows by not being one, and 0 may be
+            // what is left of anything.
+            Number::AtEnd(address) => {
+                (address != 0 && address & 0xfff == 0).then_some(Iova(address))
+            }
             Number::Unreadable => None,
         };
         if matches!(number, Number::Whole(_)) {
@@ -360,10 +400,8 @@ impl Reader<'_> {
         self.scan.fields.kind = Kind::InterruptRemapping;
         let number = self.cursor.hex();
         self.scan.fields.index = match number {
-            Number::Whole(index) | Number::AtEnd(index) => {
-                u32::try_from(index).ok().filter(|&index| index <= 0xffff)
-            }
-            Number::Unreadable => None,
+            Number::Whole(index) => u32::try_from(index).ok().filter(|&index| index <= 0xffff),
+            Number::AtEnd(_) | Number::Unreadable => None,
         };
         if matches!(number, Number::Whole(_)) {
             self.took(Part::Index);
@@ -464,4 +502,10 @@ impl Reader<'_> {
         }
         self.scan
     }
+}
+
+/// Whether `text` begins with `reason `, one byte of which may be damaged.
+fn like_reason(text: &[u8]) -> bool {
+    let word = text.get(..7).unwrap_or_default();
+    word.len() == 7 && word.iter().zip(b"reason ").filter(|(a, b)| a != b).count() <= 1
 }

@@ -1,0 +1,322 @@
+//! Promises of the decoder on any input, and on damaged copies of known lines.
+
+use std::io;
+
+use proptest::prelude::*;
+
+use super::{Form, Record, decode, fuzz};
+
+fn records(log: &[u8]) -> Vec<Record> {
+    let mut records = Vec::new();
+    decode(io::Cursor::new(log), Form::Log, |record| {
+        records.push(record);
+        Ok(())
+    })
+    .expect("nothing fails in memory");
+    records
+}
+
+/// Pieces that messages, and what pasting does to them, are made of.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let words = prop::sample::select(vec![
+        "DMAR: ",
+        "dmar: ",
+        "[DMA Write NO_PASID] ",
+        "[DMA Read PASID 0x1] ",
+        "DMAR:[DMA Write] ",
+        "[INTR-REMAP] ",
+        "INTR-REMAP: ",
+        "Request device [",
+        "00:14.0",
+        "] ",
+        "[[f0:1f.0] ",
+        "PASID ffffffff ",
+        "fault addr ",
+        "fault index ",
+        "0xffcda000",
+        "ffffd000",
+        " ",
+        "[fault reason ",
+        "0x05] ",
+        "05] ",
+        "reason 06 - ",
+        "PTE Write access is not set",
+        "SM: Present bit in Directory",
+        " Entry is clear",
+        ", iommu reg = ffff82c0",
+        "\n",
+        "\n",
+        "\r\n",
+        "=\n",
+        "\n> > ",
+        "[   12.345678] ",
+        "Jun 10 12:00:00 host kernel: ",
+        "\n<3>",
+        "{\"MESSAGE\":\"",
+        "\"}",
+        "\u{1b}[31m",
+        "\0",
+        "(XEN) [VT-D]",
+        "dmar_fault: 44 callbacks suppressed\n",
+        "Dump dmar0 table entries for IOVA 0xffcda000\n",
+        "DMAR: scalable mode root entry: hi 0x1, low 0x2\n",
+        "DMAR: context entry: hi 0x102, low 0x1001",
+        "DMAR: pasid table entry[0]: 0x109\n",
+        "DMAR: pte level: 5, pte value: 0x3\n",
+        "IOMMU: dmar0: Address is not canonical\n",
+        "dmar0: Invalid page request: 101 1007\n",
+    ]);
+    prop_oneof![
+        8 => words.prop_map(|word| word.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..6),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_keep_the_promises(data in prop::collection::vec(any::<u8>(), 0..400)) {
+        fuzz::log(&data);
+    }
+
+    #[test]
+    fn any_mixture_of_pieces_keeps_the_promises(pieces in prop::collection::vec(piece(), 0..60)) {
+        fuzz::log(&pieces.concat());
+    }
+
+    #[test]
+    fn a_log_cut_anywhere_keeps_the_promises(cut in 0..2000_usize) {
+        let log = KNOWN.iter().map(|known| known.log).collect::<Vec<_>>().join("\n");
+        fuzz::log(&log.as_bytes()[..cut.min(log.len())]);
+    }
+}
+
+/// A message and its values.
+struct Known {
+    log: &'static str,
+    device: &'static str,
+    address: Option<&'static str>,
+    index: Option<u32>,
+    pasid: Option<u32>,
+    code: u32,
+    /// The digits of each value, as printed, in this order: device, address or index, PASID.
+    digits: [&'static str; 3],
+}
+
+const KNOWN: [Known; 7] = [
+    Known {
+        log: "[   12.345678] DMAR: [DMA Write NO_PASID] Request device [00:14.0] fault addr 0xffcda000 [fault reason 0x05] PTE Write access is not set",
+        device: "0000:00:14.0",
+        address: Some("0xffcda000"),
+        index: None,
+        pasid: None,
+        code: 5,
+        digits: ["00:14.0", "ffcda000", ""],
+    },
+    Known {
+        log: "[   12.345678] DMAR: [DMA Read PASID 0x1f] Request device [0001:6a:01.0] fault addr 0x7f7dab200000 [fault reason 0x71] SM: Present bit in first-level paging entry is clear",
+        device: "0001:6a:01.0",
+        address: Some("0x7f7dab200000"),
+        index: None,
+        pasid: Some(31),
+        code: 0x71,
+        digits: ["0001:6a:01.0", "7f7dab200000", "1f"],
+    },
+    Known {
+        log: "[    0.929877] DMAR: [DMA Read] Request device [00:02.0] PASID ffffffff fault addr 70e67000 [fault reason 06] PTE Read access is not set",
+        device: "0000:00:02.0",
+        address: Some("0x70e67000"),
+        index: None,
+        pasid: None,
+        code: 6,
+        digits: ["00:02.0", "70e67000", "ffffffff"],
+    },
+    Known {
+        log: "DMAR: [INTR-REMAP] Request device [01:05.0] fault index 0x2f [fault reason 0x26] Blocked an interrupt request due to source-id verification failure",
+        device: "0000:01:05.0",
+        address: None,
+        index: Some(0x2f),
+        pasid: None,
+        code: 0x26,
+        digits: ["01:05.0", "2f", ""],
+    },
+    Known {
+        log: "[ 9731.055098] dmar: DMAR:[DMA Read] Request device [01:00.1] fault addr 2231b8000 \nDMAR:[fault reason 12] non-zero reserved fields in PTE",
+        device: "0000:01:00.1",
+        address: Some("0x2231b8000"),
+        index: None,
+        pasid: None,
+        code: 12,
+        digits: ["01:00.1", "2231b8000", ""],
+    },
+    Known {
+        log: "[    0.057770] DMAR: INTR-REMAP: Request device [[f0:1f.0] fault index 1a\n               INTR-REMAP:[fault reason 37] Blocked a compatibility format interrupt request",
+        device: "0000:f0:1f.0",
+        address: None,
+        index: Some(0x1a),
+        pasid: None,
+        code: 37,
+        digits: ["f0:1f.0", "1a", ""],
+    },
+    Known {
+        log: "(XEN) [VT-D]DMAR:[DMA Read] Request device [0000:00:02.0] fault addr 8e480000, iommu reg = ffff82c00021d000\n(XEN) [VT-D]DMAR: reason 06 - PTE Read access is not set",
+        device: "0000:00:02.0",
+        address: Some("0x8e480000"),
+        index: None,
+        pasid: None,
+        code: 6,
+        digits: ["0000:00:02.0", "8e480000", ""],
+    },
+];
+
+/// Whether the damage at `at` lies in the digits of the value, where nothing can show it.
+fn within(log: &str, digits: &str, at: usize) -> bool {
+    let start = log.find(digits).expect("typed from the line");
+    let end = start + digits.len();
+    // A digit in place of what ends the line makes a longer number.
+    let line_end =
+        log[end..].starts_with([' ', '\n']) && log[end..].trim_start_matches(' ').starts_with('\n');
+    !digits.is_empty() && (start..end + usize::from(line_end)).contains(&at)
+}
+
+/// Decodes a damaged copy of `known` and checks that what it says is what the line said, or nothing.
+fn check(known: &Known, damaged: &[u8], at: usize, blind: &mut u32) {
+    let shown = || String::from_utf8_lossy(damaged).into_owned();
+    for record in records(damaged) {
+        let [device, place, pasid] = known.digits.map(|digits| within(known.log, digits, at));
+        if let Some(got) = record.device {
+            assert!(
+                device || got.to_string() == known.device,
+                "{got}: {}",
+                shown()
+            );
+        }
+        if let Some(got) = record.address {
+            let right = Some(got.to_string()) == known.address.map(str::to_owned);
+            assert!(place || right, "{got}: {}", shown());
+        }
+        if let Some(got) = record.index {
+            assert!(place || Some(got) == known.index, "{got}: {}", shown());
+        }
+        if let Some(got) = record.pasid {
+            assert!(
+                pasid || Some(got.get()) == known.pasid,
+                "{got}: {}",
+                shown()
+            );
+        }
+        if let Some(got) = record.code {
+            // The words confirm the number: damage to either shows.
+            assert!(got == known.code, "{got}: {}", shown());
+        } else {
+            *blind += 1;
+        }
+    }
+}
+
+#[test]
+fn one_damaged_byte_never_makes_a_value_that_the_line_did_not_have() {
+    let mut blind = 0;
+    for known in &KNOWN {
+        let log = known.log.as_bytes();
+        for at in 0..log.len() {
+            for byte in [
+                b'?', b'0', b'7', b'b', b' ', b'[', b']', b':', b'.', b'x', b'\n', 0, 0xff,
+            ] {
+                let mut damaged = log.to_vec();
+                damaged[at] = byte;
+                check(known, &damaged, at, &mut blind);
+            }
+            let mut shorter = log.to_vec();
+            shorter.remove(at);
+            check(known, &shorter, at, &mut blind);
+        }
+    }
+    assert!(blind > 0, "some damage hides the number");
+}
+
+#[test]
+fn an_undamaged_line_keeps_all_its_values() {
+    for known in &KNOWN {
+        let records = records(known.log.as_bytes());
+        let [record] = records.as_slice() else {
+            panic!("one message: {}", known.log);
+        };
+        assert_eq!(
+            record.device.map(|device| device.to_string()).as_deref(),
+            Some(known.device)
+        );
+        assert_eq!(
+            record.address.map(|at| at.to_string()).as_deref(),
+            known.address
+        );
+        assert_eq!(record.index, known.index);
+        assert_eq!(record.pasid.map(iopf::Pasid::get), known.pasid);
+        assert_eq!(record.code, Some(known.code));
+    }
+}
+
+#[test]
+fn memory_stays_bounded_under_endless_first_halves_and_long_lines() {
+    let mut decoder = super::Decoder::new();
+    let mut taken = 0;
+    for _ in 0..10_000 {
+        decoder.handle_line(b"DMAR:[DMA Write] Request device [00:1f.2] fault addr ffffd000");
+        while decoder.poll_record().is_some() {
+            taken += 1;
+        }
+    }
+    assert!(
+        taken >= 10_000 - 64,
+        "only the last 64 may wait, {taken} came"
+    );
+    let long = vec![b'a'; 8 << 20];
+    decoder.handle_line(&long);
+    let summary = decoder.finish();
+    assert_eq!(
+        (summary.records, summary.lines, summary.not_faults),
+        (10_000, 10_001, 1)
+    );
+}
+
+#[test]
+fn crlf_colours_wide_characters_and_damaged_bytes_do_not_hide_a_line() {
+    let line = "[   12.345678] DMAR: [DMA Write NO_PASID] Request device [00:14.0] fault addr 0xffcda000 [fault reason 0x05] PTE Write access is not set";
+    let wide: Vec<u8> = line
+        .bytes()
+        .chain(*b"\r\n")
+        .flat_map(|byte| [byte, 0])
+        .collect();
+    let coloured = line.replace("DMAR", "\u{1b}[0;1;31mDMAR\u{1b}[0m");
+    let damaged = [&b"\xff\xfe\0\0\0"[..], line.as_bytes()].concat();
+    let spaced = line.replace(' ', "\u{a0}");
+    let inputs = [
+        format!("{line}\r\n").into_bytes(),
+        coloured.into_bytes(),
+        wide,
+        damaged,
+        spaced.into_bytes(),
+    ];
+    for input in inputs {
+        let records = records(&input);
+        assert_eq!(records.len(), 1, "{}", String::from_utf8_lossy(&input));
+        assert_eq!(records[0].code, Some(5));
+        assert_eq!(records[0].time.as_deref(), Some("12.345678"));
+        assert_eq!(records[0].address, Some(iopf::Iova(0xffcd_a000)));
+        assert_eq!(
+            records[0].name.as_deref(),
+            Some("PTE Write access is not set")
+        );
+    }
+}
+
+#[test]
+fn a_record_comes_with_the_next_line_or_with_a_flush() {
+    let mut decoder = super::Decoder::new();
+    decoder.handle_line(KNOWN[0].log.as_bytes());
+    assert_eq!(decoder.poll_record(), None);
+    decoder.handle_line(b"usb 1-1: new device");
+    assert_eq!(decoder.poll_record().map(|record| record.line), Some(1));
+    decoder.handle_line(KNOWN[1].log.as_bytes());
+    decoder.flush();
+    assert_eq!(decoder.poll_record().map(|record| record.line), Some(3));
+}
