@@ -8,7 +8,6 @@ use iommu_wire::vtd::command::{ContextScope, PasidScope};
 use iopf::{Pasid, Rid};
 use rustc_hash::FxBuildHasher;
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// PASID table entries that are held at most. A cache may forget at any time.
 const SPACES: usize = 4096;
@@ -17,27 +16,13 @@ const SPACES: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment(u64);
 
-/// What the caches hold for a requester and PASID.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub(super) context: Option<Context>,
-    pub(super) space: Option<AddressSpace>,
-    /// To be handed to the insertion of what was not found.
-    pub(super) moment: Moment,
-}
-
+/// Both caches.
 #[derive(Debug, Default)]
-struct Entries {
+pub(super) struct ConfigCache {
     contexts: HashMap<u16, Context, FxBuildHasher>,
     spaces: HashMap<(u16, u32), AddressSpace, FxBuildHasher>,
     /// Grows with each invalidation.
     invalidations: u64,
-}
-
-/// Both caches.
-#[derive(Debug, Default)]
-pub(super) struct ConfigCache {
-    entries: RwLock<Entries>,
 }
 
 /// A PASID is below 2^20, so no PASID has this number.
@@ -48,44 +33,42 @@ fn key(requester: Rid, pasid: Option<Pasid>) -> (u16, u32) {
 }
 
 impl ConfigCache {
-    // Nothing panics while the lock is held; if it did, the maps would still be maps.
-    fn read(&self) -> RwLockReadGuard<'_, Entries> {
-        self.entries.read().unwrap_or_else(PoisonError::into_inner)
-    }
-    fn write(&self) -> RwLockWriteGuard<'_, Entries> {
-        self.entries.write().unwrap_or_else(PoisonError::into_inner)
+    /// What is to be handed to [`Self::insert`]; take it before the tables are read.
+    pub(super) const fn moment(&self) -> Moment {
+        Moment(self.invalidations)
     }
 
-    /// Looks both up.
-    pub(super) fn lookup(&self, requester: Rid, pasid: Option<Pasid>) -> Found {
-        let entries = self.read();
-        Found {
-            context: entries.contexts.get(&requester.0).copied(),
-            space: entries.spaces.get(&key(requester, pasid)).copied(),
-            moment: Moment(entries.invalidations),
-        }
+    /// The context of a requester.
+    #[inline]
+    pub(super) fn context(&self, requester: Rid) -> Option<&Context> {
+        self.contexts.get(&requester.0)
+    }
+
+    /// The PASID table entry of a requester and PASID.
+    #[inline]
+    pub(super) fn space(&self, requester: Rid, pasid: Option<Pasid>) -> Option<&AddressSpace> {
+        self.spaces.get(&key(requester, pasid))
     }
 
     /// Remembers what was read from the tables since `moment`, unless something was invalidated
     /// meanwhile.
     pub(super) fn insert(
-        &self,
+        &mut self,
         moment: Moment,
         requester: Rid,
         pasid: Option<Pasid>,
         context: &Context,
         space: &AddressSpace,
     ) {
-        let mut entries = self.write();
-        if entries.invalidations != moment.0 {
+        if self.invalidations != moment.0 {
             return;
         }
-        entries.contexts.insert(requester.0, *context);
+        self.contexts.insert(requester.0, *context);
         if matches!(context, Context::Scalable(_)) {
-            if entries.spaces.len() >= SPACES {
-                entries.spaces.clear();
+            if self.spaces.len() >= SPACES {
+                self.spaces.clear();
             }
-            entries.spaces.insert(key(requester, pasid), *space);
+            self.spaces.insert(key(requester, pasid), *space);
         }
     }
 
@@ -93,17 +76,16 @@ impl ConfigCache {
     ///
     /// A scalable-mode context entry names no domain, so a domain's invalidation forgets all of
     /// those.
-    pub(super) fn forget_contexts(&self, scope: ContextScope) {
-        let mut entries = self.write();
-        entries.invalidations += 1;
+    pub(super) fn forget_contexts(&mut self, scope: ContextScope) {
+        self.invalidations += 1;
         let of = |context: &Context, domain: u16| match context {
             Context::Legacy(space) => space.domain.0 == domain,
             Context::Scalable(_) => true,
         };
         match scope {
-            ContextScope::Global => entries.contexts.clear(),
+            ContextScope::Global => self.contexts.clear(),
             ContextScope::Domain(domain) => {
-                entries.contexts.retain(|_, context| !of(context, domain));
+                self.contexts.retain(|_, context| !of(context, domain));
             }
             ContextScope::Device {
                 domain,
@@ -117,7 +99,7 @@ impl ConfigCache {
                     2 => 0b110,
                     _ => 0b111,
                 };
-                entries.contexts.retain(|rid, context| {
+                self.contexts.retain(|rid, context| {
                     let same = (rid ^ source.0) & !ignored == 0;
                     !(same && of(context, domain))
                 });
@@ -125,16 +107,15 @@ impl ConfigCache {
         }
     }
 
-    /// Forgets PASID table entries.
-    pub(super) fn forget_pasids(&self, scope: PasidScope) {
-        let mut entries = self.write();
-        entries.invalidations += 1;
+    /// Forgets PASID table self.
+    pub(super) fn forget_pasids(&mut self, scope: PasidScope) {
+        self.invalidations += 1;
         match scope {
-            PasidScope::Global => entries.spaces.clear(),
+            PasidScope::Global => self.spaces.clear(),
             PasidScope::Domain(domain) => {
-                entries.spaces.retain(|_, space| space.domain.0 != domain);
+                self.spaces.retain(|_, space| space.domain.0 != domain);
             }
-            PasidScope::Pasid(domain, pasid) => entries.spaces.retain(|_, space| {
+            PasidScope::Pasid(domain, pasid) => self.spaces.retain(|_, space| {
                 // `space.pasid` is RID_PASID for requests without one.
                 space.domain.0 != domain || space.pasid != Some(pasid)
             }),

@@ -425,7 +425,7 @@ where
         let state = self.state();
         for (index, byte) in data.iter_mut().enumerate() {
             // Past the end of everything there is nothing.
-            let at = offset.checked_add(index as u64).unwrap_or(u64::MAX);
+            let at = offset.saturating_add(index as u64);
             let word = state.regs.read(at & !3).to_le_bytes();
             let lane = usize::from(at.to_le_bytes()[0] & 3);
             *byte = word.get(lane).copied().unwrap_or(0);

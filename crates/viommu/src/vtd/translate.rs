@@ -4,9 +4,9 @@
 //! caches hold, walks the rest, and fills the caches in, unless the guest invalidated something
 //! meanwhile.
 
-use super::cache::ConfigCache;
+use super::cache::{ConfigCache, Moment};
 use super::config::Config;
-use crate::iotlb::{Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
+use crate::iotlb::{Epoch, Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
 use iommu_walk::vtd::{
     self as walk, AddressSpace, Applied, Context, Failure, Outcome, Switches, Translate,
     Translation, Unit,
@@ -16,7 +16,7 @@ use iommu_wire::vtd::command::{ContextScope, IotlbScope, PasidScope, Range};
 use iommu_wire::vtd::regs::{Cap, Ecap, RootTableAddress};
 use iopf::{Access, Dma, DmaKind, Gpa, Pasid};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a walk is done again because the guest changed an entry under it.
 const RETRIES: u32 = 8;
@@ -32,15 +32,16 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Translator {
     on: AtomicBool,
-    unit: RwLock<Unit>,
-    /// `None`: nothing is cached.
-    caches: Option<Caches>,
+    shared: RwLock<Shared>,
+    /// `None`: nothing is cached, contexts neither.
+    iotlb: Option<Iotlb>,
 }
 
+/// Behind one lock, since a miss needs both.
 #[derive(Debug)]
-struct Caches {
+struct Shared {
+    unit: Unit,
     config: ConfigCache,
-    iotlb: Iotlb,
 }
 
 impl Translator {
@@ -49,17 +50,26 @@ impl Translator {
         let unit = Unit::new(cap.into_bits(), ecap.into_bits(), config.host_width);
         Self {
             on: AtomicBool::new(false),
-            unit: RwLock::new(unit.with_enabled(false)),
-            caches: (config.iotlb_entries > 0).then(|| Caches {
+            shared: RwLock::new(Shared {
+                unit: unit.with_enabled(false),
                 config: ConfigCache::default(),
-                iotlb: Iotlb::new(config.iotlb_entries),
             }),
+            iotlb: (config.iotlb_entries > 0).then(|| Iotlb::new(config.iotlb_entries)),
         }
+    }
+
+    // Nothing panics while the lock is held; if it did, what it guards would still be whole.
+    #[inline]
+    fn read(&self) -> RwLockReadGuard<'_, Shared> {
+        self.shared.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn write(&self) -> RwLockWriteGuard<'_, Shared> {
+        self.shared.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The unit as walks see it.
     pub(super) fn unit(&self) -> Unit {
-        *self.unit.read().unwrap_or_else(PoisonError::into_inner)
+        self.read().unit
     }
 
     /// Takes over the root table pointer and whether translation is on.
@@ -67,22 +77,22 @@ impl Translator {
     /// What the caches hold stays. Requests under way may still see the old state when this
     /// returns; wait for them.
     pub(super) fn configure(&self, root: RootTableAddress, on: bool) {
-        let mut unit = self.unit.write().unwrap_or_else(PoisonError::into_inner);
-        *unit = unit.with_rtaddr(root.into_bits()).with_enabled(on);
+        let mut shared = self.write();
+        shared.unit = shared.unit.with_rtaddr(root.into_bits()).with_enabled(on);
         self.on.store(on, Ordering::SeqCst);
     }
 
     /// Serves a request from the caches, if they can.
     #[inline]
     pub(super) fn hit(&self, dma: &Dma) -> Option<Target> {
-        let caches = self.caches.as_ref()?;
+        let iotlb = self.iotlb.as_ref()?;
         if dma.kind != DmaKind::Untranslated || !self.on.load(Ordering::SeqCst) {
             return None;
         }
         if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
             return None;
         }
-        let hit = caches.iotlb.lookup(dma.requester, dma.pasid, dma.addr)?;
+        let hit = iotlb.lookup(dma.requester, dma.pasid, dma.addr)?;
         let access = asked(dma)?;
         hit.serves(access).then(|| Target {
             pa: hit.output(dma.addr),
@@ -96,11 +106,60 @@ impl Translator {
     /// The [`Failure`] that the guest's tables, or what the caches still hold of them, call for.
     #[inline(never)]
     pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
-        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
-        match &self.caches {
-            Some(caches) if unit.enabled() => through(&unit, caches, mem, dma),
-            _ => bare(&unit, mem, dma).map(|outcome| target(&outcome, dma)),
+        let shared = self.read();
+        match &self.iotlb {
+            Some(iotlb) if shared.unit.enabled() => self.through(shared, iotlb, mem, dma),
+            _ => bare(&shared.unit, mem, dma).map(|outcome| target(&outcome, dma)),
         }
+    }
+
+    /// Through the caches.
+    #[inline]
+    fn through<M: TableMemMut>(
+        &self,
+        shared: RwLockReadGuard<'_, Shared>,
+        iotlb: &Iotlb,
+        mem: &M,
+        dma: &Dma,
+    ) -> Result<Target, Failure> {
+        let unit = &shared.unit;
+        // Before anything that the result depends on is read.
+        let epoch = iotlb.epoch();
+        if dma.kind == DmaKind::Translated {
+            let translation = match shared.config.context(dma.requester) {
+                Some(context) => walk::translated(unit, context, dma)?,
+                None => {
+                    let context = walk::read_context(unit, mem, dma, &mut ())?;
+                    walk::translated(unit, &context, dma)?
+                }
+            };
+            return Ok(target(&Outcome::Memory(translation), dma));
+        }
+        if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
+            // No table is read.
+            let outcome = walk::translate(unit, mem, dma, &mut Updates::new(), &mut ())?;
+            return Ok(target(&outcome, dma));
+        }
+        if let Some(space) = shared.known(dma) {
+            return serve(unit, space, iotlb, epoch, mem, dma);
+        }
+        let fresh = shared.configuration(mem, dma)?;
+        let result = serve(unit, &fresh.space, iotlb, epoch, mem, dma);
+        drop(shared);
+        self.remember(dma, &fresh);
+        result
+    }
+
+    /// Puts into the caches what was read from the tables.
+    fn remember(&self, dma: &Dma, fresh: &Fresh) {
+        let Fresh {
+            moment,
+            context,
+            space,
+        } = fresh;
+        self.write()
+            .config
+            .insert(*moment, dma.requester, dma.pasid, context, space);
     }
 
     /// Answers a translation request. It goes through the context and PASID caches, but neither
@@ -109,14 +168,19 @@ impl Translator {
     /// # Errors
     /// As for [`Self::miss`].
     pub(super) fn ats<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
-        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
-        match &self.caches {
-            Some(caches) if unit.enabled() => {
-                let (_, space) = configuration(&unit, caches, mem, dma)?;
-                walked(&unit, &space, mem, dma)
-            }
-            _ => bare(&unit, mem, dma),
+        let shared = self.read();
+        if self.iotlb.is_none() || !shared.unit.enabled() {
+            return bare(&shared.unit, mem, dma);
         }
+        if let Some(space) = shared.known(dma) {
+            // What the context forbids of a translation request, the walk finds again.
+            return walked(&shared.unit, space, mem, dma);
+        }
+        let fresh = shared.configuration(mem, dma)?;
+        let result = walked(&shared.unit, &fresh.space, mem, dma);
+        drop(shared);
+        self.remember(dma, &fresh);
+        result
     }
 
     /// Checks a page request, without the caches.
@@ -124,26 +188,26 @@ impl Translator {
     /// # Errors
     /// As for [`iommu_walk::vtd::page_request`].
     pub(super) fn page_request<M: TableMem>(&self, mem: &M, dma: &Dma) -> Result<(), Failure> {
-        let unit = self.unit.read().unwrap_or_else(PoisonError::into_inner);
-        if !unit.enabled() {
+        let shared = self.read();
+        if !shared.unit.enabled() {
             return Err(Failure::new(walk::Cause::Disabled));
         }
-        walk::page_request(&unit, mem, dma.requester, dma.pasid, &mut ()).map(|_| ())
+        walk::page_request(&shared.unit, mem, dma.requester, dma.pasid, &mut ()).map(|_| ())
     }
 
     /// Forgets contexts.
     pub(super) fn forget_contexts(&self, scope: ContextScope) {
-        if let Some(caches) = &self.caches {
-            caches.config.forget_contexts(scope);
-            caches.iotlb.clear_sources();
+        if let Some(iotlb) = &self.iotlb {
+            self.write().config.forget_contexts(scope);
+            iotlb.clear_sources();
         }
     }
 
     /// Forgets PASID table entries.
     pub(super) fn forget_pasids(&self, scope: PasidScope) {
-        if let Some(caches) = &self.caches {
-            caches.config.forget_pasids(scope);
-            caches.iotlb.clear_sources();
+        if let Some(iotlb) = &self.iotlb {
+            self.write().config.forget_pasids(scope);
+            iotlb.clear_sources();
         }
     }
 
@@ -177,8 +241,8 @@ impl Translator {
     }
 
     fn forget(&self, scope: Scope) {
-        if let Some(caches) = &self.caches {
-            caches.iotlb.invalidate(scope);
+        if let Some(iotlb) = &self.iotlb {
+            iotlb.invalidate(scope);
         }
     }
 }
@@ -215,32 +279,86 @@ fn contended() -> Failure {
     Failure::new(walk::Cause::FirstUpdateFailed)
 }
 
-/// Context and address space of a request, from the caches or from the tables.
-fn configuration<M: TableMem>(
+/// A configuration that is not in the caches yet.
+struct Fresh {
+    moment: Moment,
+    context: Context,
+    space: AddressSpace,
+}
+
+impl Shared {
+    /// The address space of a request, where the caches have all of the way to it.
+    #[inline]
+    fn known(&self, dma: &Dma) -> Option<&AddressSpace> {
+        match self.config.context(dma.requester)? {
+            // A PASID has no place in legacy mode; the walk of the context says so.
+            Context::Legacy(space) => dma.pasid.is_none().then_some(space),
+            context @ Context::Scalable(_) => self.admitted(context, dma),
+        }
+    }
+
+    /// The cached PASID table entry, unless the context keeps the request out: then the walk is to
+    /// say why.
+    #[inline]
+    fn admitted(&self, context: &Context, dma: &Dma) -> Option<&AddressSpace> {
+        let Context::Scalable(context) = context else {
+            return None;
+        };
+        let pasid = dma.pasid.is_none_or(|pasid| {
+            context.pasid_enabled && pasid.get() < context.pasids && pasid != context.rid_pasid
+        });
+        let kind =
+            dma.kind == DmaKind::Untranslated || context.switches.contains(Switches::DEVICE_TLB);
+        if !(pasid && kind) {
+            return None;
+        }
+        self.config.space(dma.requester, dma.pasid)
+    }
+
+    /// Reads what the caches do not have.
+    fn configuration<M: TableMem>(&self, mem: &M, dma: &Dma) -> Result<Fresh, Failure> {
+        let unit = &self.unit;
+        let moment = self.config.moment();
+        let context = match self.config.context(dma.requester) {
+            Some(context) => *context,
+            None => walk::read_context(unit, mem, dma, &mut ())?,
+        };
+        let space = match self.admitted(&context, dma) {
+            Some(space) => *space,
+            None => walk::read_space(unit, &context, mem, dma, &mut ())?,
+        };
+        Ok(Fresh {
+            moment,
+            context,
+            space,
+        })
+    }
+}
+
+/// Translates in an address space that is known, and fills the IOTLB.
+#[inline]
+fn serve<M: TableMemMut>(
     unit: &Unit,
-    caches: &Caches,
+    space: &AddressSpace,
+    iotlb: &Iotlb,
+    epoch: Epoch,
     mem: &M,
     dma: &Dma,
-) -> Result<(Context, AddressSpace), Failure> {
-    let found = caches.config.lookup(dma.requester, dma.pasid);
-    let context = match found.context {
-        Some(context) => context,
-        None => walk::read_context(unit, mem, dma, &mut ())?,
+) -> Result<Target, Failure> {
+    let source = source(space, dma.pasid);
+    let found = match cached(iotlb, &source, dma) {
+        Some(found) => found,
+        None => {
+            let outcome = walked(unit, space, mem, dma)?;
+            if let Outcome::Memory(translation) = &outcome {
+                let mapping = mapping(translation);
+                iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+            }
+            target(&outcome, dma)
+        }
     };
-    if let (Some(space), Some(_)) = (found.space, found.context) {
-        return Ok((context, space));
-    }
-    let space = match found.space {
-        Some(space) => space,
-        None => walk::read_space(unit, &context, mem, dma, &mut ())?,
-    };
-    // In legacy mode the context is all there is, and it was cached already.
-    if found.context.is_none() || matches!(context, Context::Scalable(_)) {
-        caches
-            .config
-            .insert(found.moment, dma.requester, dma.pasid, &context, &space);
-    }
-    Ok((context, space))
+    iotlb.insert_source(epoch, dma.requester, dma.pasid, &source);
+    Ok(found)
 }
 
 /// Walks the page tables and sets accessed and dirty bits.
@@ -269,49 +387,10 @@ fn walked<M: TableMemMut>(
     Err(failure)
 }
 
-/// Through the caches.
-fn through<M: TableMemMut>(
-    unit: &Unit,
-    caches: &Caches,
-    mem: &M,
-    dma: &Dma,
-) -> Result<Target, Failure> {
-    // Before anything that the result depends on is read.
-    let epoch = caches.iotlb.epoch();
-    if dma.kind == DmaKind::Translated {
-        let found = caches.config.lookup(dma.requester, dma.pasid);
-        let context = match found.context {
-            Some(context) => context,
-            None => walk::read_context(unit, mem, dma, &mut ())?,
-        };
-        let translation = walk::translated(unit, &context, dma)?;
-        return Ok(target(&Outcome::Memory(translation), dma));
-    }
-    if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
-        // No table is read.
-        let outcome = walk::translate(unit, mem, dma, &mut Updates::new(), &mut ())?;
-        return Ok(target(&outcome, dma));
-    }
-    let (_, space) = configuration(unit, caches, mem, dma)?;
-    let source = source(&space, dma.pasid);
-    caches
-        .iotlb
-        .insert_source(epoch, dma.requester, dma.pasid, &source);
-    if let Some(target) = cached(caches, &source, dma) {
-        return Ok(target);
-    }
-    let outcome = walked(unit, &space, mem, dma)?;
-    if let Outcome::Memory(translation) = &outcome {
-        let mapping = mapping(translation);
-        caches.iotlb.insert(epoch, source.tag, dma.addr, &mapping);
-    }
-    Ok(target(&outcome, dma))
-}
-
 /// What the IOTLB has for an address space that is known only now: another requester's page, or one
 /// from before a context was forgotten.
-fn cached(caches: &Caches, source: &Source, dma: &Dma) -> Option<Target> {
-    let hit = caches.iotlb.lookup_tag(source.tag, dma.addr)?;
+fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
+    let hit = iotlb.lookup_tag(source.tag, dma.addr)?;
     let access = asked(dma)?;
     let rights = if access.contains(Access::PRIV) {
         source.supervisor

@@ -362,3 +362,17 @@ fn without_caches_nothing_is_ever_stale() {
     rig.put(ROOT, 0);
     assert_eq!(rig.read_at(None, AT), None);
 }
+
+#[test]
+fn a_context_that_shuts_a_pasid_out_does_so_whatever_the_pasid_cache_holds() {
+    let rig = scalable(Config::default());
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+    // PASIDE goes.
+    rig.put(CONTEXT + 0x20 * 32, DIRECTORY | 1 << 2 | 1);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE), "stale");
+    rig.submit(&[context_device(0, DEVICE, 0)]);
+    for _ in 0..2 {
+        assert_eq!(rig.read_at(Some(3), AT), None);
+    }
+    assert_eq!(rig.r32(0x220 + 12), 0xc000_0345);
+}

@@ -19,7 +19,7 @@ impl Dice {
         self.roll() % bound
     }
     fn pick(&mut self, from: &[u64]) -> u64 {
-        let at = usize::try_from(self.below(from.len() as u64)).unwrap();
+        let at = usize::try_from(self.below(from.len() as u64)).expect("small");
         from[at]
     }
 }
@@ -34,8 +34,8 @@ fn a_guest_that_writes_anything_anywhere_breaks_nothing() {
     for seed in 1..40u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let rig = Rig::new(Config {
-            fault_records: u16::try_from(dice.below(8)).unwrap() + 1,
-            iotlb_entries: usize::try_from(dice.pick(&[0, 1, 64])).unwrap(),
+            fault_records: u16::try_from(dice.below(8)).expect("small") + 1,
+            iotlb_entries: usize::try_from(dice.pick(&[0, 1, 64])).expect("small"),
             ..Config::default()
         });
         rig.page_table(TABLES, 0x10_0000, 0x67);
@@ -57,11 +57,11 @@ fn step(rig: &Rig, dice: &mut Dice) {
         0 => {
             let at = dice.pick(&REGISTERS);
             let value = dice.roll();
-            rig.w32(at, u32::try_from(value & 0xffff_ffff).unwrap());
+            rig.w32(at, u32::try_from(value & 0xffff_ffff).expect("small"));
         }
         1 => {
             // Registers at any place and size.
-            let len = usize::try_from(dice.below(17)).unwrap();
+            let len = usize::try_from(dice.below(17)).expect("small");
             let mut data = vec![0; len];
             let at = dice.roll() >> dice.below(64);
             rig.unit.read(at, &mut data);
@@ -74,7 +74,7 @@ fn step(rig: &Rig, dice: &mut Dice) {
             rig.w32(0x18, 1 << 31 | 1 << 26);
             let at = QUEUE + dice.below(0x200) * 8;
             rig.put(at, dice.roll() & !0xf | dice.below(12));
-            rig.w32(0x88, u32::try_from(dice.below(0x80) * 32).unwrap());
+            rig.w32(0x88, u32::try_from(dice.below(0x80) * 32).expect("small"));
         }
         3 => {
             let table = dice.pick(&[ROOT, CONTEXT, DIRECTORY, DIRECTORY + 0x1000, TABLES]);
@@ -85,8 +85,8 @@ fn step(rig: &Rig, dice: &mut Dice) {
             rig.w64(0xd0, PRQ | dice.below(8));
             rig.w32(0xdc, 3);
             let request = PageRequest {
-                pasid: Pasid::new(u32::try_from(dice.below(8)).unwrap()),
-                group: GroupIndex(u32::try_from(dice.below(1 << 32)).unwrap()),
+                pasid: Pasid::new(u32::try_from(dice.below(8)).expect("small")),
+                group: GroupIndex(u32::try_from(dice.below(1 << 32)).expect("small")),
                 addr: Iova(dice.roll()),
                 access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
                 last: dice.below(2) == 0,
@@ -104,14 +104,14 @@ fn step(rig: &Rig, dice: &mut Dice) {
         }
         _ => {
             let dma = Dma {
-                requester: Rid(u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).unwrap()),
+                requester: Rid(u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).expect("small")),
                 pasid: [None, Pasid::new(3), Pasid::new(0xf_ffff)]
-                    [usize::try_from(dice.below(3)).unwrap()],
+                    [usize::try_from(dice.below(3)).expect("small")],
                 kind: [
                     DmaKind::Untranslated,
                     DmaKind::Translated,
                     DmaKind::Translation { no_write: true },
-                ][usize::try_from(dice.below(3)).unwrap()],
+                ][usize::try_from(dice.below(3)).expect("small")],
                 addr: Iova(dice.roll() >> dice.below(64)),
                 access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
             };

@@ -218,7 +218,7 @@ fn register_based_invalidation_finishes_and_says_what_it_did() {
     rig.w64(0xf8, 1 << 63 | 2 << 60 | 5 << 32);
     assert_eq!(
         rig.r64(0xf8) >> 57,
-        0b0010_010,
+        0b001_0010,
         "IIRG and IAIG are 2, IVT is clear"
     );
     assert_eq!(Rid(0x20), crate::rig::DEVICE);

@@ -21,7 +21,7 @@ pub(crate) struct Sink(Mutex<Vec<(u64, u32)>>);
 
 impl MsiSink for Sink {
     fn msi(&self, addr: u64, data: u32) {
-        self.0.lock().unwrap().push((addr, data));
+        self.0.lock().expect("it holds").push((addr, data));
     }
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Ear(Mutex<Vec<Heard>>);
 
 impl Ear {
     pub(crate) fn take(&self) -> Vec<Heard> {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.0.lock().expect("it holds"))
     }
 }
 
@@ -45,12 +45,12 @@ impl Endpoint for Ear {
     fn invalidate(&self, invalidation: &Invalidation) {
         self.0
             .lock()
-            .unwrap()
+            .expect("it holds")
             .push(Heard::Invalidate(*invalidation));
     }
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         let heard = Heard::Response(pasid, group, response);
-        self.0.lock().unwrap().push(heard);
+        self.0.lock().expect("it holds").push(heard);
     }
 }
 
@@ -81,15 +81,18 @@ pub(crate) const AT: u64 = 0x1000;
 impl Rig {
     pub(crate) fn new(config: Config) -> Self {
         let memory: Memory = Arc::new(
-            GuestMemoryMmap::from_ranges(&[(GuestAddress(0), usize::try_from(SIZE).unwrap())])
-                .unwrap(),
+            GuestMemoryMmap::from_ranges(&[(
+                GuestAddress(0),
+                usize::try_from(SIZE).expect("it holds"),
+            )])
+            .expect("it holds"),
         );
         let sink = Arc::new(Sink::default());
         let setup = Setup {
             config,
             ram: GuestRam::new(memory.clone()),
         };
-        let unit = Arc::new(VtdUnit::new(setup, sink.clone()).unwrap());
+        let unit = Arc::new(VtdUnit::new(setup, sink.clone()).expect("it holds"));
         let ear = Arc::new(Ear::default());
         let weak: Weak<Ear> = Arc::downgrade(&ear);
         unit.attach(DEVICE, weak);
@@ -104,7 +107,7 @@ impl Rig {
     }
 
     pub(crate) fn messages(&self) -> Vec<(u64, u32)> {
-        std::mem::take(&mut self.sink.0.lock().unwrap())
+        std::mem::take(&mut self.sink.0.lock().expect("it holds"))
     }
 
     pub(crate) fn r32(&self, at: u64) -> u32 {
@@ -125,10 +128,12 @@ impl Rig {
     }
 
     pub(crate) fn put(&self, at: u64, word: u64) {
-        self.memory.write_obj(word, GuestAddress(at)).unwrap();
+        self.memory
+            .write_obj(word, GuestAddress(at))
+            .expect("it holds");
     }
     pub(crate) fn get(&self, at: u64) -> u64 {
-        self.memory.read_obj(GuestAddress(at)).unwrap()
+        self.memory.read_obj(GuestAddress(at)).expect("it holds")
     }
 
     /// Three levels down from `top`, one page each; entries with `bits`, the lowest maps [`AT`].
@@ -205,7 +210,7 @@ impl Rig {
 
     /// Puts descriptors into the queue and moves its tail.
     pub(crate) fn queue(&self, descriptors: &[[u64; 2]]) {
-        let mut tail = self.tail.lock().unwrap();
+        let mut tail = self.tail.lock().expect("it holds");
         for [low, high] in descriptors {
             let at = QUEUE + *tail;
             self.put(at, *low);
@@ -217,7 +222,7 @@ impl Rig {
             *tail = (*tail + self.step()) % 0x1000;
         }
         let tail = *tail;
-        self.w32(0x88, u32::try_from(tail).unwrap());
+        self.w32(0x88, u32::try_from(tail).expect("it holds"));
     }
 
     /// Descriptors and a wait, which must come true.

@@ -117,7 +117,7 @@ fn numbers_out_of_range_are_refused_by_name() {
     );
     assert_eq!(
         out(Config {
-            iotlb_entries: 0,
+            iotlb_entries: 5 << 20,
             ..good
         }),
         "iotlb_entries"
