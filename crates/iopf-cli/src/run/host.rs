@@ -7,11 +7,11 @@
 use super::clock::Clock;
 use endpoint::{Device, Ports};
 use iopf::engine::{
-    Attachment, Counts, Delivery, DeviceConfig, DeviceId, DomainId, Engine, Policy, Refused,
-    Reported, Tick, Verdict,
+    Attachment, Counts, DeviceConfig, DeviceId, DomainId, Engine, Policy, Refused, Reported, Tick,
 };
+use iopf::resolve::{AddressSpace, Mappings, Unmappable, serve};
 use iopf::{
-    Access, Dma, DmaKind, Fault, Gpa, LogLine, LogWhat, PageRequest, Reason, Response, Rid,
+    Access, Dma, DmaKind, Fault, Gpa, Iova, LogLine, LogWhat, PageRequest, Pasid, Reason, Rid,
     Unrecoverable,
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -53,6 +53,22 @@ pub(crate) struct HostLog {
     pub(crate) written: u64,
     /// Faults that are in a count only.
     pub(crate) suppressed: u64,
+}
+
+/// Deliveries served at a time, so that the engine is not held for long.
+const BATCH: usize = 32;
+
+/// The mappings of the one process, as a resolver asks for them.
+struct Maps<'a>(&'a Mm);
+
+impl Mappings for Maps<'_> {
+    fn rights(&self, pasid: Pasid, addr: Iova) -> Option<Access> {
+        (pasid == self.0.pasid()).then(|| self.0.rights(addr))?
+    }
+
+    fn populate(&mut self, _: Pasid, addr: Iova, access: Access) -> Result<(), Unmappable> {
+        self.0.fault(addr, access).map_err(|_| Unmappable(addr))
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -119,35 +135,9 @@ impl Host {
 
     /// Resolves whatever the engine delivers; whether there was anything.
     pub(crate) fn pump(&self) -> bool {
-        let mut worked = false;
-        loop {
-            let delivery = lock(&self.engine).poll_fault();
-            match delivery {
-                Some(Delivery::Group(group)) => {
-                    let pages: Vec<PageRequest> = lock(&self.engine)
-                        .pages(group.handle)
-                        .map(Iterator::collect)
-                        .unwrap_or_default();
-                    // The address space is asked without the engine's lock: it may take its time.
-                    let ok = pages
-                        .iter()
-                        .all(|page| self.mm.fault(page.addr, page.access).is_ok());
-                    let response = if ok {
-                        Response::Success
-                    } else {
-                        Response::Invalid
-                    };
-                    let now = self.now();
-                    let _late = lock(&self.engine).answer(now, group.handle, response);
-                }
-                Some(Delivery::Stray(stray)) => {
-                    let now = self.now();
-                    let _late = lock(&self.engine).judge(now, stray.handle, Verdict::Logged);
-                }
-                None => break,
-            }
-            worked = true;
-        }
+        let now = self.now();
+        let mut resolver = AddressSpace(Maps(&self.mm));
+        let worked = serve(&mut lock(&self.engine), now, &mut resolver, BATCH) > 0;
         let now = self.now();
         lock(&self.engine).handle_timeout(now);
         self.send_answers();

@@ -16,6 +16,7 @@ mod report;
 mod rng;
 mod storm;
 mod text;
+mod workload;
 
 pub(crate) use args::Args;
 
@@ -66,7 +67,7 @@ fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, String> {
     let parts: [Part; 3] = [
         ("healthy", plan.healthy, plan.pages, healthy::play),
         ("mistakes", plan.mistakes, mistakes::total(), mistakes::play),
-        ("storm", plan.storm, storm::FAULTS, storm::play),
+        ("storm", plan.storm, storm::PAGES, storm::play),
     ];
     let mut scenarios = Vec::new();
     for (name, wanted, total, play) in parts {

@@ -1,8 +1,252 @@
+//! The storm: one device floods the IOMMU, and another one's work goes on.
+//!
+//! The flooder obeys nothing: it sends requests that cannot be translated as fast as it can, and
+//! page requests in groups that no queue holds. What counts is that the victim's copies are right,
+//! that memory stays flat, and that every fault is either read by the guest or in a count of what
+//! was lost, to the last one. A second flood goes at the engine, where the host's log must stay short.
+
+mod flooder;
+
 use super::args::Plan;
-use super::machine::TestResult;
+use super::clock::Clock;
+use super::collect;
+use super::host::Host;
+use super::machine::{Machine, TestResult};
 use super::progress::Progress;
-use super::report::Scenario;
-pub(crate) const FAULTS: u64 = 100_000;
-pub(crate) fn play(_plan: &Plan, _progress: &mut dyn Progress) -> TestResult<Scenario> {
-    Ok(Scenario::new("storm"))
+use super::report::{AnswerRow, Scenario};
+use super::rng::Rng;
+use super::workload::{Behind, Books, HOST_DEVICE, Lane, run_devices};
+use flooder::{Flooder, Sent};
+use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Rid};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use testkit::vtd::{Mm, Setup};
+use viommu_api::{Pri, Translate};
+
+/// Pages the victim copies during the storm.
+pub(crate) const PAGES: u64 = 2_000;
+/// Bad requests sent at least.
+const FAULTS: u64 = 100_000;
+/// Faults that the engine is told of.
+const STRAYS: u64 = 100_000;
+
+const VICTIM: Rid = Rid(0x0008);
+const FLOODER: Rid = Rid(0x0010);
+const REGIONS: u64 = 0x7000_0000_0000;
+
+/// Plays it.
+pub(crate) fn play(plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scenario> {
+    let clock = Clock::start();
+    let mut scenario = Scenario::new("storm");
+    at_the_guest(plan, progress, clock, &mut scenario)?;
+    at_the_engine(plan, clock, &mut scenario)?;
+    Ok(scenario.close(clock.nanos()))
+}
+
+fn at_the_guest(
+    plan: &Plan,
+    progress: &mut dyn Progress,
+    clock: Clock,
+    scenario: &mut Scenario,
+) -> TestResult<()> {
+    // The smallest page request queue there is: 128 entries.
+    let setup = Setup {
+        prq_order: 0,
+        ..Setup::default()
+    };
+    let machine = Machine::boot(Machine::sva(), setup, 128 << 20)?;
+    let victim = machine.device(VICTIM, endpoint::Config::default());
+    let flooder = Flooder::behind(&machine, FLOODER);
+    for rid in [VICTIM, FLOODER] {
+        machine.guest.probe(rid, true, 0)?;
+    }
+    let mm = Arc::new(Mm::new(&machine.ram, Pasid::truncate(1), 4)?);
+    for rid in [VICTIM, FLOODER] {
+        machine.guest.bind(rid, &mm)?;
+    }
+    let mut rng = Rng::new(plan.seed);
+    let mut lanes: Vec<Lane> = (0..3)
+        .map(|lane| {
+            let kernel = Arc::new(Behind(machine.clone()));
+            let base = Iova(REGIONS + (lane << 24));
+            Lane::new(&victim, &mm, kernel, base, rng.next())
+        })
+        .collect();
+    let devices = [victim];
+    let work = Plan {
+        pages: PAGES,
+        seconds: None,
+        ..*plan
+    };
+    let (stop, calm) = (AtomicBool::new(false), AtomicBool::new(false));
+    let mut books = Books::default();
+    let (outcome, sent) = thread::scope(|scope| {
+        let (machine, devices, stop, calm) = (&machine, &devices, &stop, &calm);
+        scope.spawn(move || run_devices(devices, clock, stop));
+        scope.spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                machine.guest.service_within(Duration::from_millis(1));
+            }
+        });
+        // It must outlive its flood: the guest goes on telling it what to forget.
+        let flooder = &flooder;
+        let storm = scope.spawn(move || flooder.flood(rng.next(), FAULTS, calm));
+        let outcome = books.drive(&mut lanes, devices, &work, progress);
+        calm.store(true, Ordering::Release);
+        let sent = storm.join();
+        stop.store(true, Ordering::Release);
+        (outcome, sent)
+    });
+    outcome?;
+    let sent = sent.map_err(|_| "the flooding thread died")?;
+    for lane in &mut lanes {
+        lane.end(&mut books.totals)?;
+    }
+    // What was raised last may not have been served yet.
+    while machine.guest.service() {}
+    machine.guest.drain(FLOODER, Pasid::truncate(1))?;
+    books.devices(&devices, scenario);
+    books.judge(scenario);
+    let row = AnswerRow::new("guest", books.by_guest.counts, &books.by_guest.took);
+    scenario.answers.push(row);
+    tell(&machine, &sent, scenario);
+    Ok(())
+}
+
+/// Compares what was sent with what was read and what was lost.
+fn tell(machine: &Machine, sent: &Sent, scenario: &mut Scenario) {
+    let log = machine.guest.poll_faults();
+    let counters = machine.unit.counters();
+    let prq = machine.guest.page_requests();
+    scenario.faults = collect::faults(&log);
+    collect::losses(machine, scenario);
+    let read = log.total();
+    scenario.check(
+        "every bad request is read by the guest or counted as lost",
+        sent.faults == counters.faults && counters.faults == read + counters.lost,
+        format!(
+            "{} sent = {read} read + {} lost",
+            sent.faults, counters.lost
+        ),
+    );
+    let answered = counters.page_requests + counters.page_requests_lost;
+    let victims: u64 = scenario.devices.iter().map(|d| d.pages_requested).sum();
+    scenario.check(
+        "every page request is read by the guest or counted as lost",
+        sent.pages + victims == answered && counters.page_requests == prq.requests,
+        format!(
+            "{} sent = {} read + {} lost",
+            sent.pages + victims,
+            prq.requests,
+            counters.page_requests_lost
+        ),
+    );
+    scenario.check(
+        "both overflow bits were seen, and are clear again",
+        log.overflows > 0
+            && prq.overflows > 0
+            && machine.guest.fault_status() & 0x81 == 0
+            && machine.guest.page_request_status() & 2 == 0,
+        format!(
+            "faults {} times, page requests {} times",
+            log.overflows, prq.overflows
+        ),
+    );
+    let kept = log.latest.len() as u64;
+    scenario.check(
+        "the guest's log stays short, and says how much it left out",
+        kept <= 256 && kept + log.suppressed == read,
+        format!("{kept} kept, {} suppressed", log.suppressed),
+    );
+    let remembered = machine.unit.take_diagnostics().len() as u64;
+    scenario.check(
+        "what the host keeps for diagnosis stays short",
+        remembered <= 256 && remembered + counters.forgotten == counters.faults,
+        format!("{remembered} kept, {} forgotten", counters.forgotten),
+    );
+    flat(sent, scenario);
+}
+
+/// Growth that counts as none: allocators and thread stacks move by themselves.
+const SLACK: u64 = 8 << 20;
+
+fn flat(sent: &Sent, scenario: &mut Scenario) {
+    let what = "memory stays flat while the storm lasts";
+    match (sent.memory_early, sent.memory_late) {
+        (Some(early), Some(late)) => scenario.check(
+            what,
+            late <= early + SLACK,
+            format!("{} KiB, then {} KiB", early >> 10, late >> 10),
+        ),
+        _ => scenario.check(what, true, "this system does not say"),
+    }
+}
+
+/// A device served by the engine that sends nothing but faults.
+fn at_the_engine(plan: &Plan, clock: Clock, scenario: &mut Scenario) -> TestResult<()> {
+    let ram = Arc::new(testkit::Ram::new(4 << 20)?);
+    let mm = Arc::new(Mm::new(&ram, Pasid::truncate(1), 4)?);
+    let host = Host::new(clock, HOST_DEVICE, mm)?;
+    let mut rng = Rng::new(plan.seed);
+    let pasid = Some(Pasid::truncate(1));
+    for count in 0..STRAYS {
+        let at = Iova(rng.next() & 0x7fff_ffff_f000);
+        let dma = Dma {
+            requester: HOST_DEVICE,
+            pasid,
+            kind: DmaKind::Untranslated,
+            addr: at,
+            access: Access::WRITE,
+        };
+        let _blocked = host.with_translation(&dma, 8, &mut |_, _| {});
+        // Groups that are never completed: they may hold no more than the device's credits.
+        let page = PageRequest {
+            pasid,
+            group: GroupIndex(u32::try_from(count & 0x1ff).unwrap_or(0)),
+            addr: at,
+            access: Access::READ,
+            last: false,
+            response_needs_pasid: true,
+            private_data: [0; 2],
+        };
+        let _dropped = host.page_request(HOST_DEVICE, &page);
+        if count % 64 == 0 {
+            host.pump();
+        }
+    }
+    let (held, room) = host.held();
+    let log = host.close();
+    let counts = host.counts();
+    scenario.check(
+        "the engine holds no more than the device's credits",
+        held <= 512 && room <= 1024,
+        format!("{held} of {} pages held", 2 * STRAYS),
+    );
+    let losses = counts.losses;
+    scenario.check(
+        "the engine's books balance",
+        counts.reported == 2 * STRAYS
+            && counts.reported
+                == counts.completed + losses.refused + losses.discarded + counts.held,
+        format!(
+            "{} reported = {} completed + {} refused + {} discarded + {} held",
+            counts.reported, counts.completed, losses.refused, losses.discarded, counts.held
+        ),
+    );
+    let judged = counts.verdicts.logged;
+    scenario.check(
+        "the host's log stays short, and says how much it left out",
+        log.lines.len() < 64 && log.written + log.suppressed == judged,
+        format!(
+            "{judged} faults = {} written + {} suppressed",
+            log.written, log.suppressed
+        ),
+    );
+    scenario.lost("faults the engine refused: no credit", losses.refused);
+    scenario.lost("unfinished groups the engine dropped", losses.discarded);
+    scenario.lost("faults kept out of the host's log", log.suppressed);
+    scenario.host_log = log.lines;
+    Ok(())
 }

@@ -549,6 +549,12 @@ impl Guest {
         self.mmio.read32(FSTS)
     }
 
+    /// The page request status register as it stands.
+    #[must_use]
+    pub fn page_request_status(&self) -> u32 {
+        self.mmio.read32(PRS)
+    }
+
     /// Appends a line to the log; the last 256 are kept.
     pub fn note(&self, line: impl Into<String>) {
         let mut lines = lock(&self.lines);

@@ -239,6 +239,14 @@ impl Mm {
         self.inner().faults
     }
 
+    /// What the mapping around `at` allows; `None` where there is none.
+    #[must_use]
+    pub fn rights(&self, at: Iova) -> Option<Prot> {
+        let inner = self.inner();
+        let (_, vma) = inner.vmas.range(..=at.0).next_back()?;
+        (at.0 < vma.end).then_some(vma.prot)
+    }
+
     /// Where `at` lies and what its mapping allows, if the page is present.
     #[must_use]
     pub fn translate(&self, at: Iova) -> Option<(Gpa, Prot)> {

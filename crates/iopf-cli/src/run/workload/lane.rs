@@ -10,29 +10,29 @@ use testkit::Ram;
 use testkit::vtd::{Backing, Mm};
 
 /// Takes mappings away from everybody who might use them.
-pub(super) trait Kernel: Send + Sync {
+pub(crate) trait Kernel: Send + Sync {
     /// Unmaps and flushes; the frames that come back belong to nobody.
     fn unmap(&self, mm: &Mm, at: Iova, pages: u64) -> TestResult<Vec<Gpa>>;
 }
 
 /// What all lanes together came to.
 #[derive(Debug, Default)]
-pub(super) struct Totals {
-    pub(super) pages: u64,
-    pub(super) done: u64,
-    pub(super) invalid: u64,
-    pub(super) unexpected: u64,
-    pub(super) first_unexpected: Option<String>,
-    pub(super) compared: u64,
-    pub(super) wrong: u64,
-    pub(super) poisoned: u64,
-    pub(super) damaged: u64,
+pub(crate) struct Totals {
+    pub(crate) pages: u64,
+    pub(crate) done: u64,
+    pub(crate) invalid: u64,
+    pub(crate) unexpected: u64,
+    pub(crate) first_unexpected: Option<String>,
+    pub(crate) compared: u64,
+    pub(crate) wrong: u64,
+    pub(crate) poisoned: u64,
+    pub(crate) damaged: u64,
     /// Jobs of each device that ended with and without success.
-    pub(super) ended: BTreeMap<Rid, [u64; 2]>,
+    pub(crate) ended: BTreeMap<Rid, [u64; 2]>,
 }
 
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     id: JobId,
     seed: u64,
     from: u64,
@@ -44,7 +44,7 @@ pub(super) struct Running {
     disturbed: bool,
 }
 
-pub(super) struct Lane {
+pub(crate) struct Lane {
     device: Arc<Device>,
     mm: Arc<Mm>,
     ram: Arc<Ram>,
@@ -62,7 +62,7 @@ const POISON: [u8; 4096] = [0xa5; 4096];
 const LONGEST: u64 = 24;
 
 impl Lane {
-    pub(super) fn new(
+    pub(crate) fn new(
         device: &Arc<Device>,
         mm: &Arc<Mm>,
         kernel: Arc<dyn Kernel>,
@@ -82,16 +82,16 @@ impl Lane {
         }
     }
 
-    pub(super) fn rid(&self) -> Rid {
+    pub(crate) fn rid(&self) -> Rid {
         self.device.rid()
     }
 
-    pub(super) fn running(&self) -> Option<&Running> {
+    pub(crate) fn running(&self) -> Option<&Running> {
         self.running.as_ref()
     }
 
     /// Maps two regions that nobody has touched and copies one to the other.
-    pub(super) fn start(&mut self) -> TestResult<JobId> {
+    pub(crate) fn start(&mut self) -> TestResult<JobId> {
         let pages = 1 + self.rng.below(LONGEST);
         let (from, to) = (self.rng.below(4096), self.rng.below(4096));
         let len = u32::try_from(pages * 4096 - self.rng.below(4096))?;
@@ -122,7 +122,7 @@ impl Lane {
     }
 
     /// Perhaps unmaps the target while the copy runs.
-    pub(super) fn disturb(&mut self, totals: &mut Totals) -> TestResult<()> {
+    pub(crate) fn disturb(&mut self, totals: &mut Totals) -> TestResult<()> {
         let Some(running) = &mut self.running else {
             return Ok(());
         };
@@ -142,7 +142,7 @@ impl Lane {
     }
 
     /// Takes note of the end of a copy, and looks at every byte.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         &mut self,
         completion: &Completion,
         totals: &mut Totals,
@@ -216,7 +216,7 @@ impl Lane {
     }
 
     /// Looks at the last poison.
-    pub(super) fn end(&mut self, totals: &mut Totals) -> TestResult<()> {
+    pub(crate) fn end(&mut self, totals: &mut Totals) -> TestResult<()> {
         self.inspect(totals);
         match self.running {
             Some(_) => Err("a copy is still under way".into()),
