@@ -20,6 +20,6 @@ mod mem;
 mod trail;
 pub mod vtd;
 
-pub use format::{Format, Level};
+pub use format::Format;
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
 pub use trail::{Raw, Recorder, Stage, Step, Table, Trail, Update, Updates, Verdict};

@@ -88,6 +88,19 @@ impl TableMem for Words<'_> {
     fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
         Ok(self.word(at)?.load(Ordering::Acquire))
     }
+
+    #[inline]
+    fn load_words<const N: usize>(&self, at: Gpa) -> Result<[u64; N], Unreachable> {
+        let first = usize::try_from(at.0.wrapping_sub(self.base.0) >> 3).ok();
+        let words = first
+            .and_then(|first| self.words.get(first..first.checked_add(N)?))
+            .ok_or(Unreachable(at))?;
+        let mut entry = [0; N];
+        for (to, from) in entry.iter_mut().zip(words) {
+            *to = from.load(Ordering::Acquire);
+        }
+        Ok(entry)
+    }
 }
 
 impl TableMemMut for Words<'_> {

@@ -443,7 +443,7 @@ fn mode(unit: &Unit, pasid: Option<Pasid>, execute: bool) -> Result<Mode, Cause>
 ///
 /// # Errors
 /// [`Failure`] of an `RTA`, `LRT`, `LCT`, `SRT` or `SCT` condition.
-#[inline]
+#[inline(always)]
 pub fn read_context<M: TableMem, R: Recorder>(
     unit: &Unit,
     mem: &M,
@@ -469,7 +469,7 @@ pub fn read_context<M: TableMem, R: Recorder>(
 ///
 /// # Errors
 /// [`Failure`] of an `LCT.5`, `SCT`, `SPD` or `SPT` condition.
-#[inline]
+#[inline(always)]
 pub fn read_space<M: TableMem, R: Recorder>(
     unit: &Unit,
     context: &Context,

@@ -36,6 +36,8 @@ struct Demand {
     translation: bool,
     /// A zero-length read, which a write-only page may serve.
     zero_length: bool,
+    /// Not everything about it is ordinary: [`admit`] must see it.
+    special: bool,
 }
 
 impl Demand {
@@ -70,6 +72,9 @@ impl Demand {
             privileged,
             translation,
             zero_length,
+            special: privileged
+                || wanted.contains(Access::EXEC)
+                || !matches!(dma.kind, DmaKind::Untranslated),
         }
     }
 
@@ -163,12 +168,14 @@ pub fn walk<M: TableMem, R: Recorder>(
             failure: None,
         },
     };
-    if let Err(cause) = admit(space.switches, dma, &demand) {
-        walker.trip.fail(cause);
-        return Err(walker.failed());
-    }
-    if demand.translation && dma.pasid.is_none() && in_interrupt_range(dma.addr) {
-        return Ok(Outcome::InterruptRange);
+    if demand.special {
+        if let Err(cause) = admit(space.switches, dma, &demand) {
+            walker.trip.fail(cause);
+            return Err(walker.failed());
+        }
+        if demand.translation && dma.pasid.is_none() && in_interrupt_range(dma.addr) {
+            return Ok(Outcome::InterruptRange);
+        }
     }
     let translation = match space.translate {
         Translate::Second(table) => walker.second(table),
@@ -204,22 +211,18 @@ fn admit(switches: Switches, dma: &Dma, demand: &Demand) -> Result<(), Cause> {
     Ok(())
 }
 
+/// Read and write from the low two bits of an entry.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "two bits")]
+const fn low_rights(entry: u64) -> Access {
+    Access::from_bits_retain((entry & 3) as u8)
+}
+
 /// One request on its way through the page tables.
 struct Walker<'a, M, R> {
     demand: Demand,
     input: u64,
     trip: Trip<'a, M, R>,
-}
-
-/// `bit` of `word`, moved to where `right` is.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "one bit, moved to the low three"
-)]
-const fn moved(word: u64, bit: u64, right: Access) -> u8 {
-    let set = word >> bit.trailing_zeros() & 1;
-    (set << right.bits().trailing_zeros()) as u8
 }
 
 impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
@@ -238,49 +241,47 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// What the second stage grants. Execute is not its business: it goes with read.
     #[inline(always)]
     fn second_rights(&self, every: u64) -> Access {
-        let unit = self.trip.unit;
-        let read = moved(every, unit.second_read(), Access::READ);
-        let write = moved(every, unit.second_write(), Access::WRITE);
-        let execute = if self.has(Switches::EXECUTE) {
-            read << 2
-        } else {
-            0
-        };
-        Access::from_bits_retain(read | write | execute)
+        // Read and write are neighbours, in the order of `Access`.
+        let mut access = low_rights(every >> self.trip.unit.second_shift());
+        if self.has(Switches::EXECUTE) && access.contains(Access::READ) {
+            access = access.union(Access::EXEC);
+        }
+        access
     }
 
     /// What the first stage grants.
     #[inline(always)]
     fn first_rights(&self, leaf: &Leaf) -> Rights {
-        let switches = self.trip.switches;
+        // P and R/W are where `Access` has read and write.
+        let granted = low_rights(leaf.every);
         let user = leaf.every & USER != 0;
-        let write = moved(leaf.every, WRITABLE, Access::WRITE);
-        let execute = if switches.contains(Switches::EXECUTE)
-            && !(switches.contains(Switches::NO_EXECUTE) && leaf.any & NO_EXECUTE != 0)
-        {
-            Access::EXEC.bits()
-        } else {
-            0
-        };
-        let read = Access::READ.bits();
         let mut rights = Rights::default();
         if user {
-            rights.user = Access::from_bits_retain(read | write | execute);
+            rights.user = granted;
         }
-        if switches.contains(Switches::SUPERVISOR) {
-            let write = if switches.contains(Switches::WRITE_PROTECT) {
-                write
+        if self.has(Switches::SUPERVISOR) {
+            rights.privileged = if self.has(Switches::WRITE_PROTECT) {
+                granted
             } else {
-                Access::WRITE.bits()
+                Access::RW
             };
-            let execute = if switches.contains(Switches::SMEP) && user {
-                0
-            } else {
-                execute
-            };
-            rights.privileged = Access::from_bits_retain(read | write | execute);
+        }
+        if self.has(Switches::EXECUTE) {
+            self.add_execute(&mut rights, leaf.any, user);
         }
         rights
+    }
+
+    fn add_execute(&self, rights: &mut Rights, any: u64, user: bool) {
+        if self.has(Switches::NO_EXECUTE) && any & NO_EXECUTE != 0 {
+            return;
+        }
+        if user {
+            rights.user.insert(Access::EXEC);
+        }
+        if self.has(Switches::SUPERVISOR) && !(user && self.has(Switches::SMEP)) {
+            rights.privileged.insert(Access::EXEC);
+        }
     }
 
     /// Legacy mode, or scalable mode without a first stage.
@@ -295,7 +296,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         let perms = self.weigh_second(rights, table, self.input, None)?;
         let pa = leaf.address(&unit.second, self.input);
         let page_shift = self.output(pa, leaf.shift)?;
-        let dirty = self.mark_second(&leaf, self.input, perms, None)?;
+        let dirty = self.mark_second(&leaf, perms, None)?;
         let privileged = if self.has(Switches::SCALABLE) && !self.has(Switches::SUPERVISOR) {
             Access::empty()
         } else {
@@ -330,7 +331,6 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     fn mark_second(
         &mut self,
         leaf: &Leaf,
-        input: u64,
         perms: Access,
         guest: Option<Gpa>,
     ) -> Result<bool, Stop> {
@@ -347,7 +347,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         };
         let dirty = write || leaf.raw & format.dirty != 0;
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format, input);
+            let slot = leaf.slot(format);
             self.trip.mark(Stage::Second, &slot, bits, guest)?;
         }
         Ok(dirty)
@@ -453,7 +453,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             trip: &mut self.trip,
             accessed,
         };
-        let leaf = descend(format, &mut tables, table.root.0, table.levels, self.input)?;
+        let (root, levels) = (table.root.0, table.levels);
+        let leaf = descend(format, &mut tables, root, levels, self.input, accessed)?;
         let rights = self.first_rights(&leaf);
         let perms = match self.weigh_first(rights) {
             Ok(perms) => perms,
@@ -468,7 +469,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             accessed
         };
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format, self.input);
+            let slot = leaf.slot(format);
             self.trip.mark(Stage::First, &slot, bits, None)?;
         }
         Ok(Translation {
@@ -541,7 +542,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             second,
             under: None,
         };
-        let leaf = descend(format, &mut tables, first.root.0, first.levels, self.input)?;
+        let (root, levels) = (first.root.0, first.levels);
+        let leaf = descend(format, &mut tables, root, levels, self.input, accessed)?;
         let under = tables.under;
         let mut rights = self.first_rights(&leaf);
         let first_perms = match self.weigh_first(rights) {
@@ -569,10 +571,10 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             accessed
         };
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format, self.input);
+            let slot = leaf.slot(format);
             self.trip.mark_nested(&slot, under.as_ref(), bits)?;
         }
-        let dirty = self.mark_second(&page, guest, perms, at)?;
+        let dirty = self.mark_second(&page, perms, at)?;
         rights.user = rights.user.intersection(below);
         rights.privileged = rights.privileged.intersection(below);
         Ok(Translation {

@@ -1,7 +1,7 @@
 //! The registers that a walk depends on, and what follows from them.
 
 use super::caps;
-use crate::format::{Format, Level};
+use crate::format::Format;
 use iopf::Gpa;
 
 /// Translation table mode, the TTM field of `RTADDR_REG`.
@@ -148,16 +148,22 @@ impl Unit {
         (self.cap >> 16 & 0x3f) as u8 + 1
     }
 
+    /// The bit number of read permission in a second-stage entry; write is the next.
+    #[inline(always)]
+    pub(crate) const fn second_shift(&self) -> u32 {
+        self.second.present.trailing_zeros() & 63
+    }
+
     /// The second-stage bit that grants read.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn second_read(&self) -> u64 {
-        self.second.present & 1 | self.second.present & 1 << 61
+        1 << self.second_shift()
     }
 
     /// The second-stage bit that grants write.
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn second_write(&self) -> u64 {
-        self.second_read() << 1
+        2 << self.second_shift()
     }
 
     /// Whether an address width field with this value is one of `CAP_REG.SAGAW`: 1, 2 and 3 stand
@@ -213,24 +219,21 @@ impl Unit {
         let io_write = if io { 0 } else { 1 << 62 };
         let both = wide | io_write;
         let snoop = if self.has(caps::ECAP_SC) { 0 } else { SNOOP };
-        let large = |bit: u64| if self.cap & bit == 0 { LEAF } else { 0 };
+        let large = both | snoop;
         Format {
-            levels: Level::nine_bit([
-                (both | SNOOP, both | snoop),
-                (
-                    both | SNOOP,
-                    both | snoop | 0x1f_f000 | large(caps::CAP_SSLPS_2M),
-                ),
-                (
-                    both | SNOOP,
-                    both | snoop | 0x3fff_f000 | large(caps::CAP_SSLPS_1G),
-                ),
-                (both | SNOOP, both | SNOOP | LEAF),
-                (both | SNOOP, both | SNOOP | LEAF),
-            ]),
+            page_shift: 12,
+            stride: 9,
             present: if io { 0b11 << 61 } else { 0b11 },
             leaf: LEAF,
             address,
+            table_reserved: both | SNOOP,
+            leaf_reserved: [
+                both | snoop,
+                large | 0x1f_f000 | unless(self.cap & caps::CAP_SSLPS_2M, LEAF),
+                large | 0x3fff_f000 | unless(self.cap & caps::CAP_SSLPS_1G, LEAF),
+                both | SNOOP | LEAF,
+                both | SNOOP | LEAF,
+            ],
             accessed: 1 << 8,
             dirty: 1 << 9,
         }
@@ -241,22 +244,20 @@ impl Unit {
         const LEAF: u64 = 1 << 7;
         let address = !self.above_haw & !0xfff;
         let wide = self.above_haw & ((1 << 52) - 1) | reserved;
-        let huge = if self.cap & caps::CAP_FS1GP == 0 {
-            LEAF
-        } else {
-            0
-        };
         Format {
-            levels: Level::nine_bit([
-                (wide, wide),
-                (wide, wide | 0x1f_e000),
-                (wide, wide | 0x3fff_e000 | huge),
-                (wide, wide | LEAF),
-                (wide, wide | LEAF),
-            ]),
+            page_shift: 12,
+            stride: 9,
             present: 1,
             leaf: LEAF,
             address,
+            table_reserved: wide,
+            leaf_reserved: [
+                wide,
+                wide | 0x1f_e000,
+                wide | 0x3fff_e000 | unless(self.cap & caps::CAP_FS1GP, LEAF),
+                wide | LEAF,
+                wide | LEAF,
+            ],
             accessed: 1 << 5,
             dirty: 1 << 6,
         }
@@ -349,19 +350,7 @@ impl Unit {
     }
 }
 
-impl Level {
-    /// Five levels of nine bits over 4 KiB pages, with these reserved bits (table, leaf).
-    fn nine_bit(reserved: [(u64, u64); 5]) -> [Self; 5] {
-        let mut shift = 12;
-        reserved.map(|(table_reserved, leaf_reserved)| {
-            let level = Self {
-                shift,
-                index_mask: 0x1ff,
-                table_reserved,
-                leaf_reserved,
-            };
-            shift += 9;
-            level
-        })
-    }
+/// `bits`, reserved unless the unit has the capability.
+const fn unless(capability: u64, bits: u64) -> u64 {
+    if capability == 0 { bits } else { 0 }
 }

@@ -1,6 +1,6 @@
 //! How each stage reaches its tables, what the use of an entry sets, and whom a failure blames.
 
-use crate::format::{Format, Leaf, Problem, Slot, Stop, Tables, descend};
+use crate::format::{Format, Here, Leaf, Problem, Slot, Stop, Tables, descend};
 use crate::trail::{Raw, Recorder, Stage, Step, Table, Updates, Verdict};
 use crate::vtd::space::{PageTable, Switches};
 use crate::vtd::{Cause, Failure, Unit};
@@ -121,6 +121,18 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         }
     }
 
+    #[inline(always)]
+    fn passed(&mut self, stage: Stage, here: Here, physical: u64, raw: u64, leaf: bool) {
+        if R::ACTIVE {
+            let format = match stage {
+                Stage::First => &self.unit.first,
+                Stage::Second => &self.unit.second,
+            };
+            let verdict = if leaf { Verdict::Leaf } else { Verdict::Next };
+            self.record(stage, &here.slot(format, physical, raw), verdict);
+        }
+    }
+
     /// Asks for bits that an entry lacks.
     #[cold]
     pub(super) fn mark(
@@ -159,7 +171,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             let second = &self.unit.second;
             let dirty = second.accessed | second.dirty;
             if self.switches.contains(Switches::SECOND_ACCESSED) && dirty & !leaf.raw != 0 {
-                let below = leaf.slot(second, slot.at.0);
+                let below = leaf.slot(second);
                 self.mark(Stage::Second, &below, dirty, guest)?;
             }
         }
@@ -191,9 +203,10 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             accessed,
             guest,
         };
-        let leaf = descend(&unit.second, &mut tables, table.root.0, table.levels, input)?;
+        let (root, levels) = (table.root.0, table.levels);
+        let leaf = descend(&unit.second, &mut tables, root, levels, input, accessed)?;
         if leaf.every & unit.second.present == 0 {
-            return Err(tables.nothing_in_common(&leaf, input));
+            return Err(tables.nothing_in_common(&leaf));
         }
         Ok(leaf)
     }
@@ -285,8 +298,8 @@ pub(super) struct First<'t, 'a, M, R> {
 
 impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
     #[inline(always)]
-    fn locate(&mut self, at: u64, _: impl Fn(u64) -> Slot) -> Result<u64, Stop> {
-        Ok(at)
+    fn locate(&mut self, here: Here) -> Result<u64, Stop> {
+        Ok(here.at)
     }
 
     #[inline(always)]
@@ -295,27 +308,20 @@ impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        if R::ACTIVE {
-            self.trip.record(Stage::First, &slot(), Verdict::Next);
-        }
-        if self.accessed & !raw == 0 {
-            return Ok(());
-        }
-        self.trip.mark(Stage::First, &slot(), self.accessed, None)
-    }
-
-    #[inline(always)]
-    fn ended(&mut self, _: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        // Rights are weighed first, and bits set after.
-        if R::ACTIVE {
-            self.trip.record(Stage::First, &slot(), Verdict::Leaf);
-        }
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        self.trip.passed(Stage::First, here, physical, raw, leaf);
         Ok(())
     }
 
     #[cold]
-    fn faulty(&mut self, slot: Slot, problem: Problem) -> Stop {
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
+        self.trip.mark(Stage::First, &slot, self.accessed, None)
+    }
+
+    #[cold]
+    fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
         let cause = first_cause(slot.top, problem);
         self.trip.fault(cause, Stage::First, &slot, problem, None)
     }
@@ -341,9 +347,9 @@ struct Second<'t, 'a, M, R> {
 impl<M: TableMem, R: Recorder> Second<'_, '_, M, R> {
     /// Every entry grants something, but no right is granted by all.
     #[cold]
-    fn nothing_in_common(&mut self, leaf: &Leaf, input: u64) -> Stop {
+    fn nothing_in_common(&mut self, leaf: &Leaf) -> Stop {
         let format = &self.trip.unit.second;
-        let slot = leaf.slot(format, input);
+        let slot = leaf.slot(format);
         let cause = self.cause(false, Problem::NotPresent);
         let bits = format.present & !slot.raw;
         self.trip
@@ -372,8 +378,8 @@ impl<M: TableMem, R: Recorder> Second<'_, '_, M, R> {
 
 impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
     #[inline(always)]
-    fn locate(&mut self, at: u64, _: impl Fn(u64) -> Slot) -> Result<u64, Stop> {
-        Ok(at)
+    fn locate(&mut self, here: Here) -> Result<u64, Stop> {
+        Ok(here.at)
     }
 
     #[inline(always)]
@@ -382,27 +388,21 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        if R::ACTIVE {
-            self.trip.record(Stage::Second, &slot(), Verdict::Next);
-        }
-        if self.accessed & !raw == 0 {
-            return Ok(());
-        }
-        self.trip
-            .mark(Stage::Second, &slot(), self.accessed, self.guest)
-    }
-
-    #[inline(always)]
-    fn ended(&mut self, _: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        if R::ACTIVE {
-            self.trip.record(Stage::Second, &slot(), Verdict::Leaf);
-        }
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        self.trip.passed(Stage::Second, here, physical, raw, leaf);
         Ok(())
     }
 
     #[cold]
-    fn faulty(&mut self, slot: Slot, problem: Problem) -> Stop {
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.second, physical, raw);
+        self.trip
+            .mark(Stage::Second, &slot, self.accessed, self.guest)
+    }
+
+    #[cold]
+    fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
+        let slot = here.slot(&self.trip.unit.second, physical, raw);
         let cause = self.cause(slot.top, problem);
         self.trip
             .fault(cause, Stage::Second, &slot, problem, self.guest)
@@ -441,21 +441,12 @@ impl<M: TableMem, R: Recorder> Nested<'_, '_, M, R> {
         self.trip
             .blame(Cause::FirstEntryWidth, Stage::First, slot, bits, guest)
     }
-
-    #[inline(always)]
-    fn within(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        let unit = self.trip.unit;
-        let beyond = raw & unit.first.address & !0 << unit.input_bits(self.second.levels);
-        if beyond == 0 {
-            return Ok(());
-        }
-        Err(self.beyond(&slot(), beyond))
-    }
 }
 
 impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
     #[inline(always)]
-    fn locate(&mut self, at: u64, slot: impl Fn(u64) -> Slot) -> Result<u64, Stop> {
+    fn locate(&mut self, here: Here) -> Result<u64, Stop> {
+        let at = here.at;
         let leaf = self.trip.second(self.second, at, Some(Gpa(at)))?;
         let unit = self.trip.unit;
         let accessed = self.trip.second_accessed();
@@ -463,15 +454,17 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
         // With accessed and dirty flags on, even reading a first-stage table takes write permission.
         let write = accessed == 0 || leaf.every & unit.second_write() != 0;
         if !(read && write) {
-            return Err(self.refuse(&slot(at), read));
+            let slot = here.slot(&unit.first, at, 0);
+            return Err(self.refuse(&slot, read));
         }
         if accessed & !leaf.raw != 0 {
-            let below = leaf.slot(&unit.second, at);
+            let below = leaf.slot(&unit.second);
             self.trip
                 .mark(Stage::Second, &below, accessed, Some(Gpa(at)))?;
         }
+        let physical = leaf.address(&unit.second, at);
         self.under = Some(leaf);
-        Ok(leaf.address(&unit.second, at))
+        Ok(physical)
     }
 
     #[inline(always)]
@@ -480,30 +473,27 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        self.within(raw, &slot)?;
-        if R::ACTIVE {
-            self.trip.record(Stage::First, &slot(), Verdict::Next);
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        let unit = self.trip.unit;
+        let beyond = raw & unit.first.address & !0 << unit.input_bits(self.second.levels);
+        if beyond != 0 {
+            let slot = here.slot(&unit.first, physical, raw);
+            return Err(self.beyond(&slot, beyond));
         }
-        if self.accessed & !raw == 0 {
-            return Ok(());
-        }
-        let under = self.under;
-        self.trip
-            .mark_nested(&slot(), under.as_ref(), self.accessed)
-    }
-
-    #[inline(always)]
-    fn ended(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        self.within(raw, &slot)?;
-        if R::ACTIVE {
-            self.trip.record(Stage::First, &slot(), Verdict::Leaf);
-        }
+        self.trip.passed(Stage::First, here, physical, raw, leaf);
         Ok(())
     }
 
     #[cold]
-    fn faulty(&mut self, slot: Slot, problem: Problem) -> Stop {
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
+        let under = self.under;
+        self.trip.mark_nested(&slot, under.as_ref(), self.accessed)
+    }
+
+    #[cold]
+    fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
         let cause = first_cause(slot.top, problem);
         let guest = Some(slot.at);
         self.trip.fault(cause, Stage::First, &slot, problem, guest)
@@ -511,7 +501,8 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
 }
 
 /// A stage walked again to find out who refused.
-struct Again<T> {
+struct Again<'f, T> {
+    format: &'f Format,
     tables: T,
     bits: u64,
     /// Whether a guilty entry has one of the bits, or lacks them all.
@@ -519,31 +510,24 @@ struct Again<T> {
     found: Option<Slot>,
 }
 
-impl<T: Tables> Again<T> {
-    fn look(&mut self, slot: Slot) {
-        if (slot.raw & self.bits != 0) == self.has && self.found.is_none() {
-            self.found = Some(slot);
-        }
-    }
-}
-
-impl<T: Tables> Tables for Again<T> {
-    fn locate(&mut self, at: u64, slot: impl Fn(u64) -> Slot) -> Result<u64, Stop> {
-        self.tables.locate(at, slot)
+impl<T: Tables> Tables for Again<'_, T> {
+    fn locate(&mut self, here: Here) -> Result<u64, Stop> {
+        self.tables.locate(here)
     }
     fn load(&self, physical: u64) -> Result<u64, Unreachable> {
         self.tables.load(physical)
     }
-    fn passed(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        self.look(slot());
-        self.tables.passed(raw, slot)
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        if (raw & self.bits != 0) == self.has && self.found.is_none() {
+            self.found = Some(here.slot(self.format, physical, raw));
+        }
+        self.tables.passed(here, physical, raw, leaf)
     }
-    fn ended(&mut self, raw: u64, slot: impl Fn() -> Slot) -> Result<(), Stop> {
-        self.look(slot());
-        self.tables.ended(raw, slot)
+    fn mark(&mut self, _: Here, _: u64, _: u64) -> Result<(), Stop> {
+        Ok(())
     }
-    fn faulty(&mut self, slot: Slot, problem: Problem) -> Stop {
-        self.tables.faulty(slot, problem)
+    fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
+        self.tables.faulty(here, physical, raw, problem)
     }
 }
 
@@ -557,12 +541,13 @@ fn guilty<T: Tables>(
     has: bool,
 ) -> Option<Slot> {
     let mut again = Again {
+        format,
         tables,
         bits,
         has,
         found: None,
     };
     // How it ends does not matter: it has been walked before.
-    let _ = descend(format, &mut again, table.root.0, table.levels, input);
+    let _ = descend(format, &mut again, table.root.0, table.levels, input, 0);
     again.found
 }
