@@ -17,3 +17,6 @@ pub fn engine_steps(data: &[u8]) {
         play.finish();
     }
 }
+
+#[cfg(test)]
+mod tests;

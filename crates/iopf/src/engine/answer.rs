@@ -23,11 +23,35 @@ pub struct Answer {
     pub response: Response,
     /// The last page's, unchanged.
     pub private_data: [u64; 2],
+    /// When the last page came.
+    pub since: Tick,
+    /// Who gave it.
+    pub by: By,
+}
+
+/// Who gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum By {
+    /// A resolver, through [`Engine::answer`] or [`Engine::refuse`].
+    Resolver,
+    /// The engine, because the deadline passed.
+    Deadline,
+    /// The engine, because the attachment or the device went.
+    Departure,
+    /// The engine, at the report: nobody could take the group.
+    Report,
 }
 
 impl Answer {
-    pub(super) fn at_once(device: DeviceId, page: &PageRequest, response: Response) -> Self {
+    pub(super) fn at_once(
+        now: u64,
+        device: DeviceId,
+        page: &PageRequest,
+        response: Response,
+    ) -> Self {
         Self {
+            since: Tick(now),
+            by: By::Report,
             device,
             pasid: page.pasid,
             needs_pasid: page.response_needs_pasid,
@@ -97,7 +121,7 @@ impl Engine {
             return Err(AnswerError::CannotSay(response));
         }
         self.advance(now);
-        self.finish(handle.slot, response);
+        self.finish(handle.slot, response, By::Resolver);
         Ok(())
     }
 
@@ -116,7 +140,7 @@ impl Engine {
         } else {
             Response::Failure
         };
-        self.finish(handle.slot, response);
+        self.finish(handle.slot, response, By::Resolver);
         Ok(())
     }
 
@@ -174,8 +198,10 @@ impl Engine {
             pasid: pasid(slot),
             needs_pasid: slot.has(flag::NEEDS_PASID),
             group: GroupIndex(slot.group),
-            response: from_code(slot.response),
+            response: from_code(slot.answer),
             private_data: slot.private,
+            since: Tick(slot.at),
+            by: by(slot.answer),
         };
         self.put(place, index);
         Some(answer)
@@ -192,12 +218,12 @@ impl Engine {
 
     /// Answers the waiting group at `index`.
     #[inline]
-    pub(super) fn finish(&mut self, index: u32, response: Response) {
+    pub(super) fn finish(&mut self, index: u32, response: Response, by: By) {
         withdraw(&mut self.devices, &self.slab, index);
         let slot = self.slab.at_mut(index);
         let (place, chain) = (slot.device, slot.link);
         slot.state = State::Answered;
-        slot.response = code(response);
+        slot.answer = code(response, by);
         slot.link = NIL;
         let device = self.devices.at_mut(place);
         device.waiting.unlink(&mut self.slab, index);
@@ -241,25 +267,41 @@ impl Engine {
     }
 
     /// Nobody will speak for what waits at `index`: INVALID for a group, unhandled otherwise.
-    pub(super) fn give_up(&mut self, index: u32) {
+    pub(super) fn give_up(&mut self, index: u32, why: By) {
         if self.slab.at(index).has(flag::UNRECOVERABLE) {
             self.close(index, Verdict::Unhandled);
         } else {
-            self.finish(index, Response::Invalid);
+            self.finish(index, Response::Invalid, why);
         }
     }
 }
 
-const fn code(response: Response) -> u8 {
-    match response {
+/// [`Slot::answer`](super::slab::Slot::answer): the response in bits 3:0, who gave it above.
+const fn code(response: Response, by: By) -> u8 {
+    let by = match by {
+        By::Resolver => 0,
+        By::Deadline => 0x10,
+        By::Departure => 0x20,
+        By::Report => 0x30,
+    };
+    by | match response {
         Response::Success => 0,
         Response::Invalid => 1,
         Response::Failure => 2,
     }
 }
 
+const fn by(code: u8) -> By {
+    match code >> 4 {
+        0 => By::Resolver,
+        1 => By::Deadline,
+        2 => By::Departure,
+        _ => By::Report,
+    }
+}
+
 const fn from_code(code: u8) -> Response {
-    match code {
+    match code & 15 {
         0 => Response::Success,
         2 => Response::Failure,
         _ => Response::Invalid,

@@ -4,7 +4,7 @@ use super::device::key;
 use super::loss::Counts;
 use super::slab::{NIL, NO_PASID, Slot, flag};
 use super::{
-    AddError, AttachError, Attachment, DeviceConfig, DeviceId, Engine, Tick, UnknownDevice,
+    AddError, AttachError, Attachment, By, DeviceConfig, DeviceId, Engine, Tick, UnknownDevice,
 };
 use crate::Pasid;
 
@@ -159,7 +159,7 @@ impl Engine {
             let links = self.slab.links(index);
             let next = if strict { links.next } else { links.prev };
             if strict || !slot.has(flag::DEQUEUED) {
-                self.give_up(index);
+                self.give_up(index, By::Departure);
                 cleared.given_up += 1;
             }
             index = next;
@@ -192,7 +192,7 @@ impl Engine {
             let goes = came_by(self.slab.at(index));
             let next = self.slab.links(index).next;
             if goes {
-                self.give_up(index);
+                self.give_up(index, By::Departure);
                 cleared.given_up += 1;
             }
             index = next;

@@ -16,7 +16,7 @@ mod policy;
 mod report;
 mod slab;
 
-pub use answer::{Answer, AnswerError, Verdict, VerdictError};
+pub use answer::{Answer, AnswerError, By, Verdict, VerdictError};
 pub use attach::{Departed, Detached};
 pub use device::{
     AddError, AttachError, Attachment, DeviceConfig, DeviceId, DomainId, GuestId, UnknownDevice,
@@ -299,7 +299,7 @@ impl Engine {
                 break;
             }
             self.devices.rest_mut(place).late += 1;
-            self.give_up(head);
+            self.give_up(head, By::Deadline);
         }
     }
 }

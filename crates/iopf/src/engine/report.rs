@@ -93,7 +93,7 @@ impl Engine {
         self.departed.losses.refused += 1;
         match fault {
             Fault::PageRequest(page) if page.last || !self.policy.strict => Ok(Reported::Answered(
-                Answer::at_once(id, page, Response::Invalid),
+                Answer::at_once(self.now, id, page, Response::Invalid),
                 Why::NoHandler,
             )),
             _ => Err(Refused::UnknownDevice(id)),
@@ -139,7 +139,7 @@ impl Engine {
             if !page.last && strict {
                 return Err(Refused::NoHandler);
             }
-            let answer = Answer::at_once(id, page, Response::Invalid);
+            let answer = Answer::at_once(self.now, id, page, Response::Invalid);
             return Ok(Reported::Answered(answer, Why::NoHandler));
         };
         let Some(index) = self.take(place) else {
@@ -157,7 +157,7 @@ impl Engine {
             } else {
                 Response::Failure
             };
-            let answer = Answer::at_once(id, page, response);
+            let answer = Answer::at_once(self.now, id, page, response);
             return Ok(Reported::Answered(answer, Why::NoRoom));
         };
         let mut flags = 0;

@@ -65,7 +65,7 @@ pub(super) struct Slot {
     pub(super) access: u8,
     pub(super) flags: u8,
     pub(super) state: State,
-    pub(super) response: u8,
+    pub(super) answer: u8,
 }
 
 // The promise of 128 bytes a pending page starts here.

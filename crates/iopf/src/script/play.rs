@@ -2,7 +2,7 @@
 
 use super::{Step, Takes};
 use crate::engine::{
-    Attachment, Delivery, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Handle, Losses,
+    Attachment, By, Delivery, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Handle, Losses,
     Policy, Reported, Tick, Verdict,
 };
 use crate::{
@@ -436,12 +436,13 @@ impl Play {
             let owed = self.owed.remove(&nth).expect("just found");
             assert_eq!(answer.device.0, owed.device, "the answer of another device");
             assert!(self.answered.insert(token), "answered twice");
-            let late = self
-                .engine
-                .policy()
-                .timeout()
-                .is_some_and(|timeout| u128::from(self.now - owed.since) >= timeout.as_nanos());
-            let note = if late { " (late)" } else { "" };
+            assert_eq!(answer.since.0, owed.since);
+            let note = match answer.by {
+                By::Resolver => "",
+                By::Deadline => " (late)",
+                By::Departure => " (gone)",
+                By::Report => panic!("an answer given at once was queued"),
+            };
             self.say(format_args!(
                 "answer #{nth} d{} {} g{} {:?}{note}",
                 answer.device.0,

@@ -103,7 +103,7 @@ fn what_waits_for_an_attachment_ends_with_it_and_nothing_else_does() {
         "@0 queued #0\n\
          @0 queued #1\n\
          @0 queued #2\n\
-         @0 answer #0 d1 p5 g7 Invalid\n\
+         @0 answer #0 d1 p5 g7 Invalid (gone)\n\
          @0 queued #3\n\
          @0 queued #4\n\
          @0 deliver #1 d1 dom1 g7: -:0x4000\n\
@@ -130,8 +130,8 @@ fn a_replacement_ends_what_waits_and_replacing_by_the_same_does_not() {
         log,
         "@0 queued #0\n\
          @0 queued #1\n\
-         @0 answer #0 d1 - g7 Invalid\n\
-         @0 answer #1 d1 - g8 Invalid\n\
+         @0 answer #0 d1 - g7 Invalid (gone)\n\
+         @0 answer #1 d1 - g8 Invalid (gone)\n\
          @0 nothing to deliver\n\
          @0 refused: nothing waits under this handle\n"
     );
@@ -273,8 +273,8 @@ fn removing_a_device_answers_everything_oldest_first_dequeued_or_not() {
         "@0 queued #0\n\
          @0 queued #1\n\
          @0 queued #2\n\
-         @0 answer #0 d1 - g1 Invalid\n\
-         @0 answer #1 d1 - g2 Invalid\n\
+         @0 answer #0 d1 - g1 Invalid (gone)\n\
+         @0 answer #1 d1 - g2 Invalid (gone)\n\
          @0 queued #3\n\
          @0 deliver #3 d1 dom1 g3: -:0x4000\n"
     );

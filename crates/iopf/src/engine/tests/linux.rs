@@ -57,7 +57,7 @@ fn without_a_pasid_the_functions_own_attachment_handles_of_any_type() {
         log,
         "@0 queued #0\n\
          @0 deliver #0 d1 dom1 g8: -:0x1000\n\
-         @0 answer #0 d1 - g8 Invalid\n\
+         @0 answer #0 d1 - g8 Invalid (gone)\n\
          @0 queued #1\n\
          @0 deliver #1 d1 dom2 g8: -:0x2000\n"
     );
@@ -508,8 +508,8 @@ fn removing_a_device_answers_its_groups_newest_first_and_frees_partial_pages_sil
         log,
         "@0 queued #0\n\
          @0 queued #1\n\
-         @0 answer #1 d1 - g2 Invalid\n\
-         @0 answer #0 d1 - g1 Invalid\n\
+         @0 answer #1 d1 - g2 Invalid (gone)\n\
+         @0 answer #0 d1 - g1 Invalid (gone)\n\
          @0 refused: nothing waits under this handle\n\
          @0 nothing to deliver\n"
     );
@@ -530,7 +530,7 @@ fn a_dequeued_group_survives_its_device_and_is_answered_by_its_handler() {
         log,
         "@0 queued #0\n\
          @0 queued #1\n\
-         @0 answer #1 d1 - g2 Invalid\n\
+         @0 answer #1 d1 - g2 Invalid (gone)\n\
          @0 answer #0 d1 - g1 Success\n"
     );
 }
