@@ -13,15 +13,15 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
+#[cfg(test)]
+mod tests;
+
 /// Commands that may wait for their answers. QEMU stops reading commands while nobody reads its
 /// answers, so an unbounded burst would stop both sides.
 const IN_FLIGHT: usize = 256;
 
 /// How long QEMU may take to connect, or to answer one command.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Bytes of one memory command; its line is twice as long.
-const CHUNK: usize = 1024;
 
 /// What went wrong between us and QEMU.
 #[derive(Debug, thiserror::Error)]
@@ -87,17 +87,10 @@ impl Qtest {
         let connected = connect(&listener, &mut child).and_then(|stream| {
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            Ok((BufReader::new(stream.try_clone()?), stream))
+            Ok((stream.try_clone()?, stream))
         });
         match connected {
-            Ok((reader, writer)) => Ok(Self {
-                child,
-                reader,
-                writer,
-                outgoing: Vec::new(),
-                waiting: VecDeque::new(),
-                dir,
-            }),
+            Ok((reader, writer)) => Ok(Self::over(child, reader, writer, dir)),
             Err(why) => {
                 end(&mut child);
                 Err(QtestError::Silent {
@@ -106,6 +99,17 @@ impl Qtest {
                     said: last_words(dir.path().join("stderr")),
                 })
             }
+        }
+    }
+
+    fn over(child: Child, reader: UnixStream, writer: UnixStream, dir: TempDir) -> Self {
+        Self {
+            child,
+            reader: BufReader::new(reader),
+            writer,
+            outgoing: Vec::new(),
+            waiting: VecDeque::new(),
+            dir,
         }
     }
 
@@ -133,26 +137,6 @@ impl Qtest {
     /// Where QEMU no longer answers.
     pub fn outl(&mut self, port: u16, value: u32) -> Result<(), QtestError> {
         self.post(format!("outl {port:#x} {value:#x}"))
-    }
-
-    /// Writes bytes from physical address `at` on.
-    ///
-    /// # Errors
-    /// Where QEMU no longer answers.
-    pub fn write(&mut self, at: u64, data: &[u8]) -> Result<(), QtestError> {
-        for (chunk, at) in data.chunks(CHUNK).zip((at..).step_by(CHUNK)) {
-            let hex: String = chunk.iter().map(|byte| format!("{byte:02x}")).collect();
-            self.post(format!("write {at:#x} {:#x} 0x{hex}", chunk.len()))?;
-        }
-        Ok(())
-    }
-
-    /// Fills `length` bytes from physical address `at` on with `byte`.
-    ///
-    /// # Errors
-    /// Where QEMU no longer answers.
-    pub fn fill(&mut self, at: u64, length: u64, byte: u8) -> Result<(), QtestError> {
-        self.post(format!("memset {at:#x} {length:#x} {byte:#x}"))
     }
 
     /// Lets `nanoseconds` of the machine's time pass.

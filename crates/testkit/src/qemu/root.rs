@@ -141,7 +141,7 @@ impl QemuRoot {
         &self.version
     }
 
-    fn of_binary(binary: PathBuf) -> Self {
+    pub(super) fn of_binary(binary: PathBuf) -> Self {
         Self {
             prefix: vec![binary],
             modules: None,

@@ -82,6 +82,9 @@ impl Device {
     }
 }
 
+/// What an access to the file behind guest memory relies on.
+const RAM_FILE: &str = "the file behind guest memory is open and as long as it";
+
 /// What QEMU did with a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Observed {
@@ -250,7 +253,7 @@ impl Machine {
         let mut bytes = vec![0; 1 << 20];
         let mut within = |at: u64, length: usize| {
             let bytes = &mut bytes[..length];
-            self.ram.read_exact_at(bytes, at).unwrap();
+            self.ram.read_exact_at(bytes, at).expect(RAM_FILE);
             let mut words = (at..).step_by(4).zip(bytes.chunks_exact(4));
             words.find_map(|(at, word)| (word == PATTERN.to_le_bytes()).then_some(at))
         };
@@ -267,12 +270,12 @@ impl Machine {
     }
 
     fn put(&self, at: u64, word: u64) {
-        self.ram.write_all_at(&word.to_le_bytes(), at).unwrap();
+        self.ram.write_all_at(&word.to_le_bytes(), at).expect(RAM_FILE);
     }
 
     fn get(&self, at: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.ram.read_exact_at(&mut bytes, at).unwrap();
+        self.ram.read_exact_at(&mut bytes, at).expect(RAM_FILE);
         u64::from_le_bytes(bytes)
     }
 }
