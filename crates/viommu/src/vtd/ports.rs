@@ -59,11 +59,22 @@ where
         self.fault(dma, failure, request, failure.recorded(dma.kind));
     }
 
-    #[inline]
-    fn target(&self, dma: &Dma) -> Result<Target, Failure> {
-        match self.translator.hit(dma) {
-            Some(target) => Ok(target),
-            None => self.ram.view(|view| self.translator.miss(view, dma)),
+    /// Serves one page of a request that the caches do not. `None`: it failed, and `failed` says how.
+    #[cold]
+    #[inline(never)]
+    fn walked(
+        &self,
+        piece: &Dma,
+        left: u64,
+        each: &mut dyn FnMut(Gpa, u64),
+        failed: &mut Option<Failure>,
+    ) -> Option<u64> {
+        match self.ram.view(|view| self.translator.miss(view, piece)) {
+            Ok(target) => Some(visit(piece, &target, left, each)),
+            Err(failure) => {
+                *failed = Some(failure);
+                None
+            }
         }
     }
 
@@ -107,22 +118,20 @@ where
         let mut done = 0;
         let mut piece = *dma;
         loop {
+            let left = len - done;
+            let mut failed = None;
             // Each page in a session of its own, so that a long access holds no invalidation up.
-            let served = self.sessions.run(|_| {
-                let Target { pa, page_shift } = self.target(&piece)?;
-                let page = 1u64 << (page_shift & 63);
-                let in_page = page - (piece.addr.0 & (page - 1));
-                let part = in_page.min(len - done);
-                if part > 0 {
-                    each(pa, part);
-                }
-                Ok(part)
+            let part = self.sessions.run(|_| match self.translator.hit(&piece) {
+                Some(target) => Some(visit(&piece, &target, left, each)),
+                None => self.walked(&piece, left, each, &mut failed),
             });
             self.resume();
-            match served {
-                Ok(part) => done += part,
-                Err(failure) => {
-                    self.dma_fault(&piece, &failure);
+            match (part, failed) {
+                (Some(part), _) => done += part,
+                (None, failure) => {
+                    if let Some(failure) = failure {
+                        self.dma_fault(&piece, &failure);
+                    }
                     return Err(Blocked { at: piece.addr });
                 }
             }
@@ -135,6 +144,17 @@ where
             piece.addr = next;
         }
     }
+}
+
+/// Hands the part of a request that lies in one page to `each`. Returns its length.
+#[inline]
+fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)) -> u64 {
+    let page = 1u64 << (target.page_shift & 63);
+    let part = (page - (piece.addr.0 & (page - 1))).min(left);
+    if part > 0 {
+        each(target.pa, part);
+    }
+    part
 }
 
 impl<A> Ats for VtdUnit<A>

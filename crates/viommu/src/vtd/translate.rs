@@ -104,7 +104,7 @@ impl Translator {
     ///
     /// # Errors
     /// The [`Failure`] that the guest's tables, or what the caches still hold of them, call for.
-    #[inline(never)]
+    #[inline]
     pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
         let shared = self.read();
         match &self.iotlb {
@@ -255,6 +255,7 @@ const fn pages(range: Range) -> Pages {
 }
 
 /// Without any cache.
+#[inline]
 fn bare<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
     let mut updates = Updates::new();
     for _ in 0..RETRIES {
@@ -362,6 +363,7 @@ fn serve<M: TableMemMut>(
 }
 
 /// Walks the page tables and sets accessed and dirty bits.
+#[inline]
 fn walked<M: TableMemMut>(
     unit: &Unit,
     space: &AddressSpace,
