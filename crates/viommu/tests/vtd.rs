@@ -7,6 +7,8 @@ mod caches;
 mod devices;
 #[path = "vtd/faults.rs"]
 mod faults;
+#[path = "vtd/guest.rs"]
+mod guest;
 #[path = "vtd/hostile.rs"]
 mod hostile;
 #[path = "vtd/queue.rs"]
