@@ -13,9 +13,9 @@
 //! threads share nothing but what the model's IOTLB shares.
 //!
 //! Every access through [`vm_memory::Bytes`] holds its guard to the end of the access. A
-//! `VolatileSlice` kept after the iterator it came from is not protected: nothing in `vm_memory`
-//! says when its use ends. A thread that holds an iterator must not write the model's registers and
-//! wait for the invalidation.
+//! `VolatileSlice` kept after the iterator it came from is not protected by it, as nothing in
+//! `vm_memory` says when its use ends: open a session around such use ([`Behind::session`]). A
+//! thread that holds an iterator or a session must not wait for an invalidation of the same model.
 
 use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
 use std::fmt;
@@ -58,6 +58,15 @@ impl<T> Behind<T> {
             requester,
             pasid,
         }
+    }
+}
+
+impl<T: Model> Behind<T> {
+    /// Opens a session of this thread: slices taken while it lives may be used as long as it lives.
+    /// `Reader` and `Writer` of the `virtio-queue` crate keep slices, so a device that uses them
+    /// opens a session for each chain.
+    pub fn session(&self) -> T::Session<'_> {
+        self.model.session()
     }
 }
 
