@@ -17,8 +17,7 @@ use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileMemory,
-    VolatileSlice,
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
 };
 
 /// Two MiB of tables: see `tests/bed` for what lies where.

@@ -44,7 +44,7 @@ impl Format {
     /// Address bits below the index of `level`.
     #[inline(always)]
     const fn shift(&self, level: u8) -> u8 {
-        self.page_shift + self.stride * (level - 1) & 63
+        (self.page_shift + self.stride * (level - 1)) & 63
     }
 }
 

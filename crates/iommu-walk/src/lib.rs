@@ -14,7 +14,7 @@
 extern crate std;
 
 mod format;
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod mem;
 mod trail;

@@ -84,6 +84,3 @@ pub fn translate<M: TableMem, R: Recorder>(
     let space = read_space(unit, &context, mem, dma, recorder)?;
     walk(unit, &space, mem, dma, updates, recorder)
 }
-
-#[cfg(test)]
-mod tests;

@@ -61,7 +61,8 @@ bitflags::bitflags! {
         const SECOND_ACCESSED = 1 << 11;
         /// Page requests are allowed (PRE).
         const PAGE_REQUESTS = 1 << 12;
-        /// Page walks are coherent, so that accessed and dirty bits can be set at all (PWSNP).
+        /// Page walks are asked to be coherent (PWSNP); it matters to a unit with
+        /// [non-coherent walks](super::Unit::with_noncoherent_walks).
         const COHERENT = 1 << 13;
         /// Device accesses are snooped whatever else says (PGSNP).
         const SNOOP = 1 << 14;

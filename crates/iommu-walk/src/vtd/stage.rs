@@ -213,7 +213,6 @@ fn admit(switches: Switches, dma: &Dma, demand: &Demand) -> Result<(), Cause> {
 
 /// Read and write from the low two bits of an entry.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "two bits")]
 const fn low_rights(entry: u64) -> Access {
     Access::from_bits_retain((entry & 3) as u8)
 }

@@ -29,6 +29,7 @@ pub struct Unit {
     enabled: bool,
     haw: u8,
     version: u8,
+    noncoherent: bool,
     pub(crate) above_haw: u64,
     pub(crate) second: Format,
     pub(crate) first: Format,
@@ -51,6 +52,7 @@ impl Unit {
             enabled: true,
             haw: haw.clamp(12, 52),
             version: 1,
+            noncoherent: false,
             above_haw: 0,
             second: Format::EMPTY,
             first: Format::EMPTY,
@@ -84,6 +86,24 @@ impl Unit {
     pub fn with_version(mut self, major: u8) -> Self {
         self.version = major;
         self
+    }
+
+    /// The same unit with page walks that do not snoop caches where an address space does not ask
+    /// for it (PWSNP clear). Such a walk cannot set accessed and dirty bits: where one is due, the
+    /// request fails with `SFL.9` or `SSL.5`.
+    ///
+    /// Off to begin with: the walks of a virtual unit are always coherent.
+    #[must_use]
+    pub fn with_noncoherent_walks(mut self, noncoherent: bool) -> Self {
+        self.noncoherent = noncoherent;
+        self
+    }
+
+    /// Whether page walks depend on PWSNP: see
+    /// [`with_noncoherent_walks`](Self::with_noncoherent_walks).
+    #[must_use]
+    pub const fn noncoherent_walks(&self) -> bool {
+        self.noncoherent
     }
 
     /// `CAP_REG`.

@@ -211,12 +211,19 @@ impl Bed {
         self
     }
 
+    /// The same unit with walks that need PWSNP to be coherent.
+    pub(crate) fn noncoherent(mut self) -> Self {
+        self.unit = self.unit.with_noncoherent_walks(true);
+        self
+    }
+
     /// The same unit without some capability bits.
     pub(crate) fn without(mut self, cap: u64, ecap: u64) -> Self {
         let old = self.unit;
         self.unit = Unit::new(old.cap() & !cap, old.ecap() & !ecap, old.haw())
             .with_rtaddr(old.rtaddr())
-            .with_version(old.version());
+            .with_version(old.version())
+            .with_noncoherent_walks(old.noncoherent_walks());
         self
     }
 

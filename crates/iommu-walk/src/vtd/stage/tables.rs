@@ -142,7 +142,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         bits: u64,
         guest: Option<Gpa>,
     ) -> Result<(), Stop> {
-        if !self.switches.contains(Switches::COHERENT) {
+        if self.unit.noncoherent_walks() && !self.switches.contains(Switches::COHERENT) {
             let cause = match stage {
                 Stage::First => Cause::FirstUpdateNotCoherent,
                 Stage::Second => Cause::SecondUpdateNotCoherent,
