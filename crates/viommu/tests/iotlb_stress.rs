@@ -181,18 +181,18 @@ impl Rig {
                     }
                 });
             }
+            let _stop = StopOnPanic(&self.stop);
             let until = Instant::now() + BUDGET;
             while Instant::now() < until && !self.stop.load(SeqCst) {
                 change(turns);
                 turns += 1;
             }
-            self.stop.store(true, SeqCst);
         });
         turns
     }
 }
 
-/// A reader that fails ends the test instead of hanging it.
+/// A thread that fails ends the test instead of hanging it.
 struct StopOnPanic<'a>(&'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
