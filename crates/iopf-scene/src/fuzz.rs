@@ -84,6 +84,29 @@ fn tables(bytes: &[u8]) -> Capture {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_examples_cut_and_damaged_are_read_without_a_panic() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/captures");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let whole = std::fs::read(entry.unwrap().path()).unwrap();
+            super::capture(&whole);
+            super::explain(&whole);
+            for at in (0..whole.len()).step_by(61) {
+                super::capture(&whole[..at]);
+                for byte in *b"\x00\"0f{[-" {
+                    let mut damaged = whole.clone();
+                    damaged[at] = byte;
+                    super::capture(&damaged);
+                    if crate::capture::Capture::parse(&damaged).is_ok() {
+                        super::explain(&damaged);
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn bytes_of_every_kind_are_explained() {
         let mut state = 1u64;
