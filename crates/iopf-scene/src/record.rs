@@ -202,3 +202,6 @@ impl Iterator for Faults<'_> {
         Some(fault(raw))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 
 use iopf::Iova;
 
-use super::advice::text_of;
 use super::clean::{clean, unescape, unquote};
 use super::message::{Fields, Scan};
-use super::normal::{Arch, Kind, Record, Summary};
+use super::normal::{Kind, Record, Summary};
 use super::vtd::{self, Report, Start};
+use super::waiting::{Half, Message, belongs, without_prefix};
 use super::{dump, journal, stamp};
 
 /// Messages whose end may still come. An old kernel prints a message in two lines, and as many
@@ -46,31 +46,6 @@ pub struct Decoder {
     /// The line before ended in a soft break.
     soft: bool,
     needles: Needles,
-}
-
-/// A message of which the end may still come.
-#[derive(Debug)]
-struct Message {
-    line: u64,
-    time: Option<String>,
-    /// What the lines that the kernel prints at one go have in common.
-    stamp: Option<Vec<u8>>,
-    start: Start,
-    text: Vec<u8>,
-    scan: Scan,
-    /// The last line that added to it.
-    touched: u64,
-    tables: Vec<u8>,
-    closed: bool,
-}
-
-/// The second half of an old message.
-#[derive(Debug)]
-struct Half {
-    line: u64,
-    time: Option<String>,
-    stamp: Option<Vec<u8>>,
-    text: Vec<u8>,
 }
 
 impl Decoder {
@@ -538,62 +513,6 @@ impl Decoder {
     }
 }
 
-impl Message {
-    fn record(self, number: u64) -> Record {
-        let fields = self.scan.fields;
-        let mut record = Record {
-            record: number,
-            line: self.line,
-            time: self.time,
-            arch: Arch::Vtd,
-            kind: fields.kind,
-            iommu: fields.iommu,
-            device: fields.device,
-            pasid: fields.pasid,
-            address: fields.address,
-            access: fields.access,
-            privileged: fields.privileged,
-            code: fields.code,
-            name: fields.name,
-            flags: (),
-            index: fields.index,
-            text: String::new(),
-            dump: None,
-        };
-        if !self.tables.is_empty() {
-            let dump = dump::read(&self.tables, &record);
-            record.iommu = record.iommu.or_else(|| dump.iommu.clone());
-            record.dump = Some(dump);
-        }
-        record.text = text_of(&record);
-        record
-    }
-}
-
-/// Whether a message read as `after` with the text from `joint` on, and as `before` without it,
-/// shows that the text belongs to it.
-fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize) -> bool {
-    if after.end <= joint || after.template || after.gap > old_end {
-        return false;
-    }
-    // Once the number is known only its words are missing, and words we do not know could be
-    // anybody's.
-    let known = after
-        .fields
-        .name
-        .as_deref()
-        .is_some_and(|name| super::names::code_of(name).is_some());
-    if !before.wants_reason && !known {
-        return false;
-    }
-    let (old, new) = (&before.fields, &after.fields);
-    let lost = (old.device.is_some() && new.device.is_none())
-        || (old.address.is_some() && new.address.is_none())
-        || (old.index.is_some() && new.index.is_none())
-        || (old.pasid.is_some() && new.pasid.is_none());
-    after.parts > before.parts && !lost
-}
-
 /// Where the next message begins that has its head.
 fn next_head(line: &[u8], from: usize) -> Option<usize> {
     let mut from = from;
@@ -604,25 +523,6 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
         from = start.at() + 1;
     }
     None
-}
-
-/// `text` without the beginning of the next message's line, which ends it.
-fn without_prefix(mut text: &[u8]) -> &[u8] {
-    loop {
-        text = text.trim_ascii_end();
-        let mark = [&b"DMAR:"[..], b"dmar:", b"[VT-D]", b"kernel:", b"(XEN)"]
-            .iter()
-            .find_map(|mark| text.strip_suffix(*mark));
-        let stamp = || {
-            let open = memchr::memrchr(b'[', text)?;
-            stamp::kernel(text.get(open..)?)?;
-            text.ends_with(b"]").then(|| text.get(..open))?
-        };
-        match mark.or_else(stamp) {
-            Some(shorter) => text = shorter,
-            None => return text,
-        }
-    }
 }
 
 /// Words one of which is in every line that can matter by itself.

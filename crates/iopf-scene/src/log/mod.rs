@@ -38,6 +38,7 @@ pub(crate) mod names;
 mod normal;
 mod stamp;
 mod vtd;
+mod waiting;
 
 pub use advice::text_of;
 pub use decoder::Decoder;
@@ -99,10 +100,16 @@ pub fn detect(bytes: &[u8]) -> Form {
         return Form::Binary;
     }
     let mut reader = HexReader::default();
-    let lines = bytes.split(|&byte| byte == b'\n').take(64);
-    let log = lines.clone().any(vtd::marked);
-    let mut records = lines.map(|line| reader.line(line.trim_ascii()));
-    if !log && records.any(|line| matches!(line, HexLine::Fault(_))) {
+    let lines: Vec<&[u8]> = bytes
+        .split(|&byte| byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
+        .take(64)
+        .collect();
+    let dumps = lines.iter().filter(|line| HexReader::is_dump(line)).count();
+    let log = lines.iter().any(|line| vtd::marked(line));
+    let mut records = lines.iter().map(|line| reader.line(line));
+    if !log && dumps * 2 > lines.len() && records.any(|line| matches!(line, HexLine::Fault(_))) {
         return Form::Hex;
     }
     Form::Log

@@ -29,6 +29,11 @@ pub enum HexLine {
 }
 
 impl HexReader {
+    /// Whether `line` has as many hexadecimal digits as a record.
+    pub(crate) fn is_dump(line: &[u8]) -> bool {
+        Words::read(line).is_some()
+    }
+
     /// Reads the next line.
     pub fn line(&mut self, line: &[u8]) -> HexLine {
         let half = std::mem::take(&mut self.half);
@@ -62,12 +67,12 @@ impl Words {
         let text = std::str::from_utf8(line).ok()?;
         let text = text.split('|').next()?;
         let words: Vec<&str> = text
-            .split([' ', '\t', ',', ';', '='])
-            .filter(|word| !word.is_empty())
+            .split([' ', '\t', ',', ';', '=', '_'])
+            .filter(|word| digits(word).is_some())
             .take(80)
             .collect();
-        // The widest run of equal words that makes a record, wherever it begins: offsets, labels
-        // and characters may stand around it.
+        // A run of equal words that makes a record, wherever it begins: offsets may stand before it,
+        // labels and characters between and behind.
         (0..words.len()).find_map(|first| Self::at(words.get(first..)?))
     }
 

@@ -43,7 +43,15 @@ pub(super) fn suppressed(line: &[u8]) -> Option<u64> {
 
 /// Whether `line` names the driver or the architecture.
 pub(super) fn marked(line: &[u8]) -> bool {
-    [&b"DMAR"[..], b"dmar", b"VT-D", b"INTR-REMAP"]
-        .iter()
-        .any(|mark| memmem::find(line, mark).is_some())
+    line.iter().enumerate().any(|(at, byte)| {
+        let marks: &[&[u8]] = match byte {
+            b'D' => &[b"DMAR"],
+            b'd' => &[b"dmar"],
+            b'V' => &[b"VT-D"],
+            b'I' => &[b"INTR-REMAP"],
+            _ => return false,
+        };
+        let text = line.get(at..).unwrap_or_default();
+        marks.iter().any(|mark| text.starts_with(mark))
+    })
 }

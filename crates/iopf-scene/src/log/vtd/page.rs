@@ -35,6 +35,7 @@ const WORDS: [&str; 7] = [
 
 /// Reads a line about a refused page request; gives also where it begins.
 pub(in crate::log) fn page_report(line: &[u8]) -> Option<(usize, Report)> {
+    memmem::find(line, b"dmar")?;
     let (at, words) = WORDS
         .iter()
         .filter_map(|words| memmem::find(line, words.as_bytes()).map(|at| (at, *words)))

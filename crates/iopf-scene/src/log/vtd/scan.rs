@@ -76,50 +76,37 @@ pub(in crate::log) fn head_before(line: &[u8], from: usize, at: usize) -> (Start
 
 /// The first place from `from` on where a message or a part of one begins.
 pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
-    let text = line.get(from..)?;
-    let find = |needle: &[u8]| memmem::find(text, needle).map(|at| from + at);
-    let dma = find_head(line, from, b"[DMA ").map(Start::Dma);
-    let interrupt = find_interrupt(line, from).map(Start::Interrupt);
-    let part = [&b"Request device ["[..], b"fault addr", b"fault index"]
-        .iter()
-        .filter_map(|needle| find(needle))
-        .min()
-        .map(Start::Part);
-    let reason = [&b"[fault reason "[..], b"DMAR: reason ", b"REMAP: reason "]
-        .iter()
-        .filter_map(|needle| {
-            let skip = if needle.starts_with(b"[") {
-                0
-            } else {
-                needle.len() - 7
-            };
-            find(needle).map(|at| at + skip)
-        })
-        .min()
-        .map(Start::Reason);
-    [dma, interrupt, part, reason]
-        .into_iter()
-        .flatten()
-        .min_by_key(|start| start.at())
+    (from..line.len()).find_map(|at| start_at(line, at))
 }
 
-/// `needle` where it is neither a pattern (`\[DMA`) nor a format string (`"[%s`).
-fn find_head(line: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
-    memmem::find_iter(line.get(from..)?, needle)
-        .map(|at| from + at)
-        .find(|&at| at == 0 || line.get(at - 1) != Some(&b'\\'))
+/// What begins at `at`. What stands in a pattern (`\[DMA`) does not.
+fn start_at(line: &[u8], at: usize) -> Option<Start> {
+    let (before, text) = line.split_at_checked(at)?;
+    match text.first()? {
+        b'[' if text.starts_with(b"[DMA ") => (!before.ends_with(b"\\")).then_some(Start::Dma(at)),
+        b'[' if text.starts_with(b"[fault reason ") => Some(Start::Reason(at)),
+        b'I' if text.starts_with(b"INTR-REMAP") => {
+            is_interrupt(text).then_some(Start::Interrupt(at))
+        }
+        b'R' if text.starts_with(b"Request device [") => Some(Start::Part(at)),
+        b'f' if text.starts_with(b"fault addr") || text.starts_with(b"fault index") => {
+            Some(Start::Part(at))
+        }
+        b'r' if text.starts_with(b"reason ") => {
+            let second = before.ends_with(b"DMAR: ") || before.ends_with(b"REMAP: ");
+            second.then_some(Start::Reason(at))
+        }
+        _ => None,
+    }
 }
 
-/// `INTR-REMAP` as the head of a first half: its second half has `[fault reason` or `reason` there.
-fn find_interrupt(line: &[u8], from: usize) -> Option<usize> {
-    memmem::find_iter(line.get(from..)?, b"INTR-REMAP")
-        .map(|at| from + at)
-        .find(|&at| {
-            let after = line.get(at + 10..).unwrap_or_default();
-            let body = after.get(1..).unwrap_or_default().trim_ascii_start();
-            matches!(after.first(), Some(b']' | b':'))
-                && (body.is_empty() || body.starts_with(b"Req") || body.get(1..3) == Some(b"eq"))
-        })
+/// Whether this `INTR-REMAP` is the head of a first half: its second half has `[fault reason` or
+/// `reason` there.
+fn is_interrupt(text: &[u8]) -> bool {
+    let after = text.get(10..).unwrap_or_default();
+    let body = after.get(1..).unwrap_or_default().trim_ascii_start();
+    matches!(after.first(), Some(b']' | b':'))
+        && (body.is_empty() || body.starts_with(b"Req") || body.get(1..3) == Some(b"eq"))
 }
 
 /// What may follow the head, in this order; a part may be missing.

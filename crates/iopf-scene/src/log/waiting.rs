@@ -1,0 +1,107 @@
+//! A message of which the end may still come.
+
+use super::advice::text_of;
+use super::message::Scan;
+use super::normal::{Arch, Record};
+use super::vtd::Start;
+use super::{dump, names, stamp};
+
+/// A message of which the end may still come.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) line: u64,
+    pub(super) time: Option<String>,
+    /// What the lines that the kernel prints at one go have in common.
+    pub(super) stamp: Option<Vec<u8>>,
+    pub(super) start: Start,
+    pub(super) text: Vec<u8>,
+    pub(super) scan: Scan,
+    /// The last line that added to it.
+    pub(super) touched: u64,
+    pub(super) tables: Vec<u8>,
+    pub(super) closed: bool,
+}
+
+/// The second half of an old message.
+#[derive(Debug)]
+pub(super) struct Half {
+    pub(super) line: u64,
+    pub(super) time: Option<String>,
+    pub(super) stamp: Option<Vec<u8>>,
+    pub(super) text: Vec<u8>,
+}
+
+impl Message {
+    pub(super) fn record(self, number: u64) -> Record {
+        let fields = self.scan.fields;
+        let mut record = Record {
+            record: number,
+            line: self.line,
+            time: self.time,
+            arch: Arch::Vtd,
+            kind: fields.kind,
+            iommu: fields.iommu,
+            device: fields.device,
+            pasid: fields.pasid,
+            address: fields.address,
+            access: fields.access,
+            privileged: fields.privileged,
+            code: fields.code,
+            name: fields.name,
+            flags: (),
+            index: fields.index,
+            text: String::new(),
+            dump: None,
+        };
+        if !self.tables.is_empty() {
+            let dump = dump::read(&self.tables, &record);
+            record.iommu = record.iommu.or_else(|| dump.iommu.clone());
+            record.dump = Some(dump);
+        }
+        record.text = text_of(&record);
+        record
+    }
+}
+
+/// Whether a message read as `after` with the text from `joint` on, and as `before` without it,
+/// shows that the text belongs to it.
+pub(super) fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize) -> bool {
+    if after.end <= joint || after.template || after.gap > old_end {
+        return false;
+    }
+    // Once the number is known only its words are missing, and words we do not know could be
+    // anybody's.
+    let known = after
+        .fields
+        .name
+        .as_deref()
+        .is_some_and(|name| names::code_of(name).is_some());
+    if !before.wants_reason && !known {
+        return false;
+    }
+    let (old, new) = (&before.fields, &after.fields);
+    let lost = (old.device.is_some() && new.device.is_none())
+        || (old.address.is_some() && new.address.is_none())
+        || (old.index.is_some() && new.index.is_none())
+        || (old.pasid.is_some() && new.pasid.is_none());
+    after.parts > before.parts && !lost
+}
+
+/// `text` without the beginning of the next message's line, which ends it.
+pub(super) fn without_prefix(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_end();
+        let mark = [&b"DMAR:"[..], b"dmar:", b"[VT-D]", b"kernel:", b"(XEN)"]
+            .iter()
+            .find_map(|mark| text.strip_suffix(*mark));
+        let stamp = || {
+            let open = memchr::memrchr(b'[', text)?;
+            stamp::kernel(text.get(open..)?)?;
+            text.ends_with(b"]").then(|| text.get(..open))?
+        };
+        match mark.or_else(stamp) {
+            Some(shorter) => text = shorter,
+            None => return text,
+        }
+    }
+}
