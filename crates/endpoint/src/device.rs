@@ -517,7 +517,7 @@ impl Device {
             match self.ports.pri.page_request(self.rid, &request) {
                 PageRequestOutcome::Queued => {}
                 PageRequestOutcome::Answered(response) => {
-                    self.page_response(pasid, group, response);
+                    self.queue().handle_response(pasid, group, response, true);
                 }
                 PageRequestOutcome::Dropped => self.queue().stats.dropped += 1,
             }
@@ -533,7 +533,7 @@ impl Endpoint for Device {
     }
 
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
-        self.queue().handle_response(pasid, group, response);
+        self.queue().handle_response(pasid, group, response, false);
     }
 }
 

@@ -147,6 +147,8 @@ pub struct GroupAnswer {
     pub pages: u32,
     /// The answer; `None` when none came in time.
     pub response: Option<Response>,
+    /// The IOMMU answered by itself, in place of software.
+    pub at_once: bool,
     /// From the first request to the moment the device took note of the answer.
     pub waited: Duration,
 }

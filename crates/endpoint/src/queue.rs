@@ -47,6 +47,7 @@ struct Answered {
     group: GroupIndex,
     open: Outstanding,
     response: Option<Response>,
+    at_once: bool,
 }
 
 /// The pages that a job misses.
@@ -206,6 +207,7 @@ impl Queue {
         pasid: Option<Pasid>,
         group: GroupIndex,
         response: Response,
+        at_once: bool,
     ) -> bool {
         let Some(open) = self.groups.answer(pasid, group) else {
             if !self.groups.late(pasid, group) {
@@ -228,6 +230,7 @@ impl Queue {
                 group,
                 open,
                 response: Some(response),
+                at_once,
             });
         }
         true
@@ -243,6 +246,7 @@ impl Queue {
                     group,
                     open,
                     response: None,
+                    at_once: false,
                 });
             }
         }
@@ -261,6 +265,7 @@ impl Queue {
             group,
             open,
             response,
+            at_once,
         } = answered;
         if self.answers.len() >= MAX_ANSWERS {
             self.answers.pop_front();
@@ -271,6 +276,7 @@ impl Queue {
             group,
             pages: open.pages,
             response,
+            at_once,
             waited: now.saturating_sub(open.sent),
         });
         let aborted = self.aborted.remove(&group.0);

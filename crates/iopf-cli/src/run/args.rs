@@ -1,6 +1,7 @@
 //! The arguments of `iopf run`, and the plan they make. Parsing has no effects.
 
 use clap::ValueEnum;
+use std::time::Duration;
 
 /// Which IOMMU stands in front of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,10 +39,10 @@ pub(crate) struct Args {
     /// Devices behind the IOMMU in the healthy scenario
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) devices: u8,
-    /// Pages to copy in the healthy scenario
-    #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub(crate) pages: u64,
-    /// Stop the healthy scenario after so many seconds, whatever is left to copy
+    /// Pages to copy in the healthy scenario [default: 20000, without a limit if --seconds is given]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) pages: Option<u64>,
+    /// Stop the healthy scenario after so many seconds
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(crate) seconds: Option<u64>,
     /// Where the random choices start
@@ -87,9 +88,33 @@ impl Args {
             mistakes: all || self.scenario == Choice::Mistakes,
             storm: all || self.scenario == Choice::Storm,
             devices: self.devices,
-            pages: self.pages,
+            pages: match (self.pages, self.seconds) {
+                (Some(pages), _) => pages,
+                (None, Some(_)) => u64::MAX,
+                (None, None) => 20_000,
+            },
             seconds: self.seconds,
             seed: self.seed,
         }
+    }
+}
+
+impl Plan {
+    /// How much work the healthy scenario is: pages, or milliseconds where time is the only limit.
+    pub(crate) fn work(&self) -> u64 {
+        match self.seconds {
+            Some(seconds) if self.pages == u64::MAX => seconds * 1000,
+            _ => self.pages,
+        }
+    }
+
+    /// How much of it is done.
+    pub(crate) fn progress(&self, pages: u64, elapsed: Duration) -> u64 {
+        let done = if self.pages == u64::MAX {
+            u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+        } else {
+            pages
+        };
+        done.min(self.work())
     }
 }

@@ -11,7 +11,7 @@ use super::collect;
 use super::host::Host;
 use super::machine::{Machine, TestResult};
 use super::progress::Progress;
-use super::report::{AnswerRow, Scenario};
+use super::report::Scenario;
 use super::rng::Rng;
 use super::workload::{Behind, Beside, Books, HOST_DEVICE, Lane, run_devices};
 use endpoint::Device;
@@ -134,10 +134,7 @@ fn report(stage: &Stage, books: &Books, clock: Clock) -> Scenario {
     books.devices(&stage.devices, &mut scenario);
     let log = stage.machine.guest.poll_faults();
     scenario.faults = collect::faults(&log);
-    for (by, answers) in [("guest", &books.by_guest), ("engine", &books.by_engine)] {
-        let row = AnswerRow::new(by, answers.counts, &answers.took);
-        scenario.answers.push(row);
-    }
+    books.rows(&mut scenario);
     books.judge(&mut scenario);
     let recorded = log.total();
     scenario.check(

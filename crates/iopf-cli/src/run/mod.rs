@@ -65,7 +65,7 @@ fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, String> {
     let clock = Clock::start();
     let plan = args.plan();
     let parts: [Part; 3] = [
-        ("healthy", plan.healthy, plan.pages, healthy::play),
+        ("healthy", plan.healthy, plan.work(), healthy::play),
         ("mistakes", plan.mistakes, mistakes::total(), mistakes::play),
         ("storm", plan.storm, storm::PAGES, storm::play),
     ];

@@ -8,7 +8,7 @@ use super::collect;
 use super::latency::Histogram;
 use super::machine::{Machine, TestResult};
 use super::progress::Progress;
-use super::report::Scenario;
+use super::report::{AnswerRow, Scenario};
 use endpoint::{Device, GroupAnswer, JobId, Step};
 use iopf::{Iova, Response, Rid};
 pub(crate) use lane::{Kernel, Lane, Totals};
@@ -94,6 +94,8 @@ pub(crate) struct Books {
     pub(crate) totals: Totals,
     pub(crate) by_guest: Answers,
     pub(crate) by_engine: Answers,
+    /// In place of software, when a queue was full or page requests are not allowed.
+    pub(crate) by_iommu: Answers,
 }
 
 impl Books {
@@ -125,7 +127,7 @@ impl Books {
             let mut worked = false;
             for device in devices {
                 while let Some(answer) = device.poll_answer() {
-                    self.answers(device.rid()).add(&answer);
+                    self.answers(device.rid(), &answer).add(&answer);
                 }
                 while let Some(completion) = device.poll_completion() {
                     worked = true;
@@ -135,7 +137,7 @@ impl Books {
                     }
                 }
             }
-            progress.at(self.totals.pages.min(plan.pages));
+            progress.at(plan.progress(self.totals.pages, begun.elapsed()));
             if enough && owners.is_empty() {
                 return Ok(());
             }
@@ -188,8 +190,24 @@ impl Books {
         }
     }
 
-    fn answers(&mut self, rid: Rid) -> &mut Answers {
-        if rid == HOST_DEVICE {
+    /// The rows of those who answered.
+    pub(crate) fn rows(&self, scenario: &mut Scenario) {
+        for (by, answers) in [
+            ("guest", &self.by_guest),
+            ("engine", &self.by_engine),
+            ("IOMMU", &self.by_iommu),
+        ] {
+            if answers.took.count() > 0 {
+                let row = AnswerRow::new(by, answers.counts, &answers.took);
+                scenario.answers.push(row);
+            }
+        }
+    }
+
+    fn answers(&mut self, rid: Rid, answer: &GroupAnswer) -> &mut Answers {
+        if answer.at_once {
+            &mut self.by_iommu
+        } else if rid == HOST_DEVICE {
             &mut self.by_engine
         } else {
             &mut self.by_guest

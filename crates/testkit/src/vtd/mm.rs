@@ -253,7 +253,7 @@ impl Mm {
         let inner = self.inner();
         let (_, vma) = inner.vmas.range(..=at.0).next_back()?;
         let frame = inner.pages.get(&(at.0 & !(FRAME - 1)))?;
-        (at.0 < vma.end).then(|| (Gpa(frame.0 | (at.0 & (FRAME - 1))), vma.prot))
+        (at.0 < vma.end).then_some((Gpa(frame.0 | (at.0 & (FRAME - 1))), vma.prot))
     }
 
     /// Whether the page around `at` is present.

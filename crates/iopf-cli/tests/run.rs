@@ -1,0 +1,108 @@
+//! `iopf run` from the outside.
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn iopf(args: &[&str]) -> Command {
+    let mut command = Command::cargo_bin("iopf").expect("the program is built");
+    command.arg("run").args(args);
+    command
+}
+
+fn stdout(command: &mut Command) -> String {
+    let output = command.output().expect("the program runs");
+    String::from_utf8(output.stdout).expect("reports are text")
+}
+
+/// Every duration replaced: a number, a space and a unit.
+fn redacted(text: &str) -> String {
+    let mut out = String::new();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut i = 0;
+        while i < words.len() {
+            let number = words[i].parse::<f64>().is_ok();
+            let unit = words.get(i + 1).map(|w| w.trim_end_matches(','));
+            if number && matches!(unit, Some("ns" | "us" | "ms" | "s")) {
+                out.push_str("[time]");
+                i += 2;
+            } else {
+                out.push_str(words[i]);
+                i += 1;
+            }
+            if i < words.len() {
+                out.push(' ');
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+#[test]
+fn the_guest_is_told_of_every_mistake() {
+    let text = stdout(&mut iopf(&["--scenario", "mistakes", "--quiet"]));
+    insta::assert_snapshot!(redacted(&text));
+}
+
+#[test]
+fn every_scenario_holds_and_json_is_one_object() {
+    let text = stdout(&mut iopf(&["--json", "--quiet", "--pages", "2000"]));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["schema"], 1);
+    let names: Vec<&str> = report["scenarios"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| s["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["healthy", "mistakes", "storm"]);
+    assert_eq!(report["passed"], true, "{text}");
+    let healthy = &report["scenarios"][0];
+    assert_eq!(healthy["faults"].as_array().unwrap().len(), 0);
+    for by in ["guest", "engine"] {
+        let rows = healthy["answers"].as_array().unwrap();
+        let row = rows.iter().find(|r| r["by"] == by).unwrap();
+        assert!(row["success"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["p50_ns"].as_u64() <= row["max_ns"].as_u64(), "{row}");
+    }
+}
+
+#[test]
+fn one_device_is_enough_and_time_is_a_limit() {
+    let args = ["--scenario", "healthy", "--devices", "1", "--seconds", "1"];
+    iopf(&args)
+        .args(["--quiet", "--seed", "9"])
+        .assert()
+        .success();
+}
+
+#[test]
+fn faults_are_a_status_only_where_asked_for() {
+    let args = ["--scenario", "mistakes", "--quiet"];
+    iopf(&args).assert().code(0);
+    iopf(&args).arg("--fail-on-fault").assert().code(1);
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_a_usage_error() {
+    for args in [
+        ["--devices", "0"],
+        ["--devices", "17"],
+        ["--pages", "0"],
+        ["--scenario", "calm"],
+        ["--arch", "z80"],
+    ] {
+        iopf(&args).assert().code(2);
+    }
+}
+
+#[test]
+fn progress_goes_to_stderr_and_quiet_means_quiet() {
+    let args = ["--scenario", "mistakes"];
+    let output = iopf(&args).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(told, "mistakes: started\nmistakes: passed\n");
+    let output = iopf(&args).arg("--quiet").output().unwrap();
+    assert!(output.stderr.is_empty());
+}
