@@ -10,56 +10,18 @@
 //! `GuestMemoryMmap`, which looks the region up for each load. `four loads` is the floor: four
 //! dependent loads from the same memory and nothing else.
 
+mod tables;
+
 use criterion::{Criterion, criterion_group, criterion_main};
-use iommu_walk::vtd::{Unit, configure, translate, walk};
+use iommu_walk::vtd::{configure, translate, walk};
 use iommu_walk::{TableMem, Unreachable, Updates, Words};
-use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
+use iopf::Gpa;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+use tables::{SIZE, TABLES, legacy, plain, request, scalable, words};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
 };
-
-/// Two MiB of tables: see `tests/bed` for what lies where.
-const SIZE: usize = 0x20_0000;
-const CAP: u64 = 0x1100_000c_006f_0e06;
-const ECAP: u64 = 0x0133_e99e_e400_00c6;
-const TABLES: [(u64, u64); 31] = [
-    (0x1000, 0x2001),
-    (0x1008, 0x3001),
-    // Scalable context entries 00:05.0, 00:06.0 and 00:07.0, then their PASID directories.
-    (0x2500, 0x401d),
-    (0x2600, 0x601d),
-    (0x2700, 0x701d),
-    (0x4000, 0x5001),
-    (0x6000, 0x8001),
-    (0x7000, 0x9001),
-    // PASID 5: first stage, second stage, nested.
-    (0x5140, 0x41),
-    (0x5148, 0x80_0007),
-    (0x5150, 0x2_0003),
-    (0x8140, 0x1_0089),
-    (0x8148, 0x80_0007),
-    (0x9140, 0x1_00c9),
-    (0x9148, 0x80_0007),
-    (0x9150, 0x2_0003),
-    (0x2_0008, 0x2_1027),
-    (0x2_1008, 0x2_2027),
-    (0x2_2008, 0x2_3027),
-    (0x2_3008, 0x8_0067),
-    (0x1_0000, 0x1_1003),
-    (0x1_1000, 0x1_2003),
-    (0x1_2000, 0x1_3003),
-    (0x1_3100, 0x2_0003),
-    (0x1_3108, 0x2_1003),
-    (0x1_3110, 0x2_2003),
-    (0x1_3118, 0x2_3003),
-    (0x1_3400, 0x8_0003),
-    // Legacy: another root table.
-    (0x3_0000, 0x3_1001),
-    (0x3_1280, 0x1_0001),
-    (0x3_1288, 0x0702),
-];
 
 /// A region found once: what a VMM would keep for the walk.
 struct Cached<'a>(VolatileSlice<'a>);
@@ -86,16 +48,6 @@ impl TableMem for Searched<'_> {
     }
 }
 
-fn request(devfn: u16, addr: u64) -> Dma {
-    Dma {
-        requester: Rid(devfn),
-        pasid: Pasid::new(5),
-        kind: DmaKind::Untranslated,
-        addr: Iova(addr),
-        access: Access::WRITE,
-    }
-}
-
 fn four_loads<M: TableMem>(mem: &M, top: u64) -> u64 {
     let mut at = top;
     for _ in 0..4 {
@@ -105,17 +57,12 @@ fn four_loads<M: TableMem>(mem: &M, top: u64) -> u64 {
 }
 
 fn suite<M: TableMem>(c: &mut Criterion, name: &str, mem: &M) {
-    let scalable = Unit::new(CAP, ECAP, 46).with_rtaddr(0x1400);
-    let legacy = Unit::new(CAP, ECAP, 46).with_rtaddr(0x3_0000);
+    let (scalable, legacy) = (scalable(), legacy());
     let (first, second, nested) = (
         request(0x28, 0x80_4020_1abc),
         request(0x30, 0x2_0abc),
         request(0x38, 0x80_4020_1abc),
     );
-    let plain = Dma {
-        pasid: None,
-        ..request(0x28, 0x2_0abc)
-    };
     let mut group = c.benchmark_group(name);
     group.bench_function("four loads", |b| {
         b.iter(|| four_loads(black_box(mem), black_box(0x2_0008)));
@@ -137,7 +84,7 @@ fn suite<M: TableMem>(c: &mut Criterion, name: &str, mem: &M) {
         });
     }
     let whole = [
-        ("legacy", &legacy, plain),
+        ("legacy", &legacy, plain()),
         ("first", &scalable, first),
         ("second", &scalable, second),
         ("nested", &scalable, nested),
@@ -167,14 +114,13 @@ fn suite<M: TableMem>(c: &mut Criterion, name: &str, mem: &M) {
 }
 
 fn vtd(c: &mut Criterion) {
-    let words: Vec<AtomicU64> = (0..SIZE / 8).map(|_| AtomicU64::new(0)).collect();
+    let words = words();
     // Sixteen regions: as many as a guest with a few holes has.
     let ranges: Vec<_> = (0..16)
         .map(|i| (GuestAddress(i * 0x1000_0000), SIZE))
         .collect();
     let guest = GuestMemoryMmap::<()>::from_ranges(&ranges).expect("a few MiB can be mapped");
     for (at, word) in TABLES {
-        words[usize::try_from(at).expect("a small address") / 8].store(word, Ordering::Relaxed);
         guest
             .write_obj(word, GuestAddress(at))
             .expect("the tables are in the first region");
