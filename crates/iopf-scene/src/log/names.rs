@@ -29,6 +29,7 @@ pub(super) fn at_start(text: &[u8]) -> Option<(&'static str, usize)> {
     FaultReason::all()
         .iter()
         .filter_map(|info| info.linux)
+        .filter(|name| name.as_bytes().first() == text.first())
         .filter_map(|name| same_words(text, name).map(|len| (name, len)))
         .max_by_key(|&(name, _)| name.len())
 }

@@ -69,6 +69,10 @@ pub(super) fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize)
     if after.end <= joint || after.template || after.gap > old_end {
         return false;
     }
+    // Text that goes on with something else is another line, even if it begins like a number.
+    if after.wants_reason && !after.open {
+        return false;
+    }
     // Once the number is known only its words are missing, and words we do not know could be
     // anybody's.
     let known = after
