@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Why did this DMA fault?
 ///
-/// iopf explains, decodes and serves the faults of IOMMUs.
+/// iopf explains and decodes the faults of IOMMUs, and runs a virtual one with devices behind it.
 #[derive(Debug, Parser)]
 #[command(name = "iopf", version, propagate_version = true, max_term_width = 100)]
 #[command(after_help = EXIT_STATUS)]
@@ -24,9 +24,9 @@ Exit status:
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Run(crate::run::Args),
     Explain(ExplainArgs),
     Decode(DecodeArgs),
-    Run(crate::run::Args),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

@@ -236,9 +236,9 @@ impl RegisterMap {
                     value,
                     wanted: "a value of a 32-bit register",
                 },
-                (Arch::Vtd, "HAW") if !(32..=52).contains(&value) => Problem::OutOfRange {
+                (Arch::Vtd, "HAW") if !(12..=52).contains(&value) => Problem::OutOfRange {
                     value,
-                    wanted: "a host address width of 0x20 to 0x34 bits",
+                    wanted: "a host address width of 0xc to 0x34 bits",
                 },
                 _ => {
                     registers.set(name, value);

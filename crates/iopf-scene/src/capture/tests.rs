@@ -279,7 +279,7 @@ fn wrong_values_are_named_with_their_place() {
         (
             "\"0x30\"",
             "\"0x40\"",
-            "registers.HAW: 0x40 is not a host address width of 0x20 to 0x34 bits",
+            "registers.HAW: 0x40 is not a host address width of 0xc to 0x34 bits",
         ),
         (
             "\"memory_base\": \"0x0\"",
