@@ -6,6 +6,7 @@ use crate::rig::{
     scalable,
 };
 use iopf::{Access, Rid};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use viommu::vtd::Config;
 
 const LEAF: u64 = TABLES + 0x3008;
@@ -375,4 +376,61 @@ fn a_context_that_shuts_a_pasid_out_does_so_whatever_the_pasid_cache_holds() {
         assert_eq!(rig.read_at(Some(3), AT), None);
     }
     assert_eq!(rig.r32(0x220 + 12), 0xc000_0345);
+}
+
+#[test]
+fn no_access_uses_a_page_after_its_invalidation_was_waited_for() {
+    const PAGES: u64 = 64;
+    let rig = legacy(Config::default());
+    // Page number n of the device moves on by one each round: what is read tells the round.
+    let page = |round: u64| OTHER_PAGE + ((round % PAGES) << 12);
+    rig.put(LEAF, page(0) | 3);
+    // Rounds that have begun, and rounds whose wait came true.
+    let (begun, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let oldest = done.load(Ordering::SeqCst);
+                    let at = rig.read_at(None, AT).expect("always mapped");
+                    let newest = begun.load(Ordering::SeqCst);
+                    let allowed = (oldest..=newest).any(|round| page(round) == at);
+                    assert!(allowed, "{at:#x} in rounds {oldest} to {newest}");
+                }
+            });
+        }
+        for round in 1..2000u64 {
+            begun.store(round, Ordering::SeqCst);
+            rig.put(LEAF, page(round) | 3);
+            let how = [IOTLB, iotlb_domain(5), iotlb_pages(5, AT, 0)];
+            let index = usize::try_from(round % 3).expect("below 3");
+            rig.submit(&how[index..=index]);
+            done.store(round, Ordering::SeqCst);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_device_that_writes_under_a_guest_that_clears_dirty_flags_loses_none() {
+    let rig = scalable(Config::default());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let write = rig.dma(Some(3), AT, Access::WRITE);
+            while !stop.load(Ordering::SeqCst) {
+                assert_eq!(rig.access(&write, 1), Ok(vec![(PAGE, 1)]));
+            }
+        });
+        for _ in 0..2000 {
+            // As a guest does that writes pages back: clear the flag, then invalidate.
+            rig.put(LEAF, PAGE | 0x27);
+            rig.submit(&[piotlb_pages(1, 3, AT, 0)]);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let write = rig.dma(Some(3), AT, Access::WRITE);
+    assert_eq!(rig.access(&write, 1), Ok(vec![(PAGE, 1)]));
+    assert_eq!(rig.get(LEAF), PAGE | 0x67);
 }
