@@ -26,62 +26,82 @@ const EXTENDED_ACCESSED: u64 = 1 << 10;
 const SNOOP: u64 = 1 << 11;
 
 /// What a request asks of the tables, with its kind and its address space taken into account.
+///
+/// One byte, so that it stays in a register.
 #[derive(Clone, Copy)]
-struct Demand {
-    /// What it must be granted; for a translation request, what it would like.
-    wanted: Access,
-    /// It runs in privileged mode.
-    privileged: bool,
-    /// It is a translation request: it is told what it may do, and fails only if that is nothing.
-    translation: bool,
-    /// A zero-length read, which a write-only page may serve.
-    zero_length: bool,
-    /// Not everything about it is ordinary: [`admit`] must see it.
-    special: bool,
-}
+struct Demand(u8);
 
 impl Demand {
+    // Bits 2:0 are what the request must be granted, as in `Access`; for a translation request, what
+    // it would like. Bit 3 is privileged mode, as there.
+
+    /// It is a translation request: it is told what it may do, and fails only if that is nothing.
+    const TRANSLATION: u8 = 1 << 4;
+    /// A zero-length read, which a write-only page may serve.
+    const ZERO_LENGTH: u8 = 1 << 5;
+
     #[inline(always)]
     fn new(unit: &Unit, space: &AddressSpace, dma: &Dma) -> Self {
-        let kinds = Access::RW.union(Access::EXEC);
-        let mut wanted = dma.access.intersection(kinds);
-        let mut privileged = dma.access.contains(Access::PRIV);
+        const KINDS: u8 = Access::RW.union(Access::EXEC).bits();
+        let mut bits = dma.access.bits() & (KINDS | Access::PRIV.bits());
         if dma.pasid.is_none() {
             // Both flags travel with the PASID: without one there is no execute, and the privilege
             // is the context entry's.
-            if wanted.contains(Access::EXEC) {
-                wanted = wanted.difference(Access::EXEC).union(Access::READ);
+            let fetch = bits & Access::EXEC.bits() != 0;
+            bits &= Access::RW.bits();
+            if fetch {
+                bits |= Access::READ.bits();
             }
-            privileged = space.switches.contains(Switches::RID_PRIVILEGED);
+            if space.switches.contains(Switches::RID_PRIVILEGED) {
+                bits |= Access::PRIV.bits();
+            }
         }
-        let mut translation = false;
         if let DmaKind::Translation { no_write } = dma.kind {
-            translation = true;
-            wanted = wanted.difference(Access::RW).union(Access::READ);
+            bits = bits & !Access::RW.bits() | Self::TRANSLATION | Access::READ.bits();
             if !no_write || !unit.has(caps::ECAP_NWFS) {
-                wanted = wanted.union(Access::WRITE);
+                bits |= Access::WRITE.bits();
             }
         }
-        let mut zero_length = false;
-        if wanted.is_empty() {
-            wanted = Access::READ;
-            zero_length = unit.cap() & caps::CAP_ZLR != 0;
+        if bits & KINDS == 0 {
+            bits |= Access::READ.bits();
+            if unit.cap() & caps::CAP_ZLR != 0 {
+                bits |= Self::ZERO_LENGTH;
+            }
         }
-        Self {
-            wanted,
-            privileged,
-            translation,
-            zero_length,
-            special: privileged
-                || wanted.contains(Access::EXEC)
-                || !matches!(dma.kind, DmaKind::Untranslated),
-        }
+        Self(bits)
+    }
+
+    #[inline(always)]
+    const fn wanted(self) -> Access {
+        Access::from_bits_retain(self.0 & 7)
+    }
+
+    /// It runs in privileged mode.
+    #[inline(always)]
+    const fn privileged(self) -> bool {
+        self.0 & Access::PRIV.bits() != 0
+    }
+
+    #[inline(always)]
+    const fn translation(self) -> bool {
+        self.0 & Self::TRANSLATION != 0
+    }
+
+    #[inline(always)]
+    const fn zero_length(self) -> bool {
+        self.0 & Self::ZERO_LENGTH != 0
     }
 
     /// It writes: the dirty bit is due.
     #[inline(always)]
-    const fn write(&self) -> bool {
-        self.wanted.contains(Access::WRITE)
+    const fn write(self) -> bool {
+        self.0 & Access::WRITE.bits() != 0
+    }
+
+    /// Privilege, execute or a translation request: [`admit`] must see it.
+    #[inline(always)]
+    const fn special(self) -> bool {
+        self.0 & (Access::PRIV.bits() | Access::EXEC.bits() | Self::TRANSLATION) != 0
     }
 }
 
@@ -168,12 +188,12 @@ pub fn walk<M: TableMem, R: Recorder>(
             failure: None,
         },
     };
-    if demand.special {
-        if let Err(cause) = admit(space.switches, dma, &demand) {
+    if demand.special() || dma.kind == DmaKind::Translated {
+        if let Err(cause) = admit(space.switches, dma, demand) {
             walker.trip.fail(cause);
             return Err(walker.failed());
         }
-        if demand.translation && dma.pasid.is_none() && in_interrupt_range(dma.addr) {
+        if demand.translation() && dma.pasid.is_none() && in_interrupt_range(dma.addr) {
             return Ok(Outcome::InterruptRange);
         }
     }
@@ -190,8 +210,8 @@ pub fn walk<M: TableMem, R: Recorder>(
 }
 
 /// Checks that depend on the request and on nothing but the address space.
-#[inline(always)]
-fn admit(switches: Switches, dma: &Dma, demand: &Demand) -> Result<(), Cause> {
+#[cold]
+fn admit(switches: Switches, dma: &Dma, demand: Demand) -> Result<(), Cause> {
     if !matches!(dma.kind, DmaKind::Untranslated) && !switches.contains(Switches::DEVICE_TLB) {
         return Err(if switches.contains(Switches::SCALABLE) {
             Cause::DeviceTlbDisabled
@@ -199,10 +219,10 @@ fn admit(switches: Switches, dma: &Dma, demand: &Demand) -> Result<(), Cause> {
             Cause::AddressTypeBlocked
         });
     }
-    if demand.wanted.contains(Access::EXEC) && !switches.contains(Switches::EXECUTE) {
+    if demand.wanted().contains(Access::EXEC) && !switches.contains(Switches::EXECUTE) {
         return Err(Cause::ExecuteDisabled);
     }
-    if demand.privileged
+    if demand.privileged()
         && switches.contains(Switches::SCALABLE)
         && !switches.contains(Switches::SUPERVISOR)
     {
@@ -361,14 +381,14 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         input: u64,
         guest: Option<Gpa>,
     ) -> Result<Access, Stop> {
-        let wanted = self.demand.wanted;
-        if self.demand.translation {
+        let wanted = self.demand.wanted();
+        if self.demand.translation() {
             let perms = granted.intersection(wanted);
             if perms.intersects(Access::RW) {
                 return Ok(perms);
             }
         } else if granted.contains(wanted)
-            || self.demand.zero_length && granted.contains(Access::WRITE)
+            || self.demand.zero_length() && granted.contains(Access::WRITE)
         {
             return Ok(granted);
         }
@@ -408,7 +428,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     #[cold]
     fn near_interrupts(&mut self, pa: u64) -> Result<u8, Stop> {
         // A translation request is for the whole page, at least in scalable mode.
-        let whole = self.demand.translation && self.has(Switches::SCALABLE);
+        let whole = self.demand.translation() && self.has(Switches::SCALABLE);
         if whole || in_interrupt_range(Iova(pa)) {
             return Err(self.fail(Cause::InterruptRange, Cause::LegacyInterruptRange));
         }
@@ -484,10 +504,10 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Weighs what the first stage grants against the request.
     #[inline(always)]
     fn weigh_first(&self, rights: Rights) -> Result<Access, Cause> {
-        let granted = rights.of(self.demand.privileged);
-        let wanted = self.demand.wanted;
+        let granted = rights.of(self.demand.privileged());
+        let wanted = self.demand.wanted();
         if granted.contains(wanted) {
-            return Ok(if self.demand.translation {
+            return Ok(if self.demand.translation() {
                 wanted
             } else {
                 granted
@@ -498,11 +518,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     #[cold]
     fn weigh_shortage(&self, granted: Access) -> Result<Access, Cause> {
-        let wanted = self.demand.wanted;
+        let wanted = self.demand.wanted();
         // Read is never missing but for a user at a supervisor's page.
         if !granted.contains(Access::READ) {
             Err(Cause::UserDenied)
-        } else if self.demand.translation {
+        } else if self.demand.translation() {
             Ok(granted.intersection(wanted))
         } else if wanted.difference(granted).contains(Access::WRITE) {
             Err(Cause::WriteDenied)
@@ -557,7 +577,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         let perms = self
             .weigh_second(below, second, guest, at)?
             .intersection(first_perms);
-        if self.demand.translation && !perms.intersects(Access::RW) {
+        if self.demand.translation() && !perms.intersects(Access::RW) {
             return Err(self.second_denied(below, second, guest, at));
         }
         let pa = page.address(&unit.second, guest);
@@ -601,8 +621,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         if self.has(Switches::SCALABLE) && !self.has(Switches::SUPERVISOR) {
             translation.rights.privileged = Access::empty();
         }
-        if self.demand.translation {
-            translation.perms = perms.intersection(self.demand.wanted);
+        if self.demand.translation() {
+            translation.perms = perms.intersection(self.demand.wanted());
         }
         translation.snoop = self.has(Switches::SNOOP);
         Ok(translation)
