@@ -320,3 +320,15 @@ fn a_record_comes_with_the_next_line_or_with_a_flush() {
     decoder.flush();
     assert_eq!(decoder.poll_record().map(|record| record.line), Some(3));
 }
+
+#[test]
+fn the_pasted_logs_keep_the_promises_as_fuzz_corpus_too() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/log");
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let log = std::fs::read(entry.expect("readable").path()).expect("readable");
+        fuzz::log(&log);
+        files += 1;
+    }
+    assert!(files >= 7);
+}
