@@ -202,6 +202,12 @@ impl Device {
         self.queue().outstanding(pasid)
     }
 
+    /// Translations in its TLB.
+    #[must_use]
+    pub fn cached(&self) -> usize {
+        self.atc().len()
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -14,13 +14,14 @@ use super::progress::Progress;
 use super::report::Scenario;
 use super::rng::Rng;
 use super::workload::{Behind, Beside, Books, HOST_DEVICE, Lane, run_devices};
-use endpoint::Device;
-use iopf::{Iova, Pasid, Rid};
+use endpoint::{Device, Job, Op};
+use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use testkit::vtd::{Mm, Setup};
+use testkit::vtd::{Backing, Mm, Setup};
+use viommu_api::{Ats, AtsCompletion};
 
 /// Address spaces that each device is bound to.
 const PASIDS: u32 = 2;
@@ -37,12 +38,15 @@ struct Stage {
     /// The last one is the host's.
     devices: Vec<Arc<Device>>,
     lanes: Vec<Lane>,
+    /// What the guest bound to what.
+    bindings: Vec<(Arc<Device>, Arc<Mm>)>,
 }
 
 fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
     let machine = Machine::boot(Machine::sva(), Setup::default(), 256 << 20)?;
     let mut devices = Vec::new();
     let mut lanes = Vec::new();
+    let mut bindings = Vec::new();
     let mut rng = Rng::new(plan.seed);
     for index in 0..plan.devices {
         let rid = Rid::new(0, index + 1, 0).ok_or("no such device number")?;
@@ -56,11 +60,13 @@ fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
             number += 1;
             let mm = Arc::new(Mm::new(&machine.ram, pasid, 4)?);
             machine.guest.bind(device.rid(), &mm)?;
+            bindings.push((device.clone(), mm.clone()));
             // A neighbour shares it, so that one unmapping has two device TLBs to reach.
             if let Some(other) = devices.get((index + 1) % devices.len())
                 && other.rid() != device.rid()
             {
                 machine.guest.bind(other.rid(), &mm)?;
+                bindings.push((other.clone(), mm.clone()));
                 let kernel = Arc::new(Behind(machine.clone()));
                 let base = Iova(REGIONS + LANES * STRIDE);
                 lanes.push(Lane::new(other, &mm, kernel, base, rng.next()));
@@ -86,6 +92,7 @@ fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
         host,
         devices,
         lanes,
+        bindings,
     })
 }
 
@@ -100,6 +107,7 @@ pub(crate) fn play(plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scena
         host,
         devices,
         lanes,
+        ..
     } = &mut stage;
     let (machine, host, devices) = (&*machine, &*host, &**devices);
     let outcome = thread::scope(|scope| {
@@ -126,10 +134,59 @@ pub(crate) fn play(plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scena
     for lane in lanes.iter_mut() {
         lane.end(&mut books.totals)?;
     }
-    Ok(report(&stage, &books, clock))
+    let end = tear_down(&stage, clock)?;
+    Ok(report(&stage, &books, &end, clock))
 }
 
-fn report(stage: &Stage, books: &Books, clock: Clock) -> Scenario {
+/// What unbinding every device left behind.
+#[derive(Debug, Default)]
+struct End {
+    bindings: u64,
+    /// Groups that were under way when their binding was taken away.
+    interrupted: u64,
+    unanswered: u64,
+    translating: u64,
+    cached: u64,
+}
+
+/// Where a last job goes, away from all others.
+const LAST: Iova = Iova(0x6000_0000_0000);
+
+/// Ends each binding while a page request of it is under way, as when a process is killed.
+fn tear_down(stage: &Stage, clock: Clock) -> TestResult<End> {
+    let mut end = End::default();
+    let guest = &stage.machine.guest;
+    for (device, mm) in &stage.bindings {
+        let (rid, pasid) = (device.rid(), mm.pasid());
+        mm.mmap(LAST, 1, Access::READ, Backing::Zero);
+        device.submit(Job::new(Some(pasid), Op::Read { from: LAST, len: 8 }))?;
+        device.step(clock.now());
+        end.interrupted += device.outstanding(Some(pasid)) as u64;
+        device.abort(Some(pasid));
+        guest.unbind(rid, pasid)?;
+        end.bindings += 1;
+        end.unanswered += device.outstanding(Some(pasid)) as u64;
+        let probe = Dma {
+            requester: rid,
+            pasid: Some(pasid),
+            kind: DmaKind::Translation { no_write: true },
+            addr: LAST,
+            access: Access::READ,
+        };
+        let answer = stage.machine.unit.translation_request(&probe);
+        let nothing = matches!(
+            answer,
+            AtsCompletion::Success { granted, .. } if granted.perms.is_empty()
+        );
+        end.translating += u64::from(!nothing);
+    }
+    for (device, _) in &stage.bindings {
+        end.cached += device.cached() as u64;
+    }
+    Ok(end)
+}
+
+fn report(stage: &Stage, books: &Books, end: &End, clock: Clock) -> Scenario {
     let mut scenario = Scenario::new("healthy");
     books.devices(&stage.devices, &mut scenario);
     let log = stage.machine.guest.poll_faults();
@@ -147,6 +204,19 @@ fn report(stage: &Stage, books: &Books, clock: Clock) -> Scenario {
         "guest and engine both resolve page requests",
         resolved && books.by_guest.counts[3] + books.by_engine.counts[3] == 0,
         "none unanswered",
+    );
+    scenario.check(
+        "a page request under way is answered before its PASID is gone",
+        end.interrupted > 0 && end.unanswered == 0,
+        format!(
+            "{} unbound, {} of them interrupted, {} unanswered",
+            end.bindings, end.interrupted, end.unanswered
+        ),
+    );
+    scenario.check(
+        "after unbinding nothing translates and no device TLB holds anything",
+        end.translating == 0 && end.cached == 0,
+        format!("{} translate, {} cached", end.translating, end.cached),
     );
     collect::losses(&stage.machine, &mut scenario);
     let held = stage.host.held().0;

@@ -200,10 +200,10 @@ fn at_the_engine(plan: &Plan, clock: Clock, scenario: &mut Scenario) -> TestResu
         };
         let _blocked = host.with_translation(&dma, 8, &mut |_, _| {});
         if count % 64 == 0 {
-            host.pump();
+            while host.pump() {}
         }
     }
-    host.pump();
+    while host.pump() {}
     for count in 0..STRAYS {
         // Groups that are never completed: they may hold no more than the device's credits.
         let page = PageRequest {

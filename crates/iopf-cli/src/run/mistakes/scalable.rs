@@ -5,14 +5,15 @@
 //! `drivers/iommu/intel/dmar.c`, `dma_remap_sm_fault_reasons`.
 
 use super::{
-    Act, Case, DEVICE, Expect, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, SECOND, Shot, TestResult,
-    WRITABLE,
+    Act, Case, DEVICE, DOMAIN, Expect, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, SECOND, Shot,
+    TestResult, WRITABLE,
 };
 use endpoint::Via;
-use iopf::{Gpa, Iova};
+use iopf::{Gpa, Iova, Pasid};
 use testkit::vtd::numbers::{
-    CTX_DTE, CTX_PASIDE, CTX_PRE, FS_P, FS_RW, FS_US, LARGE, PE_ERE, PE_NXE, PE_PWSNP, PE_WPE,
+    CTX_DTE, CTX_PASIDE, CTX_PRE, FS_P, FS_RW, FS_US, LARGE, PE_ERE, PE_NXE, PE_WPE, SS_W,
 };
+use testkit::vtd::tables::nested;
 
 const fn case(name: &'static str, code: u8, shot: Shot, spoil: fn(&Lab) -> TestResult<()>) -> Case {
     Case {
@@ -108,6 +109,12 @@ pub(super) const CASES: &[Case] = &[
         MISSING.via(Via::Ats),
         |lab| without(lab, CTX_PRE),
     ),
+    case(
+        "PASID that stands for requests without one",
+        0x48,
+        Shot::new(Act::Read, WRITABLE).pasid(0),
+        nothing,
+    ),
     case("PASID directory outside of memory", 0x50, READ, |lab| {
         lab.poke(lab.context()?, |raw| raw & 0xfff | NOWHERE)
     }),
@@ -154,6 +161,19 @@ pub(super) const CASES: &[Case] = &[
         lab.poke(Gpa(entry.0 + 16), |raw| raw & 0xfff | NOWHERE)
     }),
     case(
+        "second stage that does not let the first stage's table be read",
+        0x75,
+        READ,
+        |lab| {
+            let guest = &lab.machine.guest;
+            let (first, second) = (lab.first.root(), lab.second.root());
+            lab.second.map(Iova(first.0), first, SS_W, 1)?;
+            let entry = nested(first, second, 2, DOMAIN, PE_NXE | PE_WPE);
+            guest.set_pasid(DEVICE, Pasid::truncate(FIRST), &entry)?;
+            Ok(guest.flush_everything()?)
+        },
+    ),
+    case(
         "address that is not canonical",
         0x80,
         Shot::new(Act::Read, 0x8000_0000_0000).pasid(FIRST),
@@ -165,6 +185,12 @@ pub(super) const CASES: &[Case] = &[
     case("instruction fetch from data", 0x82, FETCH, |lab| {
         lab.set_first(PE_NXE | PE_WPE | PE_ERE)
     }),
+    case(
+        "address beyond the second stage",
+        0x84,
+        Shot::new(Act::Read, 1 << 48).pasid(SECOND),
+        nothing,
+    ),
     case(
         "write to a read-only page",
         0x85,
@@ -181,10 +207,6 @@ pub(super) const CASES: &[Case] = &[
         let flags = FS_P | FS_RW | FS_US;
         lab.first.map(Iova(WRITABLE), Gpa(0xfee0_0000), flags, 1)?;
         Ok(lab.machine.guest.flush_everything()?)
-    }),
-    case("page walks that do not snoop", 0x90, READ, |lab| {
-        let entry = lab.pasid(FIRST)?.1;
-        lab.poke(Gpa(entry.0 + 8), |raw| raw & !PE_PWSNP)
     }),
     quiet(
         "page request for memory the process does not have",
