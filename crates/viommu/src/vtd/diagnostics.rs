@@ -41,6 +41,8 @@ pub struct Counters {
     pub responses: u64,
     /// Page group responses for a requester that is not there.
     pub responses_lost: u64,
+    /// Injected faults that the guest's tables knew nothing of.
+    pub vanished: u64,
     /// Times the invalidation queue stopped at an error.
     pub queue_errors: u64,
 }

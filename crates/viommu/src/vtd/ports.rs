@@ -78,6 +78,29 @@ where
         }
     }
 
+    /// Does with an access what the guest's tables say, short of making it: a fault is recorded, and
+    /// a translation that is there is counted as vanished. Says whether there was a fault.
+    pub(super) fn tell(&self, dma: &Dma) -> bool {
+        let walked = self.sessions.run(|_| match self.translator.hit(dma) {
+            Some(_) => Ok(()),
+            None => self
+                .ram
+                .view(|view| self.translator.miss(view, dma))
+                .map(|_| ()),
+        });
+        self.resume();
+        match walked {
+            Ok(()) => {
+                self.state().diagnostics.counters.vanished += 1;
+                false
+            }
+            Err(failure) => {
+                self.dma_fault(dma, &failure);
+                true
+            }
+        }
+    }
+
     fn refuse(&self, last: bool, response: Response) -> PageRequestOutcome {
         if last {
             PageRequestOutcome::Answered(response)

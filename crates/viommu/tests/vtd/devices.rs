@@ -3,8 +3,10 @@
 use crate::rig::{
     AT, CONTEXT, DEVICE, DIRECTORY, Heard, PAGE, PRQ, Rig, SIZE, TABLES, legacy, scalable,
 };
+use iopf::engine::DeviceId;
+use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
-use viommu::vtd::Config;
+use viommu::vtd::{Config, Injection};
 use viommu_api::{Ats, AtsCompletion, Invalidation, PageRequestOutcome, Pri};
 
 const FRCD: u64 = 0x220;
@@ -302,4 +304,30 @@ fn an_endpoint_that_is_gone_is_no_endpoint() {
     rig.queue(&[[0x20 << 32 | 3, 0]]);
     assert_eq!(rig.r32(0x34), 1 << 6);
     rig.unit.detach(Rid(0x20));
+}
+
+#[test]
+fn an_injected_fault_gets_the_guests_own_reason_or_vanishes() {
+    let rig = scalable(Config::default());
+    let mut injection = Injection::new(rig.unit.clone());
+    let attempt = |addr| Attempt {
+        device: DeviceId(0x20),
+        pasid: Pasid::new(3),
+        addr: Iova(addr),
+        access: Access::WRITE,
+    };
+    assert_eq!(injection.fault(&attempt(0x9000)), Injected::Told);
+    assert_eq!(rig.r32(FRCD + 12), 0x8000_0371);
+    assert_eq!(rig.r64(FRCD), 0x9000);
+    assert_eq!(injection.fault(&attempt(AT)), Injected::Vanished);
+    assert_eq!(rig.unit.counters().vanished, 1);
+    // A page request is queued even where the page is there by now.
+    let group = GroupIndex(4);
+    assert_eq!(injection.page_request(&attempt(AT), group, true), Ok(()));
+    assert_eq!(rig.get(PRQ + 8), AT | 4 << 3 | 1 << 2 | 2);
+    rig.w64(0xd0, 0);
+    assert_eq!(
+        injection.page_request(&attempt(AT), group, true),
+        Err(NotQueued)
+    );
 }

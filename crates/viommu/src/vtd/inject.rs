@@ -1,0 +1,69 @@
+//! Faults that the host met and the guest is to hear of.
+
+use super::device::VtdUnit;
+use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
+use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Rid};
+use std::sync::Arc;
+use viommu_api::{PageRequestOutcome, Pri};
+use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
+
+/// A unit as a place to inject faults.
+///
+/// The host's reason never gets here: the unit walks the guest's own tables and tells what it finds
+/// there, with the reason that makes sense to the guest. The low 16 bits of a
+/// [`DeviceId`](iopf::engine::DeviceId) are the requester ID that the guest knows the device by.
+#[derive(Debug)]
+pub struct Injection<A>(Arc<VtdUnit<A>>);
+
+impl<A> Injection<A> {
+    /// Injects into `unit`.
+    pub const fn new(unit: Arc<VtdUnit<A>>) -> Self {
+        Self(unit)
+    }
+}
+
+fn requester(attempt: &Attempt) -> Rid {
+    let [low, high, ..] = attempt.device.0.to_le_bytes();
+    Rid(u16::from_le_bytes([low, high]))
+}
+
+impl<A> Inject for Injection<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+{
+    fn fault(&mut self, attempt: &Attempt) -> Injected {
+        let dma = Dma {
+            requester: requester(attempt),
+            pasid: attempt.pasid,
+            kind: DmaKind::Untranslated,
+            addr: attempt.addr,
+            access: attempt.access,
+        };
+        if self.0.tell(&dma) {
+            Injected::Told
+        } else {
+            Injected::Vanished
+        }
+    }
+
+    fn page_request(
+        &mut self,
+        attempt: &Attempt,
+        group: GroupIndex,
+        last: bool,
+    ) -> Result<(), NotQueued> {
+        let request = PageRequest {
+            pasid: attempt.pasid,
+            group,
+            addr: attempt.addr,
+            access: attempt.access,
+            last,
+            response_needs_pasid: attempt.pasid.is_some(),
+            private_data: [0; 2],
+        };
+        match self.0.page_request(requester(attempt), &request) {
+            PageRequestOutcome::Queued => Ok(()),
+            PageRequestOutcome::Answered(_) | PageRequestOutcome::Dropped => Err(NotQueued),
+        }
+    }
+}
