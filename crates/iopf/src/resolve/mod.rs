@@ -7,16 +7,19 @@
 //! | resolver | what it does |
 //! |---|---|
 //! | [`LogAndDeny`] | nothing is resolvable, everything is told |
+//! | [`Recover`] | a crash starts one recovery, however many faults it throws |
 //! | [`AddressSpace`] | the rights of a mapping decide, a missing page is populated (Linux SVA) |
 //! | [`Injector`] | the guest decides: its virtual IOMMU is told, in the guest's own terms |
 
 mod address_space;
 mod deny;
 mod inject;
+mod recover;
 
 pub use address_space::{AddressSpace, Mappings, Unmappable};
 pub use deny::LogAndDeny;
 pub use inject::{Attempt, Inject, Injected, Injector, NotQueued};
+pub use recover::Recover;
 
 use crate::Response;
 use crate::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};

@@ -1,6 +1,6 @@
 use super::{
-    AddressSpace, Attempt, Inject, Injected, Injector, LogAndDeny, Mappings, NotQueued, Unmappable,
-    serve,
+    AddressSpace, Attempt, Inject, Injected, Injector, LogAndDeny, Mappings, NotQueued, Recover,
+    Unmappable, serve,
 };
 use crate::engine::{
     Attachment, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Policy, Reported, Tick,
@@ -82,6 +82,22 @@ fn log_and_deny_denies_and_logs() {
     assert_eq!((line.level, line.device), (Level::Warning, DEVICE));
     assert!(matches!(line.what, LogWhat::Fault(f) if f.reason == Reason(0x23)));
     assert_eq!(engine.counts(DEVICE).unwrap().verdicts.logged, 1);
+}
+
+#[test]
+fn a_crash_starts_one_recovery_however_many_faults_it_throws() {
+    let mut engine = engine(false, None);
+    let mut started = 0;
+    let mut recover = Recover::new(|_: &_| started += 1);
+    for _ in 0..3 {
+        stray(&mut engine, Some(0x2000));
+    }
+    serve(&mut engine, NOW, &mut recover, 8);
+    recover.recovered(DEVICE);
+    stray(&mut engine, Some(0x2000));
+    serve(&mut engine, NOW, &mut recover, 8);
+    assert_eq!(started, 2);
+    assert_eq!(engine.counts(DEVICE).unwrap().verdicts.recovered, 4);
 }
 
 /// 0x1000–0x1fff read-only, 0x2000–0x2fff read-write, nothing to be had at 0x3000.
