@@ -545,7 +545,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         trip.refuse(cause, Stage::First, guilty, bits, guest)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn nested(&mut self, first: PageTable, second: PageTable) -> Result<Translation, Stop> {
         self.canonical(first.levels)?;
         let unit = self.trip.unit;
@@ -606,7 +606,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn pass_through(&mut self, dma: &Dma) -> Result<Translation, Stop> {
         let unit = self.trip.unit;
         if self.input & unit.above_haw != 0 {
