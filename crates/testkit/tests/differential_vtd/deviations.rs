@@ -287,7 +287,10 @@ fn qualified(walked: &Walked, reason: u32) -> End {
 }
 
 /// Ends at the first entry that lacks a right, as if nothing were known of what comes after.
+///
+/// Only of a request that fails on our side too: both sides agree on what the rights are.
 fn rights_first(walked: &Walked) -> Option<Walked> {
+    walked.failure?;
     let write = walked.case.device.writes();
     let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
     let first = page_steps(walked).any(|step| step.table == Table::FirstStage);
@@ -318,17 +321,19 @@ fn rights_first(walked: &Walked) -> Option<Walked> {
     (!before && (next.end != walked.end || next.marks != walked.marks)).then_some(next)
 }
 
-/// Blocks a request whose page holds the interrupt range.
+/// Blocks a request whose page holds the interrupt range, though it is for an address outside.
 fn whole_page(walked: &Walked) -> Option<Walked> {
     let leaf = page_steps(walked).find(|step| step.verdict == Verdict::Leaf)?;
     let raw = *leaf.raw.words().first()?;
     let shift = 12 + 9 * (leaf.level - 1);
     let page = raw & ((1 << walked.unit.haw()) - 1) & !((1 << shift) - 1);
+    let address = page | walked.case.iova & ((1 << shift) - 1);
     let holds = page >> shift == 0xfee0_0000 >> shift;
+    let outside = address >> 20 != 0xfee;
     let ends_well = walked.failure.is_none();
     let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
     let reason = if scalable { 0x87 } else { 0x0e };
-    (holds && ends_well).then(|| walked.ending(qualified(walked, reason)))
+    (holds && outside && ends_well).then(|| walked.ending(qualified(walked, reason)))
 }
 
 /// The record that FPD suppressed.

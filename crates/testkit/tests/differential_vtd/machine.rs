@@ -270,7 +270,9 @@ impl Machine {
     }
 
     fn put(&self, at: u64, word: u64) {
-        self.ram.write_all_at(&word.to_le_bytes(), at).expect(RAM_FILE);
+        self.ram
+            .write_all_at(&word.to_le_bytes(), at)
+            .expect(RAM_FILE);
     }
 
     fn get(&self, at: u64) -> u64 {
