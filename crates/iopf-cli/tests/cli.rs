@@ -1,4 +1,5 @@
 //! What every command of `iopf` does alike.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 use assert_cmd::Command;
 use std::io::Read;

@@ -1,4 +1,5 @@
 //! `iopf explain` as a user runs it.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 use assert_cmd::Command;
 use std::fs;

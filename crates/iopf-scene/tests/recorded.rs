@@ -1,5 +1,6 @@
 //! A VMM writes a capture at the moment of a fault: it holds what the walk touched, and explains the
 //! same.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 use iommu_walk::vtd::translate;
 use iommu_walk::{Trail, Updates};

@@ -13,12 +13,31 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub struct SceneMemory<'a> {
     ranges: &'a [Range],
-    aborts: &'a [Span],
+    /// First and last addresses, sorted, apart from each other.
+    aborts: Vec<(u64, u64)>,
     base: u64,
     /// The last address of memory; below `base` where there is none at all.
     last: Option<u64>,
     /// Aligned words that walks have written, by address.
     written: RefCell<BTreeMap<u64, u64>>,
+}
+
+/// First and last addresses of stretches, sorted, those that touch put together.
+fn merged(spans: &[Span]) -> Vec<(u64, u64)> {
+    let mut sorted: Vec<(u64, u64)> = spans
+        .iter()
+        .filter(|span| span.len > 0)
+        .map(|span| (span.addr.0, span.addr.0.saturating_add(span.len - 1)))
+        .collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(sorted.len());
+    for (first, last) in sorted {
+        match merged.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
 }
 
 impl<'a> SceneMemory<'a> {
@@ -27,7 +46,7 @@ impl<'a> SceneMemory<'a> {
     pub fn new(capture: &'a Capture) -> Self {
         Self {
             ranges: &capture.memory,
-            aborts: &capture.aborts,
+            aborts: merged(&capture.aborts),
             base: capture.memory_base.0,
             last: match capture.memory_limit {
                 Some(limit) => limit.0.checked_sub(1),
@@ -42,10 +61,10 @@ impl<'a> SceneMemory<'a> {
         let (Some(end), Some(last)) = (at.checked_add(len - 1), self.last) else {
             return false;
         };
-        let aborts = |span: &Span| {
-            span.len > 0 && at <= span.addr.0.saturating_add(span.len - 1) && span.addr.0 <= end
-        };
-        at >= self.base && end <= last && !self.aborts.iter().any(aborts)
+        // Of the stretches that start at `end` or before, the last one reaches furthest.
+        let next = self.aborts.partition_point(|(first, _)| *first <= end);
+        let nearest = next.checked_sub(1).and_then(|index| self.aborts.get(index));
+        at >= self.base && end <= last && nearest.is_none_or(|(_, last)| *last < at)
     }
 
     /// The byte at `at`, before any write.

@@ -409,3 +409,35 @@ impl Story<'_> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::Capture;
+
+    #[test]
+    fn every_condition_has_a_sentence_of_its_own_with_something_to_do() {
+        let text = r#"{"iopf_capture":1,"arch":"vtd","requests":[
+            {"device":"0000:00:05.0","pasid":5,"addr":"0x7f001000","access":"r"}]}"#;
+        let capture = Capture::parse(text.as_bytes()).unwrap();
+        for cause in Cause::ALL {
+            let text = Story {
+                request: &capture.requests[0],
+                unit: &crate::explain::vtd::unit(&capture),
+                failure: &Failure::new(*cause),
+                trail: &[],
+                recorded: true,
+                response: None,
+            }
+            .text();
+            let start = "0000:00:05.0 with PASID 0x5 tried to read 0x7f001000: ";
+            let (told, advice) = text
+                .strip_prefix(start)
+                .and_then(|rest| rest.split_once("; "))
+                .unwrap_or_else(|| panic!("{cause:?}: {text}"));
+            assert!(!told.starts_with("condition"), "{cause:?}: {text}");
+            assert_ne!(advice, "see the specification.", "{cause:?}");
+            assert!(advice.ends_with('.') && !advice.contains(". "), "{text}");
+        }
+    }
+}

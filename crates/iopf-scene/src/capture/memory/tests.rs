@@ -39,6 +39,22 @@ fn one_aborting_byte_aborts_the_whole_of_an_entry() {
 }
 
 #[test]
+fn stretches_that_overlap_abort_as_one() {
+    let capture = scene(
+        r#""aborts":[{"addr":"0x3000","len":"0x8"},{"addr":"0x1000","len":"0x100"},
+           {"addr":"0x1010","len":"0x8"},{"addr":"0x1100","len":"0x8"}]"#,
+    );
+    let memory = SceneMemory::new(&capture);
+    assert_eq!(word(&memory, 0xff8), Some(0));
+    for at in [0x1000, 0x1010, 0x1018, 0x10f8, 0x1100, 0x3000] {
+        assert_eq!(word(&memory, at), None, "{at:#x}");
+    }
+    assert_eq!(word(&memory, 0x1108), Some(0));
+    assert_eq!(word(&memory, 0x2ff8), Some(0));
+    assert_eq!(word(&memory, 0x3008), Some(0));
+}
+
+#[test]
 fn writes_lie_over_what_the_capture_holds() {
     let capture = scene(r#""memory":[{"addr":"0x1000","words":["0x1"]}],"memory_limit":"0x2000""#);
     let memory = SceneMemory::new(&capture);
