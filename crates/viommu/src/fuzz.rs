@@ -100,8 +100,10 @@ pub fn vtd_model(data: &[u8]) {
     let Some((flavour, script)) = data.split_first() else {
         return;
     };
-    let mut config = Config::default();
-    config.fault_records = 1 + u16::from(flavour & 7);
+    let mut config = Config {
+        fault_records: 1 + u16::from(flavour & 7),
+        ..Config::default()
+    };
     if flavour & 8 != 0 {
         config.scalable = None;
     }
