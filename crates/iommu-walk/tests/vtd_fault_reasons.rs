@@ -871,7 +871,7 @@ const PRODUCED: [u32; 66] = [
 const UNCONFIRMED: [u32; 1] = [0x88];
 
 /// Conditions with the specification as their only source.
-const ONE_SOURCE: [u32; 7] = [0x33, 0x34, 0x49, 0x7d, 0x88, 0x89, 0x91];
+const ONE_SOURCE: [u32; 6] = [0x33, 0x34, 0x49, 0x7d, 0x89, 0x91];
 
 #[test]
 fn every_number_is_confirmed_or_listed() {
