@@ -7,6 +7,7 @@ use crate::queue::{Active, Limits, Missing, Queue};
 use crate::{MAX_GROUPS, Via};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 use viommu_api::{Ats, AtsCompletion, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
@@ -296,7 +297,7 @@ impl Device {
         let buffer = &mut buffer[..len];
         if let Some(from) = piece.from {
             let read = &mut |pa, offset: usize, n: usize| {
-                let part = buffer.get_mut(offset..offset + n).unwrap_or_default();
+                let part = buffer.get_mut(span(offset, n)).unwrap_or_default();
                 self.memory.read(pa, part).map_err(|e| e.at)
             };
             match self.access(job, from, piece.len, job.read_access(), read) {
@@ -315,7 +316,7 @@ impl Device {
         }
         let buffer = &*buffer;
         let write = &mut |pa, offset: usize, n: usize| {
-            let part = buffer.get(offset..offset + n).unwrap_or_default();
+            let part = buffer.get(span(offset, n)).unwrap_or_default();
             self.memory.write(pa, part).map_err(|e| e.at)
         };
         self.access(job, to, piece.len, job.write_access(), write)
@@ -541,6 +542,11 @@ impl Endpoint for Device {
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         self.queue().handle_response(pasid, group, response, false);
     }
+}
+
+/// Where a part of a piece lies; a part that reaches further than memory does lies nowhere.
+fn span(offset: usize, len: usize) -> Range<usize> {
+    offset..offset.saturating_add(len)
 }
 
 fn space_of(pasid: Option<Pasid>, access: Access) -> Space {

@@ -149,9 +149,10 @@ fn mistakes(s: &Scenario, out: &mut impl fmt::Write) -> fmt::Result {
         return Ok(());
     }
     writeln!(out, "  the guest's mistakes, and what it was told")?;
+    let width = s.mistakes.iter().map(|m| m.name.len()).max().unwrap_or(0);
     for m in &s.mistakes {
         let mark = if m.ok { "ok  " } else { "FAIL" };
-        writeln!(out, "  {mark} {:<46} {}", m.name, m.seen)?;
+        writeln!(out, "  {mark} {:<width$}  {}", m.name, m.seen)?;
         if !m.ok {
             writeln!(out, "         expected {}", m.expected)?;
         }

@@ -2,7 +2,7 @@
 
 use crate::run::machine::TestResult;
 use crate::run::rng::Rng;
-use endpoint::{Completion, Device, Job, JobId, Op, Status};
+use endpoint::{Completion, Device, Job, JobId, Op, Status, Via};
 use iopf::{Access, Gpa, Iova, Rid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,12 +102,21 @@ impl Lane {
         self.mm
             .mmap(self.source, room, Access::READ, Backing::Pattern(seed));
         self.mm.mmap(self.target, room, Access::RW, Backing::Zero);
+        // Requests without ATS find what the IOTLB holds, and cannot fault and go on.
+        let untranslated = self.rng.below(4) == 0;
+        if untranslated {
+            self.touch(room)?;
+        }
         let op = Op::Copy {
             from: Iova(self.source.0 + from),
             to: Iova(self.target.0 + to),
             len,
         };
-        let id = self.device.submit(Job::new(Some(self.mm.pasid()), op))?;
+        let mut job = Job::new(Some(self.mm.pasid()), op);
+        if untranslated {
+            job.via = Via::Untranslated;
+        }
+        let id = self.device.submit(job)?;
         self.running = Some(Running {
             id,
             seed,
@@ -115,10 +124,23 @@ impl Lane {
             to,
             len,
             pages: room,
-            disturb_in,
+            disturb_in: disturb_in.filter(|_| !untranslated),
             disturbed: false,
         });
         Ok(id)
+    }
+
+    /// Makes every page of both regions present, as a CPU that uses them would.
+    fn touch(&self, pages: u64) -> TestResult<()> {
+        for page in 0..pages {
+            for (base, access) in [(self.source, Access::READ), (self.target, Access::WRITE)] {
+                let at = Iova(base.0 + page * 4096);
+                self.mm
+                    .fault(at, access)
+                    .map_err(|_| "out of guest memory")?;
+            }
+        }
+        Ok(())
     }
 
     /// Perhaps unmaps the target while the copy runs.
