@@ -222,17 +222,6 @@ const ALL: &[Deviation] = &[
             mark_leaf(walked)
         },
     },
-    // "Scalable-Mode PASID Table Entry", PWSNP: without it page walks are not coherent, and flags
-    // cannot be set (SFL.9). QEMU does not know the field.
-    Deviation {
-        name: "flags are set without PWSNP",
-        modes: &[Kind::First],
-        as_qemu: |walked| {
-            failed(walked, &[Cause::FirstUpdateNotCoherent])?;
-            let at = at_step(walked, Table::PasidTable)?.addr.0 + 8;
-            Some(walked.with(|case| set(case, at, 1 << 23)))
-        },
-    },
 ];
 
 /// The cause, if it is one of these.

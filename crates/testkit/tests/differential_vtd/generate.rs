@@ -392,13 +392,8 @@ fn scalable(b: &mut Builder<'_>, device: Device, first: bool) -> (u64, u64) {
         word
     };
     let (second, domain) = (if first { 0 } else { top }, u64::from(b.rng.u16(..)));
-    let coherent = if first && b.rng.u8(0..10) > 0 {
-        1 << 23
-    } else {
-        0
-    };
     b.put("pasid", at, second | word | 1, &PASID_0, !first);
-    b.put("pasid second", at + 8, domain | coherent, &PASID_1, false);
+    b.put("pasid second", at + 8, domain, &PASID_1, false);
     let pointer = if first { top } else { 0 };
     b.put("pasid third", at + 16, pointer, &PASID_2, first);
     b.put("pasid fourth", at + 24, 0, &RESERVED_WORD, false);

@@ -94,18 +94,13 @@ pub(crate) fn differential(device: &str, mode: Mode, count: u64) {
     }
 }
 
-/// QEMU's unit as our walk sees it.
+/// QEMU's unit as our walk sees it: its own registers, and as many host address bits as it has.
 fn unit(machine: &Machine, mode: Mode) -> Unit {
-    // QEMU writes accessed and dirty bits without reporting ECAP.SMPWC. A unit without it must
-    // refuse to, and there would be nothing to compare.
-    const SMPWC: u64 = 1 << 48;
-    let (width, assumed) = match mode {
-        Mode::Legacy { width } => (width, 0),
-        Mode::Second => (48, 0),
-        Mode::First => (48, SMPWC),
+    let width = match mode {
+        Mode::Legacy { width } => width,
+        Mode::Second | Mode::First => 48,
     };
-    assert_eq!(machine.ecap & assumed, 0, "QEMU reports it now");
-    Unit::new(machine.cap, machine.ecap | assumed, width)
+    Unit::new(machine.cap, machine.ecap, width)
 }
 
 /// The case of this number, walked: the first of its stream that the harness can watch, whichever
