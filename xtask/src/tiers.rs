@@ -95,30 +95,39 @@ fn miri() -> Done {
     )
 }
 
+/// The fuzz targets, and where the unit tests keep what each starts from.
+const CORPORA: [(&str, &str); 6] = [
+    ("engine_steps", "crates/iopf/corpus/engine_steps"),
+    ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
+    ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
+    ("kernel_log", "crates/iopf-scene/tests/data/log"),
+    ("capture", "examples/captures"),
+    ("explain", "examples/captures"),
+];
+
 fn fuzz() -> Done {
-    let fuzz = crate::run::root().join("fuzz");
+    let root = crate::run::root();
     let mut probe = Command::new("cargo");
     if !tools::answers(probe.args(["+nightly", "fuzz", "--version"])) {
         println!("fuzz: NOT RUN: it needs a nightly toolchain and `cargo install cargo-fuzz`");
         println!("fuzz: the committed corpora run on stable in the unit tier");
         return Ok(());
     }
-    let mut list = Command::new("cargo");
-    let list = list
-        .current_dir(&fuzz)
-        .args(["+nightly", "fuzz", "list"])
-        .output();
-    let list = list.map_err(|error| format!("fuzz: {error}"))?;
-    for target in String::from_utf8_lossy(&list.stdout).lines() {
+    for (target, seeds) in CORPORA {
+        // New finds go where git ignores them; the seeds are read, not written.
+        let finds = root.join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&finds).map_err(|error| format!("fuzz: {error}"))?;
         let mut command = Command::new("cargo");
-        command.current_dir(&fuzz).args([
-            "+nightly",
-            "fuzz",
-            "run",
-            target,
-            "--",
-            "-max_total_time=10",
-        ]);
+        command
+            .current_dir(root.join("fuzz"))
+            .args(["+nightly", "fuzz", "run", target])
+            .args([finds, root.join(seeds)])
+            .args([
+                "--",
+                "-max_total_time=10",
+                "-timeout=10",
+                "-rss_limit_mb=2048",
+            ]);
         step(&format!("fuzz {target} for 10 s"), &mut command)?;
     }
     Ok(())
