@@ -107,7 +107,13 @@ fn one(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
         }
     }
     if plan.check && plan.form == Form::Text {
-        writeln!(out, "check: all {} as expected", capture.expect.len())?;
+        match capture.expect.len() {
+            0 => writeln!(
+                out,
+                "check: the capture expects nothing, so nothing was compared"
+            )?,
+            expected => writeln!(out, "check: all {expected} as expected")?,
+        }
     }
     Ok(tally.exit(plan))
 }
