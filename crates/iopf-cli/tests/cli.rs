@@ -18,14 +18,21 @@ fn stdout(command: &mut Command) -> String {
 #[test]
 fn help_lists_the_commands_and_the_exit_status() {
     let text = stdout(iopf().arg("--help"));
-    for word in ["explain", "decode", "completions", "man", "Exit status:"] {
+    for word in [
+        "run",
+        "explain",
+        "decode",
+        "completions",
+        "man",
+        "Exit status:",
+    ] {
         assert!(text.contains(word), "{word}\n{text}");
     }
 }
 
 #[test]
 fn each_command_has_help_with_examples() {
-    for command in ["explain", "decode", "completions", "man"] {
+    for command in ["run", "explain", "decode", "completions", "man"] {
         let text = stdout(iopf().args([command, "--help"]));
         assert!(text.contains("Example"), "{text}");
         assert!(text.contains(&format!("iopf {command}")), "{text}");
