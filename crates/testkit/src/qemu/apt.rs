@@ -4,6 +4,7 @@
 //! configuration is not read, apart from how to reach the network, so none of its hooks run.
 
 use super::root::{SetupError, io};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,6 +73,11 @@ impl Apt {
         self.dir.join("cache/archives")
     }
 
+    /// An archives directory that stays empty.
+    fn nothing(&self) -> PathBuf {
+        self.dir.join("cache/nothing")
+    }
+
     /// Packages are unpacked: their files are of no more use.
     pub(super) fn forget_archives(&self) {
         // What cannot be removed only takes room.
@@ -101,11 +107,16 @@ impl Apt {
         }
         let backports = format!("{RELEASE}-backports");
         let install = ["-y", "--no-install-recommends", "-t", &backports, "install"];
-        let with = |option: &'static str| -> Vec<&str> {
-            let options = ["-qq", option].into_iter();
-            options.chain(install).chain(PACKAGES).collect()
+        // apt plans for what it has not got yet; we want every package, also after a download
+        // that was cut short.
+        let nothing = format!("Dir::Cache::archives={}", self.nothing().display());
+        let with = |options: &[&'static str]| -> Vec<String> {
+            let words = options.iter().copied().chain(install).chain(PACKAGES);
+            words.map(str::to_owned).collect()
         };
-        let plan = self.get(&with("--print-uris"))?;
+        let mut plan = with(&["-qq", "--print-uris"]);
+        plan.extend(["-o".to_owned(), nothing]);
+        let plan = self.get(&plan)?;
         let every = parse_uris(&String::from_utf8_lossy(&plan.stdout));
         let version = every
             .iter()
@@ -118,7 +129,7 @@ impl Apt {
                 complaint(&plan)
             )));
         };
-        self.fetch(&with("--download-only"), &every, progress)?
+        self.fetch(&with(&["-qq", "--download-only"]), &every, progress)?
             .map_err(refused)?;
         Ok((version.replace("%3a", "-"), every))
     }
@@ -126,7 +137,7 @@ impl Apt {
     /// Runs the download, with a line of progress now and then; the inner error is apt's.
     fn fetch(
         &self,
-        args: &[&str],
+        args: &[String],
         packages: &[Package],
         progress: &mut dyn io::Write,
     ) -> Result<Result<(), String>, SetupError> {
@@ -209,7 +220,12 @@ impl Apt {
         let keyring = self.keyrings.iter().find(|path| path.is_file());
         let keyring = keyring.ok_or(SetupError::NoKeyring)?.display();
         let at = || format!("preparing {}", self.dir.display());
-        for sub in ["etc", "state/lists/partial", "cache/archives/partial"] {
+        for sub in [
+            "etc",
+            "state/lists/partial",
+            "cache/archives/partial",
+            "cache/nothing/partial",
+        ] {
             io(at, fs::create_dir_all(self.dir.join(sub)))?;
         }
         io(at, fs::write(self.dir.join("status"), ""))?;
@@ -253,7 +269,7 @@ impl Apt {
         Ok(lines.map(|line| format!("{line}\n")).collect())
     }
 
-    fn apt(&self, args: &[&str]) -> Command {
+    fn apt<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(&self.apt_get);
         command
             .args(args)
@@ -263,7 +279,7 @@ impl Apt {
         command
     }
 
-    fn get(&self, args: &[&str]) -> Result<Output, SetupError> {
+    fn get<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<Output, SetupError> {
         run(&mut self.apt(args))
     }
 }

@@ -3,11 +3,17 @@
 use super::*;
 use std::os::unix::fs::PermissionsExt as _;
 
-/// What `apt-get` does in each test; `$0`'s directory holds its state.
+/// What `apt-get` does in each test; `$0`'s directory holds its state. Like the real one, it plans
+/// only for what its archives lack.
 const APT_GET: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 archives=$(sed -n 's/^Dir::Cache "\(.*\)";/\1\/archives/p' "$APT_CONFIG" 2>/dev/null)
-case "$*" in
+all="$*"
+planned=${all##*Dir::Cache::archives=}
+[ "$planned" = "$all" ] && planned=$archives
+library=libc6_2.41_amd64.deb
+qemu=qemu-system-x86_1%3a11.1_amd64.deb
+case "$all" in
 *indextargets*)
     echo http://deb.example/debian-security/
     echo http://deb.example/debian/ ;;
@@ -15,27 +21,41 @@ case "$*" in
     [ -e "$here/offline" ] && { echo 'Err:1 no route to host'; exit 100; }
     exit 0 ;;
 *--print-uris*)
-    hash=$(sha256sum < "$here/payload" | cut -d' ' -f1)
-    echo "'http://deb.example/q.deb' qemu-system-x86_1%3a11.1_amd64.deb 6 SHA256:$hash" ;;
+    for deb in $library $qemu; do
+        [ -e "$planned/$deb" ] && continue
+        hash=$(sha256sum < "$here/$deb" | cut -d' ' -f1)
+        echo "'http://deb.example/$deb' $deb 6 SHA256:$hash"
+    done ;;
 *--download-only*)
-    partial="$archives/partial/qemu-system-x86_1%3a11.1_amd64.deb"
-    if [ -e "$here/flaky" ]; then
-        rm "$here/flaky"; head -c 3 "$here/payload" > "$partial"
-        echo 'E: Connection reset'; exit 100
-    fi
-    have=$(cat "$partial" 2>/dev/null | wc -c)
-    echo "from $have" >> "$here/downloads"
-    tail -c +$((have + 1)) "$here/payload" >> "$partial"
-    mv "$partial" "$archives/" ;;
+    for deb in $library $qemu; do
+        [ -e "$archives/$deb" ] && continue
+        partial="$archives/partial/$deb"
+        if [ $deb = $qemu ] && [ -e "$here/flaky" ]; then
+            rm "$here/flaky"; head -c 3 "$here/$deb" > "$partial"
+            echo 'E: Connection reset'; exit 100
+        fi
+        have=$(cat "$partial" 2>/dev/null | wc -c)
+        echo "${deb%%_*} from $have" >> "$here/downloads"
+        tail -c +$((have + 1)) "$here/$deb" >> "$partial"
+        mv "$partial" "$archives/"
+    done ;;
 esac
 "#;
 
 const DPKG_DEB: &str = r#"#!/bin/sh
-echo unpacked >> "$(dirname "$0")/unpacks"
-mkdir -p "$3/usr/bin" "$3/usr/lib/x86_64-linux-gnu"
-cp "$2" "$3/usr/bin/qemu-system-x86_64"
-touch "$3/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
+echo "$(basename "$2" | cut -d_ -f1)" >> "$(dirname "$0")/unpacks"
+case "$2" in
+*qemu*)
+    mkdir -p "$3/usr/bin"
+    cp "$2" "$3/usr/bin/qemu-system-x86_64" ;;
+*)
+    mkdir -p "$3/usr/lib/x86_64-linux-gnu"
+    cp "$2" "$3/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2" ;;
+esac
 "#;
+
+/// What a download from the start leaves in the registry's log.
+const WHOLE: [&str; 2] = ["libc6 from 0", "qemu-system-x86 from 0"];
 
 /// A registry in a temporary directory, with a cache beside it.
 struct Registry {
@@ -55,7 +75,9 @@ impl Registry {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         fs::write(dir.path().join("keyring.gpg"), "").unwrap();
-        fs::write(dir.path().join("payload"), "binary").unwrap();
+        let deb = |name| dir.path().join(name);
+        fs::write(deb("libc6_2.41_amd64.deb"), "loader").unwrap();
+        fs::write(deb("qemu-system-x86_1%3a11.1_amd64.deb"), "binary").unwrap();
         Self { dir }
     }
 
@@ -86,7 +108,7 @@ fn a_second_call_uses_what_the_first_unpacked() {
     let first = registry.cache().ensure(&mut progress).unwrap();
     let second = registry.cache().ensure(&mut io::sink()).unwrap();
     assert_eq!(first, second);
-    assert_eq!(registry.lines("downloads"), ["from 0"]);
+    assert_eq!(registry.lines("downloads"), WHOLE);
     let progress = String::from_utf8(progress).unwrap();
     assert!(
         progress.contains("asking http://deb.example/debian\n"),
@@ -109,7 +131,9 @@ fn an_interrupted_download_goes_on_where_it_stopped() {
         "{text}"
     );
     registry.cache().ensure(&mut io::sink()).unwrap();
-    assert_eq!(registry.lines("downloads"), ["from 3"]);
+    let resumed = ["libc6 from 0", "qemu-system-x86 from 3"];
+    assert_eq!(registry.lines("downloads"), resumed);
+    assert_eq!(registry.lines("unpacks"), ["libc6", "qemu-system-x86"]);
 }
 
 #[test]
@@ -141,8 +165,8 @@ fn of_many_at_once_one_downloads() {
             scope.spawn(|| registry.cache().ensure(&mut io::sink()).unwrap());
         }
     });
-    assert_eq!(registry.lines("downloads"), ["from 0"]);
-    assert_eq!(registry.lines("unpacks"), ["unpacked"]);
+    assert_eq!(registry.lines("downloads"), WHOLE);
+    assert_eq!(registry.lines("unpacks"), ["libc6", "qemu-system-x86"]);
 }
 
 #[test]
@@ -153,7 +177,7 @@ fn a_damaged_binary_is_replaced() {
     fs::write(binary, "broken").unwrap();
     registry.cache().ensure(&mut io::sink()).unwrap();
     assert_eq!(fs::read_to_string(binary).unwrap(), "binary");
-    assert_eq!(registry.lines("downloads").len(), 2);
+    assert_eq!(registry.lines("downloads").len(), 2 * WHOLE.len());
 }
 
 #[test]
