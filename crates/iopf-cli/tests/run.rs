@@ -82,6 +82,8 @@ fn faults_are_a_status_only_where_asked_for() {
     let args = ["--scenario", "mistakes", "--quiet"];
     iopf(&args).assert().code(0);
     iopf(&args).arg("--fail-on-fault").assert().code(1);
+    let args = ["--scenario", "healthy", "--quiet", "--pages", "500"];
+    iopf(&args).arg("--fail-on-fault").assert().code(0);
 }
 
 #[test]

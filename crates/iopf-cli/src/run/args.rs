@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// No progress on stderr
     #[arg(long, short)]
     pub(crate) quiet: bool,
-    /// Exit with status 1 when a fault was recorded or a device got an error
+    /// Exit 1 if the guest recorded any fault
     #[arg(long)]
     pub(crate) fail_on_fault: bool,
 }
