@@ -1,16 +1,18 @@
 //! The function itself: joins the queue, the device TLB, the IOMMU's ports and memory.
 
-use crate::atc::{Atc, Space};
-use crate::job::{Completion, GroupAnswer, Job, JobId, Piece, Refused, Stats, Status};
+mod access;
+
+use crate::MAX_GROUPS;
+use crate::atc::Atc;
+use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
 use crate::memory::PhysicalMemory;
 use crate::queue::{Active, Limits, Missing, Queue};
-use crate::{MAX_GROUPS, Via};
-use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use access::Attempt;
+use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::fmt;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use viommu_api::{Ats, AtsCompletion, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
+use viommu_api::{Ats, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
 
 /// The IOMMU in front of a device, service by service.
 #[derive(Clone)]
@@ -119,25 +121,6 @@ impl fmt::Debug for Device {
             .finish_non_exhaustive()
     }
 }
-
-/// How one attempt to move a piece ended.
-enum Attempt {
-    Moved,
-    /// The device TLB lost a race against invalidations; try again later.
-    Raced,
-    Missing,
-    Failed(Status),
-}
-
-/// Why a translation is not in the device TLB.
-enum Miss {
-    Absent,
-    Raced,
-    Failed(Status),
-}
-
-/// Attempts to use a translation before an invalidation takes it away again.
-const RACES: u32 = 8;
 
 impl Device {
     /// The function `rid` behind `ports`, with physical memory `memory`.
@@ -288,180 +271,6 @@ impl Device {
         }
     }
 
-    /// Moves one piece, from memory to `data` or to memory or both.
-    fn attempt(&self, job: &Job, piece: Piece, data: &mut Vec<u8>) -> Attempt {
-        let mut buffer = [0u8; 4096];
-        let len = usize::try_from(piece.len)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        let buffer = &mut buffer[..len];
-        if let Some(from) = piece.from {
-            let read = &mut |pa, offset: usize, n: usize| {
-                let part = buffer.get_mut(span(offset, n)).unwrap_or_default();
-                self.memory.read(pa, part).map_err(|e| e.at)
-            };
-            match self.access(job, from, piece.len, job.read_access(), read) {
-                Attempt::Moved => {}
-                other => return other,
-            }
-        }
-        let Some(to) = piece.to else {
-            data.extend_from_slice(buffer);
-            return Attempt::Moved;
-        };
-        if let crate::Op::Write { to: base, data } = &job.op {
-            let start = usize::try_from(to.0.wrapping_sub(base.0)).unwrap_or(usize::MAX);
-            let source = data.get(start..).and_then(|rest| rest.get(..len));
-            buffer.copy_from_slice(source.unwrap_or(&[0; 4096][..len]));
-        }
-        let buffer = &*buffer;
-        let write = &mut |pa, offset: usize, n: usize| {
-            let part = buffer.get(span(offset, n)).unwrap_or_default();
-            self.memory.write(pa, part).map_err(|e| e.at)
-        };
-        self.access(job, to, piece.len, job.write_access(), write)
-    }
-
-    /// Makes one access of `len` bytes within a 4 KiB page; `each` moves the bytes.
-    fn access(
-        &self,
-        job: &Job,
-        at: Iova,
-        len: u64,
-        access: Access,
-        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
-    ) -> Attempt {
-        let kind = match job.via {
-            Via::Untranslated => DmaKind::Untranslated,
-            Via::Translated => DmaKind::Translated,
-            Via::Ats => return self.access_through_atc(job, at, len, access, each),
-        };
-        self.memory_request(job.pasid, kind, at, len, access, each)
-    }
-
-    fn memory_request(
-        &self,
-        pasid: Option<Pasid>,
-        kind: DmaKind,
-        at: Iova,
-        len: u64,
-        access: Access,
-        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
-    ) -> Attempt {
-        let dma = Dma {
-            requester: self.rid,
-            pasid,
-            kind,
-            addr: at,
-            access,
-        };
-        let mut offset = 0usize;
-        let mut error = None;
-        let outcome = self
-            .ports
-            .translate
-            .with_translation(&dma, len, &mut |pa, n| {
-                let n = usize::try_from(n).unwrap_or(usize::MAX);
-                if error.is_none() {
-                    error = each(pa, offset, n).err();
-                }
-                offset = offset.saturating_add(n);
-            });
-        match (outcome, error) {
-            (Err(blocked), _) => {
-                self.queue().stats.blocked += 1;
-                Attempt::Failed(Status::Blocked(blocked.at))
-            }
-            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at)),
-            (Ok(()), None) => Attempt::Moved,
-        }
-    }
-
-    fn access_through_atc(
-        &self,
-        job: &Job,
-        at: Iova,
-        len: u64,
-        access: Access,
-        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
-    ) -> Attempt {
-        let space = space_of(job.pasid, access);
-        for _ in 0..RACES {
-            let (hit, epoch) = {
-                let atc = self.atc();
-                (atc.lookup(space, at), atc.epoch())
-            };
-            let Some(hit) = hit.filter(|hit| grants(hit.perms, access)) else {
-                match self.fill(job.pasid, at, access) {
-                    Ok(()) | Err(Miss::Raced) => continue,
-                    Err(Miss::Absent) => return Attempt::Missing,
-                    Err(Miss::Failed(status)) => return Attempt::Failed(status),
-                }
-            };
-            self.queue().stats.atc_hits += 1;
-            let mut stale = false;
-            // The lock is taken where memory is touched and nowhere else: an invalidation waits for
-            // the access and not for the IOMMU, which may be waiting for the invalidation.
-            let mut guarded = |pa, offset, n| {
-                let atc = self.atc();
-                stale |= atc.epoch() != epoch;
-                if stale { Ok(()) } else { each(pa, offset, n) }
-            };
-            // A translated request says nothing of its PASID; few IOMMUs would take it.
-            let (kind, translated) = (DmaKind::Translated, Iova(hit.pa.0));
-            let attempt = self.memory_request(None, kind, translated, len, access, &mut guarded);
-            if !stale {
-                return attempt;
-            }
-        }
-        Attempt::Raced
-    }
-
-    fn atc(&self) -> RwLockReadGuard<'_, Atc> {
-        self.atc.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks the IOMMU for a translation and keeps it.
-    fn fill(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> Result<(), Miss> {
-        let epoch = self.atc().epoch();
-        self.queue().stats.translation_requests += 1;
-        let page = Iova(at.0 & !0xfff);
-        let dma = Dma {
-            requester: self.rid,
-            pasid,
-            kind: DmaKind::Translation {
-                no_write: !access.contains(Access::WRITE),
-            },
-            addr: page,
-            access: access | Access::READ,
-        };
-        // No lock is held here: the walk may take its time, and invalidations must not wait for it.
-        match self.ports.ats.translation_request(&dma) {
-            AtsCompletion::Success { granted, .. } if grants(granted.perms, access) => {
-                let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
-                if atc.insert(epoch, space_of(pasid, access), page, granted) {
-                    Ok(())
-                } else {
-                    Err(Miss::Raced)
-                }
-            }
-            AtsCompletion::Success { .. } => Err(Miss::Absent),
-            AtsCompletion::UnsupportedRequest => Err(Miss::Failed(Status::UnsupportedRequest(at))),
-            AtsCompletion::CompleterAbort => Err(Miss::Failed(Status::CompleterAbort(at))),
-        }
-    }
-
-    /// Whether a page is at hand, asking for its translation where it is not.
-    fn present(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
-        let cached = {
-            let atc = self.atc();
-            atc.lookup(space_of(pasid, access), at)
-                .is_some_and(|hit| grants(hit.perms, access))
-        };
-        // A failure is left for the access itself to meet.
-        cached || !matches!(self.fill(pasid, at, access), Err(Miss::Absent))
-    }
-
     /// The pages a job misses from where it stands, as many as one group may hold.
     fn missing(&self, active: &Active) -> Missing {
         let credits = self.queue().credits();
@@ -542,22 +351,6 @@ impl Endpoint for Device {
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         self.queue().handle_response(pasid, group, response, false);
     }
-}
-
-/// Where a part of a piece lies; a part that reaches further than memory does lies nowhere.
-fn span(offset: usize, len: usize) -> Range<usize> {
-    offset..offset.saturating_add(len)
-}
-
-fn space_of(pasid: Option<Pasid>, access: Access) -> Space {
-    Space {
-        pasid,
-        privileged: access.contains(Access::PRIV),
-    }
-}
-
-fn grants(perms: Access, access: Access) -> bool {
-    perms.contains(access - Access::PRIV)
 }
 
 #[cfg(test)]

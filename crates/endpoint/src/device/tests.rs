@@ -1,5 +1,6 @@
 use super::*;
-use crate::{Memory, Op};
+use crate::{Memory, Op, Via};
+use iopf::Gpa;
 use std::fmt::Write;
 use testkit::{FakeClock, FakeIommu, Ram};
 
