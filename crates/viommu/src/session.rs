@@ -46,27 +46,35 @@ use std::{hint, thread};
 #[error("an invalidation cannot be waited for from inside a translation session")]
 pub struct InsideSession;
 
-/// A thread's line.
+/// A thread's line: the period in which the thread went inside in bits 63:16, and how many sessions
+/// of it are open in 15:0. Zero outside. Only the thread itself writes it.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Slot {
-    /// The period in which the thread went inside; zero outside.
-    opened: AtomicU64,
-    /// How many sessions of the thread are open. Only the thread itself looks at it.
-    depth: AtomicU64,
-}
+struct Slot(AtomicU64);
+
+const DEPTH: u64 = 0xffff;
 
 impl Slot {
-    const fn new() -> Self {
-        Self {
-            opened: AtomicU64::new(0),
-            depth: AtomicU64::new(0),
-        }
+    fn open_before(&self, period: u64) -> bool {
+        let word = self.0.load(Acquire);
+        word != 0 && word >> 16 < period
     }
 
-    fn open_before(&self, period: u64) -> bool {
-        let opened = self.opened.load(Acquire);
-        opened != 0 && opened < period
+    /// Opens one more session of a thread that is inside.
+    #[cold]
+    fn nest(&self, word: u64) {
+        assert!(
+            word & DEPTH < DEPTH,
+            "65535 sessions of one thread are open"
+        );
+        self.0.store(word + 1, Release);
+    }
+
+    /// Closes one session of several. Apart, so that the common case is a branch, which is foreseen,
+    /// and not a choice of values, which waits for the load.
+    #[cold]
+    fn unnest(&self, word: u64) {
+        self.0.store(word - 1, Release);
     }
 }
 
@@ -109,10 +117,11 @@ pub struct Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let depth = self.slot.depth.load(Relaxed).saturating_sub(1);
-        self.slot.depth.store(depth, Relaxed);
-        if depth == 0 {
-            self.slot.opened.store(0, Release);
+        let word = self.slot.0.load(Relaxed);
+        if word & DEPTH <= 1 {
+            self.slot.0.store(0, Release);
+        } else {
+            self.slot.unnest(word);
         }
     }
 }
@@ -123,7 +132,7 @@ impl Sessions {
     pub fn new() -> Self {
         Self {
             period: AtomicU64::new(1),
-            first: [const { Slot::new() }; FIRST],
+            first: [const { Slot(AtomicU64::new(0)) }; FIRST],
             more: [const { OnceLock::new() }; BLOCKS],
             growth: Mutex::new(()),
         }
@@ -138,12 +147,13 @@ impl Sessions {
     pub fn enter(&self) -> Session<'_> {
         let mut temporary = None;
         let slot = self.slot(number(&mut temporary));
-        let depth = slot.depth.load(Relaxed);
-        slot.depth.store(depth.saturating_add(1), Relaxed);
-        if depth == 0 {
+        let word = slot.0.load(Relaxed);
+        if word == 0 {
             // Release, for an inspection that sees this store and not the end of the session before.
-            slot.opened.store(self.period.load(Acquire), Release);
+            slot.0.store(self.period.load(Acquire) << 16 | 1, Release);
             fence(SeqCst);
+        } else {
+            slot.nest(word);
         }
         Session {
             slot,
@@ -162,7 +172,7 @@ impl Sessions {
     #[must_use]
     pub fn inside(&self) -> bool {
         let mut temporary = None;
-        self.slot(number(&mut temporary)).depth.load(Relaxed) != 0
+        self.slot(number(&mut temporary)).0.load(Relaxed) != 0
     }
 
     /// Waits until every session has ended that was open when the call began.
