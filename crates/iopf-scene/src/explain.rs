@@ -18,8 +18,9 @@
 //!   `descriptor`; its answer is the guest's, so `response` is null. One that may not is a fault,
 //!   answered `invalid` if it is the last of its group and dropped (null) if not.
 //!
-//! `recoverable` says that the device, not software, was told and may ask for the page: a
-//! translation request that was answered with success and without access.
+//! `recoverable` is a property of the condition, whatever kind of request met it: in scalable mode
+//! and in a page table, where a device that uses ATS is told *no access* and may ask for the page.
+//! An untranslated request is lost all the same.
 //!
 //! The record of a fault has the type *read* for reads, instruction fetches and translation
 //! requests (which are reads on the bus), *write* for writes, *atomic* for requests that both read
@@ -95,7 +96,7 @@ pub struct Fault {
     pub code: Option<u32>,
     /// The condition's name.
     pub name: &'static str,
-    /// The device may ask for the page and retry.
+    /// A device that uses ATS may ask for the page; see the module's text.
     pub recoverable: bool,
     /// The stage to blame, 1 or 2; `None` where configuration is to blame.
     pub stage: Option<u8>,

@@ -151,7 +151,7 @@ fn fault(explanation: &Explanation, fault: &Fault, out: &mut dyn Write) -> io::R
         None => write!(out, "  {:<14} {} (no reason code)", "fault", fault.name)?,
     }
     if fault.recoverable {
-        write!(out, ", recoverable")?;
+        write!(out, ", recoverable by a page request")?;
     }
     writeln!(out)?;
     if explanation.blamed().is_none()

@@ -149,8 +149,17 @@ impl<'a> Scene<'a> {
             failure,
             record,
             response,
-            translation && completion == Completion::NoAccess,
+            self.recoverable(failure),
         ))
+    }
+
+    /// Whether a device that uses ATS is told "no access" and may ask for the page: page requests
+    /// exist in scalable mode, and pass where the configuration is sound.
+    fn recoverable(&self, failure: &Failure) -> bool {
+        let asked = DmaKind::Translation { no_write: false };
+        self.unit.mode() == vtd::Mode::Scalable
+            && failure.stage.is_some()
+            && failure.cause.completion(asked) == Completion::NoAccess
     }
 
     fn failed(
