@@ -2,6 +2,7 @@
 
 mod ci;
 mod floors;
+mod qemu;
 mod run;
 mod sizes;
 mod tiers;

@@ -1,7 +1,7 @@
 //! The test tiers and what each needs.
 
 use crate::run::{Done, cargo, step};
-use crate::tools;
+use crate::{qemu, tools};
 use clap::ValueEnum;
 use std::process::Command;
 
@@ -54,6 +54,10 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
         (false, false) => return Ok(()),
     };
     tools::nextest()?;
+    if has(Tier::Differential) {
+        // Here, where its progress can be seen: nextest keeps what a test prints.
+        qemu::ensure()?;
+    }
     step(
         what,
         cargo()
