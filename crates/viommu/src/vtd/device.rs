@@ -205,13 +205,16 @@ where
                 queue,
             } => {
                 if root || translation {
-                    {
+                    let on = {
                         // Under the lock, so that two writes take effect in their order.
                         let state = self.state();
                         let (root, on) = (state.regs.root_in_force(), state.regs.translating());
                         self.translator.configure(root, on);
-                    }
-                    if root && self.cap.esrtps() {
+                        on
+                    };
+                    // A unit with scalable mode forgets everything when translation goes off.
+                    let off = translation && !on && self.ecap.smts();
+                    if root && self.cap.esrtps() || off {
                         self.translator.forget_all();
                     }
                     self.quiesce();

@@ -434,3 +434,20 @@ fn a_device_that_writes_under_a_guest_that_clears_dirty_flags_loses_none() {
     assert_eq!(rig.access(&write, 1), Ok(vec![(PAGE, 1)]));
     assert_eq!(rig.get(LEAF), PAGE | 0x67);
 }
+
+#[test]
+fn translation_off_forgets_everything_where_there_is_scalable_mode() {
+    for (scalable_mode, after) in [(true, None), (false, Some(PAGE))] {
+        let default = Config::default();
+        let rig = legacy(Config {
+            scalable: default.scalable.filter(|_| scalable_mode),
+            ..default
+        });
+        assert_eq!(rig.read_at(None, AT), Some(PAGE));
+        rig.put(TABLES + 0x3008, 0);
+        assert_eq!(rig.read_at(None, AT), Some(PAGE), "stale");
+        rig.w32(0x18, 1 << 26);
+        rig.w32(0x18, 1 << 31 | 1 << 26);
+        assert_eq!(rig.read_at(None, AT), after, "{scalable_mode}");
+    }
+}
