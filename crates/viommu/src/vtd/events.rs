@@ -76,6 +76,11 @@ impl Events {
         Recorded::Yes(quiet.then(|| self.interrupt.raise()).flatten())
     }
 
+    /// Translation went off: the next fault goes to the first register.
+    pub(super) fn rewind(&mut self) {
+        self.next = 0;
+    }
+
     /// The invalidation queue stopped at a bad descriptor.
     pub(super) fn queue_error(&mut self, error: QueueError) -> Option<Msi> {
         let quiet = !self.any();

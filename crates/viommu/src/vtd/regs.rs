@@ -238,6 +238,9 @@ impl Regs {
         if before.qies() != command.qie() {
             self.queue.enable(command.qie());
         }
+        if before.tes() && !command.te() {
+            self.events.rewind();
+        }
         // WBF: nothing is buffered (CAP.RWBF). SIRTP, IRE, CFI: no interrupt remapping (ECAP.IR).
         // SFL, EAFL: no fault log (CAP.AFL).
         Effect::Global {
@@ -247,10 +250,21 @@ impl Regs {
         }
     }
 
+    /// Whether an invalidation by register is a correct request: only legacy mode has them, and one
+    /// granularity is reserved. An incorrect one is ignored and says so.
+    fn takes_commands(&self, requested: Granularity) -> bool {
+        self.mode() == TableMode::LEGACY && requested != NOTHING
+    }
+
     fn context_command(&mut self, value: u64) -> Effect {
         self.context_command = ContextCommand::from_bits(value);
         let command = self.context_command;
         if !command.invalidate() {
+            return Effect::None;
+        }
+        if !self.takes_commands(command.requested()) {
+            self.context_command.set_actual(NOTHING);
+            self.context_command.set_invalidate(false);
             return Effect::None;
         }
         Effect::ForgetContexts(match command.requested() {
@@ -260,7 +274,6 @@ impl Regs {
                 source: Rid(command.source()),
                 function_mask: command.function_mask(),
             },
-            // The reserved one invalidates more than anything it could mean.
             _ => ContextScope::Global,
         })
     }
@@ -276,6 +289,13 @@ impl Regs {
         self.iotlb_command = IotlbCommand::from_bits(value);
         let command = self.iotlb_command;
         if !command.invalidate() {
+            return Effect::None;
+        }
+        let wide = command.requested() == Granularity::SELECTIVE
+            && self.invalidate_address.mask() > self.cap.mamv();
+        if wide || !self.takes_commands(command.requested()) {
+            self.iotlb_command.set_actual(NOTHING);
+            self.iotlb_command.set_invalidate(false);
             return Effect::None;
         }
         Effect::ForgetTranslations(match command.requested() {
@@ -301,6 +321,9 @@ impl Regs {
         self.iotlb_command.set_invalidate(false);
     }
 }
+
+/// The actual granularity of a command that was ignored, and the reserved one to ask for.
+const NOTHING: Granularity = Granularity(0);
 
 const fn half(value: u64, high: bool) -> u32 {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();

@@ -220,3 +220,18 @@ fn the_walkers_conditions_and_the_records_reasons_agree() {
     }
     assert_eq!(DEVICE.to_string(), "00:04.0");
 }
+
+#[test]
+fn translation_off_returns_the_index_to_the_first_register() {
+    let rig = legacy(Config {
+        fault_records: 4,
+        ..Config::default()
+    });
+    assert_eq!(rig.read_at(None, 0x1_0000), None);
+    rig.w32(FRCD + 12, 1 << 31);
+    rig.w32(0x18, 1 << 26);
+    rig.w32(0x18, 1 << 31 | 1 << 26);
+    assert_eq!(rig.read_at(None, 0x1_1000), None);
+    assert_eq!(rig.r32(0x34), 2, "PPF, index 0");
+    assert_eq!(rig.r64(FRCD), 0x1_1000);
+}

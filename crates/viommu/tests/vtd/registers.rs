@@ -146,3 +146,32 @@ fn reset_brings_the_unit_back() {
     assert_eq!(rig.r32(0x38), 0x8000_0000);
     assert_eq!(rig.read_at(None, AT), Some(AT));
 }
+
+#[test]
+fn an_incorrect_invalidation_by_register_is_ignored_and_says_so() {
+    // CAIG in 60:59 and IAIG in 58:57 are 0: nothing was done. Outside legacy mode always.
+    let rig = scalable(Config::default());
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+    rig.put(crate::rig::TABLES + 0x3008, 0);
+    rig.w64(0x28, 1 << 63 | 1 << 61);
+    assert_eq!(rig.r64(0x28) >> 59, 0b0100);
+    rig.w64(0xf8, 1 << 63 | 1 << 60);
+    assert_eq!(rig.r64(0xf8) >> 57, 0b000_1000);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE), "it is still cached");
+    // A reserved granularity; a range beyond CAP.MAMV, which is 18.
+    let rig = legacy(Config::default());
+    assert_eq!(rig.read_at(None, AT), Some(PAGE));
+    rig.put(crate::rig::TABLES + 0x3008, 0);
+    rig.w64(0x28, 1 << 63);
+    assert_eq!(rig.r64(0x28), 0);
+    rig.w64(0xf8, 1 << 63 | 5 << 32);
+    assert_eq!(rig.r64(0xf8), 5 << 32);
+    rig.w64(0xf0, AT | 19);
+    rig.w64(0xf8, 1 << 63 | 3 << 60 | 5 << 32);
+    assert_eq!(rig.r64(0xf8) >> 57, 0b001_1000);
+    assert_eq!(rig.read_at(None, AT), Some(PAGE), "it is still cached");
+    rig.w64(0xf0, AT | 18);
+    rig.w64(0xf8, 1 << 63 | 3 << 60 | 5 << 32);
+    assert_eq!(rig.r64(0xf8) >> 57, 0b001_1011);
+    assert_eq!(rig.read_at(None, AT), None);
+}
