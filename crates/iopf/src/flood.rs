@@ -49,7 +49,8 @@ pub enum LogWhat {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    Device(DeviceId),
+    /// A device as one owner had it: a run of the host's does not take up what a guest causes.
+    Device(DeviceId, Option<GuestId>),
     Guest(GuestId),
 }
 
@@ -58,7 +59,6 @@ struct Budget {
     left: u32,
     /// Of a device: lines not written in this interval.
     suppressed: u64,
-    guest: Option<GuestId>,
 }
 
 /// The budgets, and the lines to fetch.
@@ -83,28 +83,31 @@ impl Flood {
         fault: Unrecoverable,
     ) {
         self.handle_timeout(now);
-        let of_guest = guest.is_none_or(|id| self.budget(now, Key::Guest(id), guest).left > 0);
+        let of_guest = guest.is_none_or(|id| self.budget(now, Key::Guest(id)).left > 0);
         let room = self.lines.len() < ROOM;
-        let budget = self.budget(now, Key::Device(device), guest);
+        let budget = self.budget(now, Key::Device(device, guest));
         if !(room && of_guest && budget.left > 0) {
             budget.suppressed += 1;
             return;
         }
         budget.left -= 1;
         if let Some(id) = guest {
-            self.budget(now, Key::Guest(id), guest).left -= 1;
+            self.budget(now, Key::Guest(id)).left -= 1;
         }
         self.write(device, guest, LogWhat::Fault(fault));
     }
 
-    fn budget(&mut self, now: u64, key: Key, guest: Option<GuestId>) -> &mut Budget {
+    fn budget(&mut self, now: u64, key: Key) -> &mut Budget {
         let ends = &mut self.ends;
         self.budgets.entry(key).or_insert_with(|| {
-            ends.push_back((now.saturating_add(INTERVAL), key));
+            // An interval that would end after the end of time never does: cut short, it would be
+            // over at once and the budget endless.
+            if let Some(end) = now.checked_add(INTERVAL) {
+                ends.push_back((end, key));
+            }
             Budget {
                 left: BURST,
                 suppressed: 0,
-                guest,
             }
         })
     }
@@ -138,15 +141,17 @@ impl Flood {
             let Some(budget) = self.budgets.remove(&key) else {
                 continue;
             };
-            let Key::Device(device) = key else { continue };
+            let Key::Device(device, guest) = key else {
+                continue;
+            };
             if budget.suppressed == 0 {
                 continue;
             }
             if self.lines.len() < ROOM {
-                self.write(device, budget.guest, LogWhat::Suppressed(budget.suppressed));
+                self.write(device, guest, LogWhat::Suppressed(budget.suppressed));
             } else {
                 // No room to say so: the run goes on, and its count with it.
-                let next = self.budget(now, key, budget.guest);
+                let next = self.budget(now, key);
                 next.suppressed = budget.suppressed;
             }
         }

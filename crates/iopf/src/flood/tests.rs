@@ -74,3 +74,37 @@ fn lines_nobody_fetches_are_bounded_and_their_count_is_not_lost() {
     let told: u64 = suppressed(&lines).iter().map(|(_, n)| n).sum();
     assert_eq!(told, 5000 - 4096);
 }
+
+#[test]
+fn at_the_end_of_time_the_budgets_hold_and_nothing_hangs() {
+    let mut flood = Flood::default();
+    for device in 0..5000 {
+        flood.log(u64::MAX - 5 * SECOND, DeviceId(device), None, FAULT);
+    }
+    // The lines are full, so every run goes on into an interval that time has no room for.
+    flood.handle_timeout(u64::MAX);
+    flood.handle_timeout(u64::MAX);
+    assert_eq!(drain(&mut flood).len(), 4096);
+    for _ in 0..1000 {
+        flood.log(u64::MAX, DeviceId(1), None, FAULT);
+    }
+    assert_eq!(drain(&mut flood).len(), 10);
+    assert_eq!(flood.next(), None);
+}
+
+#[test]
+fn what_a_guest_causes_is_not_told_as_the_hosts_when_a_device_changes_hands() {
+    let mut flood = Flood::default();
+    let guest = Some(GuestId(9));
+    flood.log(0, DeviceId(1), None, FAULT);
+    for _ in 0..100 {
+        flood.log(1, DeviceId(1), guest, FAULT);
+    }
+    flood.handle_timeout(6 * SECOND);
+    let loud: Vec<_> = drain(&mut flood)
+        .into_iter()
+        .filter(|line| line.level == Level::Warning)
+        .collect();
+    assert_eq!(loud.len(), 1, "the host's own fault");
+    assert_eq!(loud[0].what, LogWhat::Fault(FAULT));
+}
