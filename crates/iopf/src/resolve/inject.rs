@@ -58,8 +58,13 @@ pub trait Inject {
 /// are denied, unrecoverable faults logged.
 ///
 /// It remembers a handle for each group the guest owes an answer ([`Injector::answered`] brings
-/// it back): at most twice as many as wait in the engine, and 64. A second group of an index that
-/// still waits is refused, because the guest's answer could not tell the two apart.
+/// it back). A second group of an index is refused until that answer comes, even where the engine
+/// gave the first up at its deadline or a detach: the guest names a group by its index alone, so its
+/// late answer to the first would be taken for one to the second. A guest that will not answer
+/// because it was reset must be forgotten with [`Injector::forget`].
+///
+/// It remembers at most twice as many as wait in the engine, and 64. A guest that owes more is held
+/// to have lost those that the engine gave up.
 #[derive(Debug)]
 pub struct Injector<I> {
     guest: I,
@@ -99,6 +104,12 @@ impl<I: Inject> Injector<I> {
         self.waiting.remove(&(device, pasid, group))
     }
 
+    /// The guest owes no answers for `device` any more: it was reset, or the device was taken away
+    /// from it. Detach or remove the device at the engine too, which answers what still waits.
+    pub fn forget(&mut self, device: DeviceId) {
+        self.waiting.retain(|(of, ..), _| *of != device);
+    }
+
     /// Drops stale handles when there are many.
     fn prune(&mut self, pages: &Pages<'_>) {
         if self.waiting.len() >= self.prune_at {
@@ -115,9 +126,7 @@ impl<I: Inject> Resolver for Injector<I> {
         }
         self.prune(&pages);
         let key = (group.device, group.pasid, group.index);
-        if let Some(other) = self.waiting.get(&key)
-            && pages.is_waiting(*other)
-        {
+        if self.waiting.contains_key(&key) {
             return Decision::Refuse;
         }
         for page in pages {

@@ -3,7 +3,8 @@ use super::{
     Unmappable, serve,
 };
 use crate::engine::{
-    Attachment, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Policy, Reported, Tick,
+    AnswerError, Attachment, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Policy, Reported,
+    Tick,
 };
 use crate::{
     Access, Fault, Gpa, GroupIndex, Iova, Level, LogWhat, PageRequest, Pasid, Reason, Response,
@@ -267,6 +268,46 @@ fn a_second_group_of_an_index_that_waits_is_refused() {
     let first = injector.answered(DEVICE, None, GroupIndex(9)).unwrap();
     engine.answer(NOW, first, Response::Success).unwrap();
     assert_eq!(responses(&mut engine), [Response::Success]);
+}
+
+#[test]
+fn a_guests_late_answer_does_not_complete_the_next_group_of_that_index() {
+    let mut engine = engine(true, Some(GuestId(1)));
+    let mut injector = Injector::new(Guest::default());
+    report(&mut engine, 0x4000, Access::READ, None, true);
+    serve(&mut engine, NOW, &mut injector, 8);
+    engine.handle_timeout(Tick(10_000_000_000));
+    assert_eq!(responses(&mut engine), [Response::Invalid], "the deadline");
+
+    report(&mut engine, 0x5000, Access::READ, None, true);
+    serve(&mut engine, NOW, &mut injector, 8);
+    assert_eq!(responses(&mut engine), [Response::Invalid], "refused");
+    let late = injector.answered(DEVICE, None, GroupIndex(9)).unwrap();
+    assert_eq!(
+        engine.answer(NOW, late, Response::Success),
+        Err(AnswerError::Stale)
+    );
+
+    report(&mut engine, 0x6000, Access::READ, None, true);
+    serve(&mut engine, NOW, &mut injector, 8);
+    let handle = injector.answered(DEVICE, None, GroupIndex(9)).unwrap();
+    engine.answer(NOW, handle, Response::Success).unwrap();
+    assert_eq!(responses(&mut engine), [Response::Success]);
+    assert_eq!(
+        injector.guest().queue,
+        [(Iova(0x4000), true), (Iova(0x6000), true)]
+    );
+}
+
+#[test]
+fn a_guest_that_was_reset_owes_nothing() {
+    let mut engine = engine(true, Some(GuestId(1)));
+    let mut injector = Injector::new(Guest::default());
+    report(&mut engine, 0x4000, Access::READ, None, true);
+    serve(&mut engine, NOW, &mut injector, 8);
+    engine.remove_device(NOW, DEVICE).unwrap();
+    injector.forget(DEVICE);
+    assert_eq!(injector.answered(DEVICE, None, GroupIndex(9)), None);
 }
 
 #[test]
