@@ -14,7 +14,8 @@ use alloc::collections::VecDeque;
 pub(super) enum Order {
     /// Places in the device table, each at most once.
     Ring(VecDeque<u32>),
-    /// Groups as they came; those answered meanwhile are skipped.
+    /// Groups as they came; those answered meanwhile are skipped, and swept out when they are most
+    /// of it, for whoever answers by the handles of the reports and never polls.
     Arrival(VecDeque<Handle>),
 }
 
@@ -24,6 +25,15 @@ impl Order {
             Self::Ring(VecDeque::new())
         } else {
             Self::Arrival(VecDeque::new())
+        }
+    }
+
+    /// Entries, those to be skipped included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Ring(ring) => ring.len(),
+            Self::Arrival(queue) => queue.len(),
         }
     }
 
@@ -37,7 +47,7 @@ impl Order {
 
     /// `handle` of the device at `place` became ready.
     #[inline]
-    pub(super) fn push(&mut self, devices: &mut Devices, place: u32, handle: Handle) {
+    pub(super) fn push(&mut self, devices: &mut Devices, slab: &Slab, place: u32, handle: Handle) {
         let device = devices.at_mut(place);
         if device.ready == NIL {
             device.ready = handle.slot;
@@ -50,7 +60,12 @@ impl Order {
                     ring.push_back(place);
                 }
             }
-            Self::Arrival(queue) => queue.push_back(handle),
+            Self::Arrival(queue) => {
+                if queue.len() > 2 * slab.used() as usize + 64 {
+                    queue.retain(|other| slab.waiting(*other).is_some());
+                }
+                queue.push_back(handle);
+            }
         }
     }
 

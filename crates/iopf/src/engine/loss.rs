@@ -6,7 +6,8 @@ use core::ops::{AddAssign, Sub};
 /// Faults that did not make it to an answer or a verdict of a resolver, in pages and records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
-    /// Lost before they were reported: the hardware or kernel queue overflowed.
+    /// Lost before they were reported: the hardware or kernel queue overflowed. Stops at
+    /// [`u64::MAX`].
     pub lost: u64,
     /// Reported and not taken: no handler, no credit, no memory, or an unknown device.
     pub refused: u64,
@@ -20,13 +21,16 @@ impl Losses {
     /// All of them.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.lost + self.refused + self.discarded + self.vanished
+        let lost = self.lost.saturating_add(self.refused);
+        lost.saturating_add(self.discarded)
+            .saturating_add(self.vanished)
     }
 }
 
 impl AddAssign for Losses {
     fn add_assign(&mut self, other: Self) {
-        self.lost += other.lost;
+        // The only count that comes from outside, in steps of any size.
+        self.lost = self.lost.saturating_add(other.lost);
         self.refused += other.refused;
         self.discarded += other.discarded;
         self.vanished += other.vanished;
@@ -99,7 +103,7 @@ pub struct Counts {
     pub completed: u64,
     /// In the engine now: partial, waiting, or answered and not fetched.
     pub held: u64,
-    /// Groups answered by the engine because their deadline passed.
+    /// Groups answered, and unrecoverable faults given up, because their deadline passed.
     pub late: u64,
     /// What got lost.
     pub losses: Losses,

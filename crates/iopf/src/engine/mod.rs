@@ -72,7 +72,8 @@ impl Handle {
 /// [`poll_fault`](Self::poll_fault), [`poll_answer`](Self::poll_answer),
 /// [`poll_loss`](Self::poll_loss) and [`poll_log`](Self::poll_log), and call `handle_timeout` no
 /// later than [`poll_timeout`](Self::poll_timeout) says. Nothing blocks, reads a clock or does
-/// I/O. Time that runs backwards counts as standing still.
+/// I/O. Time that runs backwards counts as standing still, so a time that lies too far ahead brings
+/// every deadline forward for good.
 ///
 /// Under [`Policy::default`] it promises, whatever comes in:
 ///
@@ -86,7 +87,9 @@ impl Handle {
 ///
 /// ```
 /// use iopf::{Access, Fault, GroupIndex, Iova, PageRequest, Response};
-/// use iopf::engine::{Attachment, Delivery, DeviceConfig, DeviceId, DomainId, Engine, Policy, Tick};
+/// use iopf::engine::{
+///     Attachment, Delivery, DeviceConfig, DeviceId, DomainId, Engine, Policy, Reported, Tick,
+/// };
 ///
 /// let mut engine = Engine::new(Policy::default());
 /// let device = DeviceId(7);
@@ -101,7 +104,11 @@ impl Handle {
 ///     response_needs_pasid: false,
 ///     private_data: [0; 2],
 /// };
-/// engine.report(Tick(0), device, &Fault::PageRequest(page))?;
+/// match engine.report(Tick(0), device, &Fault::PageRequest(page))? {
+///     // Given at once, this is the group's only answer: `poll_answer` will not bring it.
+///     Reported::Answered(answer, why) => println!("send {answer:?}, because of {why:?}"),
+///     Reported::Collected | Reported::Queued(_) | Reported::Judged(_) => {}
+/// }
 /// let Some(Delivery::Group(group)) = engine.poll_fault() else { panic!() };
 /// engine.answer(Tick(5), group.handle, Response::Success)?;
 /// let answer = engine.poll_answer().ok_or("the one answer")?;

@@ -247,7 +247,8 @@ impl Engine {
             .at_mut(place)
             .waiting
             .push(&mut self.slab, index);
-        self.order.push(&mut self.devices, place, handle);
+        self.order
+            .push(&mut self.devices, &self.slab, place, handle);
         if let Some(timeout) = self.policy.timeout {
             let deadline = at.saturating_add(timeout);
             self.timers.arm(&mut self.devices, place, deadline);

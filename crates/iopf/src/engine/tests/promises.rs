@@ -4,7 +4,7 @@
 //! picks the scripts that put it to the test.
 
 use crate::Response;
-use crate::engine::{DeviceId, Policy, Tick};
+use crate::engine::{DeviceConfig, DeviceId, Engine, Policy, Tick};
 use crate::script::{Play, Step, Takes, play};
 use core::time::Duration;
 use proptest::collection::vec;
@@ -216,4 +216,59 @@ fn time_that_runs_backwards_stands_still() {
     play.step(3, Step::Last(0, None, 1, 0));
     play.engine.handle_timeout(Tick(5999));
     assert!(play.engine.poll_answer().is_none());
+}
+
+#[test]
+fn losses_of_any_size_stop_the_count_at_its_end_and_break_no_books() {
+    let mut engine = Engine::new(Policy::default());
+    let device = DeviceId(1);
+    engine.add_device(device, DeviceConfig::default()).unwrap();
+    for id in [Some(device), None] {
+        engine.report_lost(id, u64::MAX).unwrap();
+        engine.report_lost(id, 2).unwrap();
+    }
+    assert_eq!(engine.totals().losses.total(), u64::MAX);
+    let told: Vec<_> = core::iter::from_fn(|| engine.poll_loss()).collect();
+    assert_eq!(told.len(), 2);
+    let _ = engine.remove_device(Tick(0), device).unwrap();
+    assert_eq!(engine.poll_loss(), None);
+    assert_eq!(engine.totals().losses.lost, u64::MAX);
+}
+
+#[test]
+fn the_end_of_time_answers_everything_and_hangs_nothing() {
+    let mut play = Play::new(strict());
+    for (token, step) in [
+        Step::Add(0, 5, 1),
+        Step::Attach(0, None, 1, Takes::Everything),
+        Step::Page(0, None, 1, 0),
+        Step::Last(0, None, 2, 0),
+        Step::Stray(0, None),
+        Step::Wait(u64::MAX),
+        Step::Last(0, None, 3, 0),
+        Step::Wait(0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        play.step(token as u64, step);
+    }
+    assert_eq!(play.engine.poll_timeout(), None);
+    assert_eq!(play.engine.pages_held().0, 0);
+    play.finish();
+}
+
+#[test]
+fn groups_answered_without_being_delivered_leave_nothing_behind() {
+    for policy in [strict(), Policy::linux()] {
+        let mut play = Play::new(policy);
+        play.step(0, Step::Add(0, 5, 1));
+        play.step(0, Step::Attach(0, None, 1, Takes::Everything));
+        for nth in 0..1000 {
+            play.step(nth as u64, Step::Last(0, None, 1, 0));
+            play.step(0, Step::Answer(nth, Response::Success));
+        }
+        assert!(play.engine.order.len() <= 66);
+        assert_eq!(play.engine.poll_fault(), None);
+    }
 }
