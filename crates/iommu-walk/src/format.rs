@@ -4,18 +4,22 @@ use crate::mem::Unreachable;
 use iopf::Gpa;
 
 /// A page-table format. The loop that walks it is written once, for every format.
+///
+/// Its geometry is known when it is compiled: `PAGE_SHIFT` is the number of address bits below the
+/// lowest level's index, which is the smallest page as a power of two; `STRIDE` is how many bits
+/// each level adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format {
-    /// Address bits below the lowest level's index: the smallest page, as a power of two.
-    pub page_shift: u8,
-    /// Address bits that each level adds.
-    pub stride: u8,
+pub struct Format<const PAGE_SHIFT: u8 = 12, const STRIDE: u8 = 9> {
     /// An entry with none of these bits is not present.
     pub present: u64,
     /// Above the lowest level, an entry with this bit maps a page.
     pub leaf: u64,
     /// Where an entry holds an address.
     pub address: u64,
+    /// Bits that each grant something, where every entry on the way has them.
+    pub grants: u64,
+    /// Bits that each take something away, where any entry on the way has them.
+    pub denies: u64,
     /// Bits that must be zero in an entry that points to a table.
     pub table_reserved: u64,
     /// Bits that must be zero in an entry that maps a page, from the lowest level up. A level that
@@ -27,24 +31,45 @@ pub struct Format {
     pub dirty: u64,
 }
 
-impl Format {
+impl<const PAGE_SHIFT: u8, const STRIDE: u8> Format<PAGE_SHIFT, STRIDE> {
     /// A format through which every walk fails.
     pub(crate) const EMPTY: Self = Self {
-        page_shift: 12,
-        stride: 9,
         present: 0,
         leaf: 0,
         address: 0,
+        grants: 0,
+        denies: 0,
         table_reserved: !0,
         leaf_reserved: [!0; 5],
         accessed: 0,
         dirty: 0,
     };
 
-    /// Address bits below the index of `level`.
+    /// What most entries look like that point to a table: they grant everything, deny nothing, and
+    /// have `accessed`.
     #[inline(always)]
-    const fn shift(&self, level: u8) -> u8 {
-        (self.page_shift + self.stride * (level - 1)) & 63
+    pub(crate) const fn usual(&self, accessed: u64) -> Usual {
+        let bits = self.grants | accessed;
+        Usual {
+            bits,
+            mask: bits | self.denies | self.leaf | self.table_reserved,
+        }
+    }
+}
+
+/// How the entries look that need no second look.
+#[derive(Clone, Copy)]
+pub(crate) struct Usual {
+    bits: u64,
+    mask: u64,
+}
+
+impl Usual {
+    /// With none of these bits, too.
+    #[inline(always)]
+    pub(crate) const fn without(mut self, bits: u64) -> Self {
+        self.mask |= bits;
+        self
     }
 }
 
@@ -96,9 +121,14 @@ pub(crate) struct Here {
 impl Here {
     /// The entry, for whoever wants to know more.
     #[cold]
-    pub(crate) fn slot(self, format: &Format, physical: u64, raw: u64) -> Slot {
+    pub(crate) fn slot<const PAGE_SHIFT: u8, const STRIDE: u8>(
+        self,
+        _: &Format<PAGE_SHIFT, STRIDE>,
+        physical: u64,
+        raw: u64,
+    ) -> Slot {
         // An entry has 8 bytes, and a table is aligned to its size.
-        let index = self.at >> 3 & !(!0 << (format.stride & 63));
+        let index = self.at >> 3 & !(!0 << (STRIDE & 63));
         Slot {
             at: Gpa(self.at),
             physical: Gpa(physical),
@@ -118,10 +148,10 @@ pub(crate) trait Tables {
     fn locate(&mut self, here: Here) -> Result<u64, Stop>;
     /// Loads a word of physical memory.
     fn load(&self, physical: u64) -> Result<u64, Unreachable>;
-    /// A good entry that points to a table lacks bits that its use sets.
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop>;
+    /// A good entry is not the usual one, or maps a page (`leaf`).
+    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop>;
     /// A good entry was found; `leaf` if it maps a page.
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop>;
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool);
     /// A faulty entry was found: notes the reason.
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop;
 }
@@ -137,41 +167,38 @@ pub(crate) struct Leaf {
     pub(crate) physical: u64,
     /// The size of the page, as a power of two.
     pub(crate) shift: u8,
-    /// The bits set in every entry on the way.
+    /// Of the bits that grant something: those set in every entry on the way.
     pub(crate) every: u64,
-    /// The bits set in any entry on the way.
+    /// Of the bits that deny something: those set in any entry on the way.
     pub(crate) any: u64,
 }
 
 /// Walks from the table at `root`, whose level is `top` (1–5), to the entry that maps `input`.
 ///
-/// `accessed` are the bits that a used entry has or gets. It ends because the level only falls.
+/// It ends because the level only falls.
 #[inline(always)]
-pub(crate) fn descend<T: Tables>(
-    format: &Format,
+pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
+    format: &Format<PAGE_SHIFT, STRIDE>,
+    usual: Usual,
     tables: &mut T,
     root: u64,
     top: u8,
     input: u64,
-    accessed: u64,
 ) -> Result<Leaf, Stop> {
     let (mut table, mut every, mut any) = (root, !0, 0);
     let mut level = top.clamp(1, 5);
-    let mut shift = format.shift(level);
-    let mask = !(!0 << (format.stride & 63));
-    // Most entries point to a table, grant everything and have been used before: one comparison.
-    let usual = format.present | accessed;
-    let usual_mask = usual | format.leaf | format.table_reserved;
+    // What is left of the input, the next index on top.
+    let unused = 64u8.wrapping_sub(PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)));
+    let mut rest = input << (unused & 63);
     loop {
-        let at = table | (input >> (shift & 63) & mask) << 3;
+        let at = table | rest >> (64 - STRIDE) << 3;
         let here = Here { at, level, top };
         let physical = tables.locate(here)?;
         let Ok(raw) = tables.load(physical) else {
             return Err(tables.faulty(here, physical, 0, Problem::Unreadable));
         };
-        every &= raw;
-        any |= raw;
-        if level == 1 || raw & usual_mask != usual {
+        // One comparison for the usual entry, which changes nothing about `every` and `any`.
+        if level == 1 || raw & usual.mask != usual.bits {
             let leaf = level == 1 || raw & format.leaf != 0;
             let reserved = raw
                 & if leaf {
@@ -186,24 +213,24 @@ pub(crate) fn descend<T: Tables>(
             if reserved != 0 {
                 return Err(tables.faulty(here, physical, raw, Problem::Reserved(reserved)));
             }
+            every &= raw;
+            any |= raw;
+            tables.unusual(here, physical, raw, leaf)?;
             if leaf {
-                tables.passed(here, physical, raw, true)?;
+                tables.passed(here, physical, raw, true);
                 return Ok(Leaf {
                     raw,
                     here,
                     physical,
-                    shift,
+                    shift: PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level.wrapping_sub(1))),
                     every,
                     any,
                 });
             }
-            if accessed & !raw != 0 {
-                tables.mark(here, physical, raw)?;
-            }
         }
-        tables.passed(here, physical, raw, false)?;
+        tables.passed(here, physical, raw, false);
         table = raw & format.address;
-        shift = shift.wrapping_sub(format.stride);
+        rest <<= STRIDE;
         level -= 1;
     }
 }

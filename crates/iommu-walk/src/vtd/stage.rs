@@ -473,7 +473,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             accessed,
         };
         let (root, levels) = (table.root.0, table.levels);
-        let leaf = descend(format, &mut tables, root, levels, self.input, accessed)?;
+        let usual = format.usual(accessed);
+        let leaf = descend(format, usual, &mut tables, root, levels, self.input)?;
         let rights = self.first_rights(&leaf);
         let perms = match self.weigh_first(rights) {
             Ok(perms) => perms,
@@ -555,14 +556,17 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         } else {
             &unit.first_without_nx
         };
+        let beyond = self.trip.beyond(second);
         let mut tables = Nested {
             trip: &mut self.trip,
             accessed,
             second,
+            beyond,
             under: None,
         };
         let (root, levels) = (first.root.0, first.levels);
-        let leaf = descend(format, &mut tables, root, levels, self.input, accessed)?;
+        let usual = format.usual(accessed).without(beyond);
+        let leaf = descend(format, usual, &mut tables, root, levels, self.input)?;
         let under = tables.under;
         let mut rights = self.first_rights(&leaf);
         let first_perms = match self.weigh_first(rights) {

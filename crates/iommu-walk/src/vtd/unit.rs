@@ -240,12 +240,13 @@ impl Unit {
         let both = wide | io_write;
         let snoop = if self.has(caps::ECAP_SC) { 0 } else { SNOOP };
         let large = both | snoop;
+        let rights = if io { 0b11 << 61 } else { 0b11 };
         Format {
-            page_shift: 12,
-            stride: 9,
-            present: if io { 0b11 << 61 } else { 0b11 },
+            present: rights,
             leaf: LEAF,
             address,
+            grants: rights,
+            denies: 0,
             table_reserved: both | SNOOP,
             leaf_reserved: [
                 both | snoop,
@@ -265,11 +266,12 @@ impl Unit {
         let address = !self.above_haw & !0xfff;
         let wide = self.above_haw & ((1 << 52) - 1) | reserved;
         Format {
-            page_shift: 12,
-            stride: 9,
             present: 1,
             leaf: LEAF,
             address,
+            // P, R/W and U/S; XD.
+            grants: 0b111,
+            denies: 1 << 63,
             table_reserved: wide,
             leaf_reserved: [
                 wide,

@@ -204,7 +204,8 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             guest,
         };
         let (root, levels) = (table.root.0, table.levels);
-        let leaf = descend(&unit.second, &mut tables, root, levels, input, accessed)?;
+        let usual = unit.second.usual(accessed);
+        let leaf = descend(&unit.second, usual, &mut tables, root, levels, input)?;
         if leaf.every & unit.second.present == 0 {
             return Err(tables.nothing_in_common(&leaf));
         }
@@ -247,14 +248,21 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             }
             Some(second) => {
                 let tables = Nested {
-                    trip: &mut trip,
                     accessed: 0,
                     second,
+                    beyond: trip.beyond(second),
+                    trip: &mut trip,
                     under: None,
                 };
                 guilty(format, tables, first, input, bits, has)
             }
         }
+    }
+
+    /// First-stage address bits that the second stage does not take as input.
+    #[inline(always)]
+    pub(super) fn beyond(&self, second: PageTable) -> u64 {
+        self.unit.first.address & !0 << self.unit.input_bits(second.levels)
     }
 
     fn silent(&self) -> Silent<'_, M> {
@@ -296,6 +304,15 @@ pub(super) struct First<'t, 'a, M, R> {
     pub(super) accessed: u64,
 }
 
+impl<M: TableMem, R: Recorder> First<'_, '_, M, R> {
+    /// An entry lacks bits that its use sets.
+    #[cold]
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
+        self.trip.mark(Stage::First, &slot, self.accessed, None)
+    }
+}
+
 impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
     #[inline(always)]
     fn locate(&mut self, here: Here) -> Result<u64, Stop> {
@@ -308,15 +325,16 @@ impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
-        self.trip.passed(Stage::First, here, physical, raw, leaf);
+    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        if !leaf && self.accessed & !raw != 0 {
+            self.mark(here, physical, raw)?;
+        }
         Ok(())
     }
 
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        self.trip.mark(Stage::First, &slot, self.accessed, None)
+    #[inline(always)]
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) {
+        self.trip.passed(Stage::First, here, physical, raw, leaf);
     }
 
     #[cold]
@@ -345,6 +363,14 @@ struct Second<'t, 'a, M, R> {
 }
 
 impl<M: TableMem, R: Recorder> Second<'_, '_, M, R> {
+    /// An entry lacks bits that its use sets.
+    #[cold]
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.second, physical, raw);
+        self.trip
+            .mark(Stage::Second, &slot, self.accessed, self.guest)
+    }
+
     /// Every entry grants something, but no right is granted by all.
     #[cold]
     fn nothing_in_common(&mut self, leaf: &Leaf) -> Stop {
@@ -388,16 +414,16 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
-        self.trip.passed(Stage::Second, here, physical, raw, leaf);
+    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        if !leaf && self.accessed & !raw != 0 {
+            self.mark(here, physical, raw)?;
+        }
         Ok(())
     }
 
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.second, physical, raw);
-        self.trip
-            .mark(Stage::Second, &slot, self.accessed, self.guest)
+    #[inline(always)]
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) {
+        self.trip.passed(Stage::Second, here, physical, raw, leaf);
     }
 
     #[cold]
@@ -414,11 +440,21 @@ pub(super) struct Nested<'t, 'a, M, R> {
     pub(super) trip: &'t mut Trip<'a, M, R>,
     pub(super) accessed: u64,
     pub(super) second: PageTable,
+    /// Address bits that the second stage does not take as input.
+    pub(super) beyond: u64,
     /// The second stage's leaf for the entry read last.
     pub(super) under: Option<Leaf>,
 }
 
 impl<M: TableMem, R: Recorder> Nested<'_, '_, M, R> {
+    /// An entry lacks bits that its use sets.
+    #[cold]
+    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.trip.unit.first, physical, raw);
+        let under = self.under;
+        self.trip.mark_nested(&slot, under.as_ref(), self.accessed)
+    }
+
     /// The second stage does not grant what reading a first-stage table takes.
     #[cold]
     fn refuse(&mut self, slot: &Slot, read: bool) -> Stop {
@@ -435,7 +471,7 @@ impl<M: TableMem, R: Recorder> Nested<'_, '_, M, R> {
 
     /// An entry holds an address that the second stage does not take as input.
     #[cold]
-    fn beyond(&mut self, slot: &Slot, bits: u64) -> Stop {
+    fn refuse_address(&mut self, slot: &Slot, bits: u64) -> Stop {
         self.trip.record(Stage::First, slot, Verdict::Invalid);
         let guest = Some(slot.at);
         self.trip
@@ -473,22 +509,20 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
     }
 
     #[inline(always)]
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
-        let unit = self.trip.unit;
-        let beyond = raw & unit.first.address & !0 << unit.input_bits(self.second.levels);
-        if beyond != 0 {
-            let slot = here.slot(&unit.first, physical, raw);
-            return Err(self.beyond(&slot, beyond));
+    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        if !leaf && self.accessed & !raw != 0 {
+            self.mark(here, physical, raw)?;
         }
-        self.trip.passed(Stage::First, here, physical, raw, leaf);
+        if raw & self.beyond != 0 {
+            let slot = here.slot(&self.trip.unit.first, physical, raw);
+            return Err(self.refuse_address(&slot, raw & self.beyond));
+        }
         Ok(())
     }
 
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let under = self.under;
-        self.trip.mark_nested(&slot, under.as_ref(), self.accessed)
+    #[inline(always)]
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) {
+        self.trip.passed(Stage::First, here, physical, raw, leaf);
     }
 
     #[cold]
@@ -517,14 +551,14 @@ impl<T: Tables> Tables for Again<'_, T> {
     fn load(&self, physical: u64) -> Result<u64, Unreachable> {
         self.tables.load(physical)
     }
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+        self.passed(here, physical, raw, leaf);
+        self.tables.unusual(here, physical, raw, leaf)
+    }
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, _: bool) {
         if (raw & self.bits != 0) == self.has && self.found.is_none() {
             self.found = Some(here.slot(self.format, physical, raw));
         }
-        self.tables.passed(here, physical, raw, leaf)
-    }
-    fn mark(&mut self, _: Here, _: u64, _: u64) -> Result<(), Stop> {
-        Ok(())
     }
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
         self.tables.faulty(here, physical, raw, problem)
@@ -547,7 +581,8 @@ fn guilty<T: Tables>(
         has,
         found: None,
     };
+    let (root, levels) = (table.root.0, table.levels);
     // How it ends does not matter: it has been walked before.
-    let _ = descend(format, &mut again, table.root.0, table.levels, input, 0);
+    let _ = descend(format, format.usual(0), &mut again, root, levels, input);
     again.found
 }
