@@ -32,7 +32,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Hit, Mapping, Source, Stage, Tag};
+pub use entry::{Hit, Mapping, Need, Source, Stage, Tag};
 pub use epoch::Epoch;
 pub use scope::{Pages, Scope};
 
@@ -44,7 +44,7 @@ use std::sync::atomic::{
     AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
-use table::{Key, Table};
+use table::{Key, Set, Table};
 
 /// Page sizes that are cached, with the code each has in a key. Any other is not cached.
 const SIZES: [(u64, u8); 3] = [(0, 12), (1, 21), (2, 30)];
@@ -87,23 +87,33 @@ impl Iotlb {
     #[inline]
     #[must_use]
     pub fn lookup(&self, requester: Rid, pasid: Option<Pasid>, iova: Iova) -> Option<Hit> {
-        let now = self.history.now();
-        let (at, key) = hit_key(now, source_key(requester, pasid), iova);
-        match self.hits.get(at, key) {
-            Some(word) => Some(Hit(word)),
-            None => self.join(now, requester, pasid, iova),
+        self.aim(requester, pasid, iova).look()
+    }
+
+    /// What of [`Self::lookup`] depends on the request alone: do it before the session is opened,
+    /// whose fence holds up all that comes after.
+    #[inline]
+    #[must_use]
+    pub fn aim(&self, requester: Rid, pasid: Option<Pasid>, iova: Iova) -> Aim<'_> {
+        let of = source_key(requester, pasid);
+        let key = Key(of.0, iova.0 >> 12);
+        Aim {
+            iotlb: self,
+            set: self.hits.set(key.hash()),
+            of,
+            iova,
         }
     }
 
     #[inline(never)]
-    fn join(&self, now: Epoch, requester: Rid, pasid: Option<Pasid>, iova: Iova) -> Option<Hit> {
-        let of = source_key(requester, pasid);
+    fn join(&self, now: Epoch, of: Key, iova: Iova) -> Option<Hit> {
         let word = self.sources.get(of.hash(), of)?;
         let translation = self.lookup_tag(Tag(word >> 6), iova)?;
         let hit = Hit(translation.0 & (!RIGHTS | word));
-        let (at, key) = hit_key(now, of, iova);
-        self.hits
-            .insert(at, key, hit.0, || self.history.now() == now);
+        let key = Key(of.0, iova.0 >> 12);
+        self.hits.insert(key.hash(), stamped(now, key), hit.0, || {
+            self.history.now() == now
+        });
         Some(hit)
     }
 
@@ -231,6 +241,29 @@ impl Iotlb {
     }
 }
 
+/// Where a page will be looked for; see [`Iotlb::aim`].
+#[derive(Clone, Copy, Debug)]
+pub struct Aim<'a> {
+    iotlb: &'a Iotlb,
+    set: Option<&'a Set>,
+    of: Key,
+    iova: Iova,
+}
+
+impl Aim<'_> {
+    /// Looks the page up, as [`Iotlb::lookup`] does.
+    #[inline]
+    #[must_use]
+    pub fn look(&self) -> Option<Hit> {
+        let now = self.iotlb.history.now();
+        let key = stamped(now, Key(self.of.0, self.iova.0 >> 12));
+        match self.set.and_then(|set| set.get(key)) {
+            Some(word) => Some(Hit(word)),
+            None => self.iotlb.join(now, self.of, self.iova),
+        }
+    }
+}
+
 /// Sets bits that are mostly set.
 fn note(word: &AtomicU64, bits: u64) {
     if word.load(SeqCst) & bits != bits {
@@ -253,13 +286,11 @@ fn source_key(requester: Rid, pasid: Option<Pasid>) -> Key {
     Key(pasid | u64::from(requester.0) << 21, 0)
 }
 
-/// The key of a hit, and where it hashes to. The stamp stays out of the hash, which need not wait
+/// The key of a hit that was joined at `now`. The stamp stays out of the hash, which need not wait
 /// for it.
 #[inline]
-fn hit_key(now: Epoch, source: Key, iova: Iova) -> (u64, Key) {
-    let plain = Key(source.0, iova.0 >> 12);
-    let stamped = Key(plain.0 | now.count() << STAMP_SHIFT, plain.1);
-    (plain.hash(), stamped)
+const fn stamped(now: Epoch, key: Key) -> Key {
+    Key(key.0 | now.count() << STAMP_SHIFT, key.1)
 }
 
 fn page_key(tag: Tag, iova: Iova, code: u64, shift: u8) -> Key {

@@ -33,7 +33,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
     fence,
 };
@@ -46,17 +46,32 @@ use std::{hint, thread};
 #[error("an invalidation cannot be waited for from inside a translation session")]
 pub struct InsideSession;
 
-/// A thread's line: the period in which the thread went inside in bits 63:16, and how many sessions
-/// of it are open in 15:0. Zero outside. Only the thread itself writes it.
-#[derive(Debug, Default)]
+/// A thread's line. Only the thread itself writes it.
+#[derive(Debug)]
 #[repr(align(128))]
-struct Slot(AtomicU64);
+struct Slot {
+    /// The period in which the thread went inside in bits 63:16, [`LENT`] in 15, and how many
+    /// sessions of it are open in 14:0. Zero outside.
+    word: AtomicU64,
+    /// The number to give back at the end, where [`LENT`] is set.
+    lent: AtomicUsize,
+}
 
-const DEPTH: u64 = 0xffff;
+const DEPTH: u64 = 0x7fff;
+
+/// The session is of a thread that is ending: its number is for this session alone.
+const LENT: u64 = 0x8000;
 
 impl Slot {
+    const fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            lent: AtomicUsize::new(NONE),
+        }
+    }
+
     fn open_before(&self, period: u64) -> bool {
-        let word = self.0.load(Acquire);
+        let word = self.word.load(Acquire);
         word != 0 && word >> 16 < period
     }
 
@@ -65,16 +80,22 @@ impl Slot {
     fn nest(&self, word: u64) {
         assert!(
             word & DEPTH < DEPTH,
-            "65535 sessions of one thread are open"
+            "32767 sessions of one thread are open"
         );
-        self.0.store(word + 1, Release);
+        self.word.store(word + 1, Release);
     }
 
-    /// Closes one session of several. Apart, so that the common case is a branch, which is foreseen,
-    /// and not a choice of values, which waits for the load.
+    /// Closes one session of several, or one with a number of its own. Apart, so that the common case
+    /// is a branch, which is foreseen, and not a choice of values, which waits for the load.
     #[cold]
     fn unnest(&self, word: u64) {
-        self.0.store(word - 1, Release);
+        if word & LENT == 0 {
+            self.word.store(word - 1, Release);
+            return;
+        }
+        let number = self.lent.load(Relaxed);
+        self.word.store(0, Release);
+        Number::give_back(number);
     }
 }
 
@@ -110,16 +131,15 @@ impl Default for Sessions {
 #[derive(Debug)]
 pub struct Session<'a> {
     slot: &'a Slot,
-    // Of a thread that is ending and has given its own number back.
-    _temporary: Option<Number>,
     _not_send: PhantomData<*const ()>,
 }
 
 impl Drop for Session<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let word = self.slot.0.load(Relaxed);
-        if word & DEPTH <= 1 {
-            self.slot.0.store(0, Release);
+        let word = self.slot.word.load(Relaxed);
+        if word & (DEPTH | LENT) <= 1 {
+            self.slot.word.store(0, Release);
         } else {
             self.slot.unnest(word);
         }
@@ -132,7 +152,7 @@ impl Sessions {
     pub fn new() -> Self {
         Self {
             period: AtomicU64::new(1),
-            first: [const { Slot(AtomicU64::new(0)) }; FIRST],
+            first: [const { Slot::new() }; FIRST],
             more: [const { OnceLock::new() }; BLOCKS],
             growth: Mutex::new(()),
         }
@@ -145,19 +165,39 @@ impl Sessions {
     #[inline]
     #[must_use = "the session ends when this is dropped"]
     pub fn enter(&self) -> Session<'_> {
-        let mut temporary = None;
-        let slot = self.slot(number(&mut temporary));
-        let word = slot.0.load(Relaxed);
+        let Some(number) = number() else {
+            return self.enter_at_the_end();
+        };
+        let slot = self.slot(number);
+        let word = slot.word.load(Relaxed);
         if word == 0 {
-            // Release, for an inspection that sees this store and not the end of the session before.
-            slot.0.store(self.period.load(Acquire) << 16 | 1, Release);
-            fence(SeqCst);
+            self.open(slot, 1);
         } else {
             slot.nest(word);
         }
         Session {
             slot,
-            _temporary: temporary,
+            _not_send: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn open(&self, slot: &Slot, depth: u64) {
+        // Release, for an inspection that sees this store and not the end of the session before.
+        slot.word
+            .store(self.period.load(Acquire) << 16 | depth, Release);
+        fence(SeqCst);
+    }
+
+    /// Opens a session of a thread that is ending and has given its number back.
+    #[cold]
+    fn enter_at_the_end(&self) -> Session<'_> {
+        let number = Number::take();
+        let slot = self.slot(number);
+        slot.lent.store(number, Relaxed);
+        self.open(slot, LENT | 1);
+        Session {
+            slot,
             _not_send: PhantomData,
         }
     }
@@ -171,8 +211,8 @@ impl Sessions {
     /// Whether this thread is inside a session.
     #[must_use]
     pub fn inside(&self) -> bool {
-        let mut temporary = None;
-        self.slot(number(&mut temporary)).0.load(Relaxed) != 0
+        // At a thread's end every session has a number of its own, which no other call can know.
+        number().is_some_and(|number| self.slot(number).word.load(Relaxed) != 0)
     }
 
     /// Waits until every session has ended that was open when the call began.
@@ -238,7 +278,7 @@ impl Sessions {
         let slots = self.more.get(block).map(|slots| {
             slots.get().unwrap_or_else(|| {
                 let _growing = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
-                slots.get_or_init(|| (0..size).map(|_| Slot::default()).collect())
+                slots.get_or_init(|| (0..size).map(|_| Slot::new()).collect())
             })
         });
         slots
@@ -281,21 +321,24 @@ static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers {
 struct Number(usize);
 
 impl Number {
-    fn claim() -> Self {
+    fn take() -> usize {
         let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = numbers.free.pop_first().unwrap_or_else(|| {
+        numbers.free.pop_first().unwrap_or_else(|| {
             numbers.next += 1;
             numbers.next - 1
-        });
-        Self(number)
+        })
+    }
+
+    fn give_back(number: usize) {
+        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+        numbers.free.insert(number);
     }
 }
 
 impl Drop for Number {
     fn drop(&mut self) {
         QUICK.set(NONE);
-        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-        numbers.free.insert(self.0);
+        Self::give_back(self.0);
     }
 }
 
@@ -304,28 +347,23 @@ const NONE: usize = usize::MAX;
 thread_local! {
     // The number where it is quickest to read, and the guard that gives it back.
     static QUICK: Cell<usize> = const { Cell::new(NONE) };
-    static NUMBER: Number = Number::claim();
+    static NUMBER: Number = Number(Number::take());
 }
 
-/// The number of this thread.
+/// The number of this thread; `None` once it has given it back.
 #[inline]
-fn number(temporary: &mut Option<Number>) -> usize {
+fn number() -> Option<usize> {
     match QUICK.get() {
-        NONE => first_number(temporary),
-        quick => quick,
+        NONE => first_number(),
+        quick => Some(quick),
     }
 }
 
 #[cold]
-fn first_number(temporary: &mut Option<Number>) -> usize {
-    match NUMBER.try_with(|number| number.0) {
-        Ok(number) => {
-            QUICK.set(number);
-            number
-        }
-        // The thread is ending and has given its number back.
-        Err(_) => temporary.insert(Number::claim()).0,
-    }
+fn first_number() -> Option<usize> {
+    let number = NUMBER.try_with(|number| number.0).ok()?;
+    QUICK.set(number);
+    Some(number)
 }
 
 #[cfg(test)]

@@ -123,6 +123,30 @@ impl Mapping {
     }
 }
 
+/// What a request needs of an entry. Worked out from the request alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need(u64);
+
+impl Need {
+    /// The need of `access`.
+    #[inline]
+    #[must_use]
+    pub const fn new(access: Access) -> Self {
+        let rights = access.intersection(RWX).bits() as u64;
+        let rights = if access.contains(Access::PRIV) {
+            rights << 3
+        } else {
+            rights
+        };
+        let dirty = if access.contains(Access::WRITE) {
+            DIRTY
+        } else {
+            0
+        };
+        Self(rights | dirty)
+    }
+}
+
 /// A translation found: of the page around the address that was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit(
@@ -136,13 +160,14 @@ impl Hit {
     #[inline]
     #[must_use]
     pub const fn serves(self, access: Access) -> bool {
-        let rights = if access.contains(Access::PRIV) {
-            self.0 >> 3
-        } else {
-            self.0
-        };
-        let wanted = access.intersection(RWX).bits() as u64;
-        wanted & !rights == 0 && (!access.contains(Access::WRITE) || self.0 & DIRTY != 0)
+        self.meets(Need::new(access))
+    }
+
+    /// The same for a need that is worked out already.
+    #[inline]
+    #[must_use]
+    pub const fn meets(self, need: Need) -> bool {
+        need.0 & !self.0 == 0
     }
 
     /// Where `iova`, the address that was looked up, lies in the output space.

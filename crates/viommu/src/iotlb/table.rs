@@ -61,9 +61,10 @@ impl Way {
     }
 }
 
+/// The entries among which a key may be.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Set {
+pub(crate) struct Set {
     sequence: AtomicU64,
     ways: [Way; WAYS],
 }
@@ -87,6 +88,16 @@ impl Set {
             sequence: AtomicU64::new(0),
             ways: [const { Way::empty() }; WAYS],
         }
+    }
+
+    /// The value under `key`. Writes nothing, never waits.
+    #[inline]
+    pub(crate) fn get(&self, key: Key) -> Option<u64> {
+        let sequence = self.sequence.load(Acquire);
+        let way = self.ways.iter().find(|way| way.holds(key))?;
+        let value = way.value.load(Relaxed);
+        fence(Acquire);
+        (sequence & 1 == 0 && self.sequence.load(Relaxed) == sequence).then_some(value)
     }
 
     fn try_lock(&self, even: u64) -> Option<Locked<'_>> {
@@ -154,19 +165,16 @@ impl Table {
         self.sets.len()
     }
 
-    fn set(&self, at: u64) -> Option<&Set> {
+    /// The set for keys that hash to `at`.
+    #[inline]
+    pub(crate) fn set(&self, at: u64) -> Option<&Set> {
         self.sets.get(usize::try_from(at >> self.shift).ok()?)
     }
 
     /// The value under `key`, which hashes to `at`. Writes nothing, never waits.
     #[inline]
     pub(crate) fn get(&self, at: u64, key: Key) -> Option<u64> {
-        let set = self.set(at)?;
-        let sequence = set.sequence.load(Acquire);
-        let way = set.ways.iter().find(|way| way.holds(key))?;
-        let value = way.value.load(Relaxed);
-        fence(Acquire);
-        (sequence & 1 == 0 && set.sequence.load(Relaxed) == sequence).then_some(value)
+        self.set(at)?.get(key)
     }
 
     /// Stores `value` under `key` if `allowed` still says so once the set is locked. Gives up where

@@ -5,6 +5,7 @@ use super::diagnostics::Diagnostic;
 use super::events::Recorded;
 use super::page_requests::Room;
 use super::translate::Target;
+use crate::session::Session;
 use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
@@ -59,21 +60,51 @@ where
         self.fault(dma, failure, request, failure.recorded(dma.kind));
     }
 
-    /// Serves one page of a request that the caches do not. `None`: it failed, and `failed` says how.
-    #[cold]
+    /// Looks a page up, and walks where it is not cached. Inside a session.
+    fn page(&self, dma: &Dma) -> Result<Target, Failure> {
+        let aimed = self.translator.aim(dma);
+        match aimed.and_then(|aimed| self.translator.hit(&aimed)) {
+            Some(hit) => Ok(Target::of(hit, dma.addr)),
+            None => self.walked(dma),
+        }
+    }
+
+    fn walked(&self, dma: &Dma) -> Result<Target, Failure> {
+        self.ram.view(|view| self.translator.miss(view, dma))
+    }
+
+    /// The part of an access from `done` bytes on. With a session it begins by walking.
+    ///
+    /// Each page in a session of its own, so that a long access holds no invalidation up.
     #[inline(never)]
-    fn walked(
+    fn go_on(
         &self,
-        piece: &Dma,
-        left: u64,
+        mut missed: Option<Session<'_>>,
+        dma: &Dma,
+        mut done: u64,
+        len: u64,
         each: &mut dyn FnMut(Gpa, u64),
-        failed: &mut Option<Failure>,
-    ) -> Option<u64> {
-        match self.ram.view(|view| self.translator.miss(view, piece)) {
-            Ok(target) => Some(visit(piece, &target, left, each)),
-            Err(failure) => {
-                *failed = Some(failure);
-                None
+    ) -> Result<(), Blocked> {
+        loop {
+            let Some(addr) = dma.addr.checked_add(done) else {
+                return Err(Blocked { at: Iova(u64::MAX) });
+            };
+            let piece = Dma { addr, ..*dma };
+            let (session, target) = match missed.take() {
+                Some(session) => (session, self.walked(&piece)),
+                None => (self.sessions.enter(), self.page(&piece)),
+            };
+            if let Ok(target) = &target {
+                done += visit(&piece, target, len - done, each);
+            }
+            drop(session);
+            self.resume();
+            if let Err(failure) = &target {
+                self.dma_fault(&piece, failure);
+                return Err(Blocked { at: addr });
+            }
+            if done >= len {
+                return Ok(());
             }
         }
     }
@@ -81,16 +112,10 @@ where
     /// Does with an access what the guest's tables say, short of making it: a fault is recorded, and
     /// a translation that is there is counted as vanished. Says whether there was a fault.
     pub(super) fn tell(&self, dma: &Dma) -> bool {
-        let walked = self.sessions.run(|_| match self.translator.hit(dma) {
-            Some(_) => Ok(()),
-            None => self
-                .ram
-                .view(|view| self.translator.miss(view, dma))
-                .map(|_| ()),
-        });
+        let walked = self.sessions.run(|_| self.page(dma));
         self.resume();
         match walked {
-            Ok(()) => {
+            Ok(_) => {
                 self.state().diagnostics.counters.vanished += 1;
                 false
             }
@@ -132,48 +157,32 @@ impl<A> Translate for VtdUnit<A>
 where
     A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
 {
+    #[inline]
     fn with_translation(
         &self,
         dma: &Dma,
         len: u64,
         each: &mut dyn FnMut(Gpa, u64),
     ) -> Result<(), Blocked> {
-        let mut done = 0;
-        let mut piece = *dma;
-        loop {
-            let left = len - done;
-            let mut failed = None;
-            // Each page in a session of its own, so that a long access holds no invalidation up.
-            let part = self.sessions.run(|_| match self.translator.hit(&piece) {
-                Some(target) => Some(visit(&piece, &target, left, each)),
-                None => self.walked(&piece, left, each, &mut failed),
-            });
-            self.resume();
-            match (part, failed) {
-                (Some(part), _) => done += part,
-                (None, failure) => {
-                    if let Some(failure) = failure {
-                        self.dma_fault(&piece, &failure);
-                    }
-                    return Err(Blocked { at: piece.addr });
-                }
-            }
-            if done >= len {
-                return Ok(());
-            }
-            let Some(next) = dma.addr.checked_add(done) else {
-                return Err(Blocked { at: Iova(u64::MAX) });
-            };
-            piece.addr = next;
+        let aimed = self.translator.aim(dma);
+        let session = self.sessions.enter();
+        let Some(hit) = aimed.and_then(|aimed| self.translator.hit(&aimed)) else {
+            return self.go_on(Some(session), dma, 0, len, each);
+        };
+        let part = visit(dma, &Target::of(hit, dma.addr), len, each);
+        drop(session);
+        self.resume();
+        if part < len {
+            return self.go_on(None, dma, part, len, each);
         }
+        Ok(())
     }
 }
 
 /// Hands the part of a request that lies in one page to `each`. Returns its length.
 #[inline]
 fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)) -> u64 {
-    let page = 1u64 << (target.page_shift & 63);
-    let part = (page - (piece.addr.0 & (page - 1))).min(left);
+    let part = target.part(piece.addr, left);
     if part > 0 {
         each(target.pa, part);
     }

@@ -6,7 +6,7 @@
 
 use super::cache::{ConfigCache, Moment};
 use super::config::Config;
-use crate::iotlb::{Epoch, Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
+use crate::iotlb::{Aim, Epoch, Hit, Iotlb, Mapping, Need, Pages, Scope, Source, Stage, Tag};
 use iommu_walk::vtd::{
     self as walk, AddressSpace, Applied, Context, Failure, Outcome, Switches, Translate,
     Translation, Unit,
@@ -14,7 +14,7 @@ use iommu_walk::vtd::{
 use iommu_walk::{TableMem, TableMemMut, Updates};
 use iommu_wire::vtd::command::{ContextScope, IotlbScope, PasidScope, Range};
 use iommu_wire::vtd::regs::{Cap, Ecap, RootTableAddress};
-use iopf::{Access, Dma, DmaKind, Gpa, Pasid};
+use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -26,6 +26,34 @@ const RETRIES: u32 = 8;
 pub(super) struct Target {
     pub(super) pa: Gpa,
     pub(super) page_shift: u8,
+}
+
+impl Target {
+    #[inline]
+    pub(super) const fn of(hit: Hit, addr: Iova) -> Self {
+        Self {
+            pa: hit.output(addr),
+            page_shift: hit.page_shift(),
+        }
+    }
+
+    /// How much of `left` bytes from `addr` on lies in the page.
+    #[inline]
+    pub(super) fn part(&self, addr: Iova, left: u64) -> u64 {
+        if left <= 0x1000 - (addr.0 & 0xfff) {
+            // Whatever the page's size is.
+            return left;
+        }
+        let page = 1u64 << (self.page_shift & 63);
+        (page - (addr.0 & (page - 1))).min(left)
+    }
+}
+
+/// A request that may be in the IOTLB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Aimed<'a> {
+    aim: Aim<'a>,
+    need: Need,
 }
 
 /// What a translation depends on.
@@ -82,22 +110,30 @@ impl Translator {
         self.on.store(on, Ordering::SeqCst);
     }
 
-    /// Serves a request from the caches, if they can.
+    /// All of a look-up that depends on the request alone: to be done before its session is opened.
+    /// `None`: only a walk can serve it.
     #[inline]
-    pub(super) fn hit(&self, dma: &Dma) -> Option<Target> {
+    pub(super) fn aim(&self, dma: &Dma) -> Option<Aimed<'_>> {
         let iotlb = self.iotlb.as_ref()?;
-        if dma.kind != DmaKind::Untranslated || !self.on.load(Ordering::SeqCst) {
+        if dma.kind != DmaKind::Untranslated {
             return None;
         }
         if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
             return None;
         }
-        let hit = iotlb.lookup(dma.requester, dma.pasid, dma.addr)?;
-        let access = asked(dma)?;
-        hit.serves(access).then(|| Target {
-            pa: hit.output(dma.addr),
-            page_shift: hit.page_shift(),
+        Some(Aimed {
+            aim: iotlb.aim(dma.requester, dma.pasid, dma.addr),
+            need: Need::new(asked(dma)?),
         })
+    }
+
+    /// Serves a request from the caches, if they can.
+    #[inline]
+    pub(super) fn hit(&self, aimed: &Aimed<'_>) -> Option<Hit> {
+        if !self.on.load(Ordering::SeqCst) {
+            return None;
+        }
+        aimed.aim.look().filter(|hit| hit.meets(aimed.need))
     }
 
     /// Translates an untranslated or translated request by walking, and fills the caches.
@@ -400,10 +436,7 @@ fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
         source.user
     };
     let serves = rights.contains(access.intersection(RWX)) && hit.serves(access);
-    serves.then(|| Target {
-        pa: hit.output(dma.addr),
-        page_shift: hit.page_shift(),
-    })
+    serves.then(|| Target::of(hit, dma.addr))
 }
 
 fn target(outcome: &Outcome, dma: &Dma) -> Target {
