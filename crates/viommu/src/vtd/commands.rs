@@ -15,11 +15,20 @@ use iopf::Gpa;
 #[derive(Debug)]
 pub(super) struct InvalidationQueue {
     enabled: bool,
+    /// How often the queue was switched or reset.
+    turn: u64,
     head: InvalidationHead,
     tail: InvalidationTail,
     address: InvalidationQueueAddress,
     complete: bool,
     pub(super) interrupt: Interrupt,
+}
+
+/// The head, in one life of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    turn: u64,
+    head: u16,
 }
 
 /// A descriptor to fetch.
@@ -35,6 +44,7 @@ impl InvalidationQueue {
     pub(super) const fn new() -> Self {
         Self {
             enabled: false,
+            turn: 0,
             head: InvalidationHead::new(),
             tail: InvalidationTail::new(),
             address: InvalidationQueueAddress::new(),
@@ -43,13 +53,26 @@ impl InvalidationQueue {
         }
     }
 
-    pub(super) const fn enabled(&self) -> bool {
-        self.enabled
+    /// As after reset; no [`Place`] from before is one of this queue's.
+    pub(super) const fn after_reset(&self) -> Self {
+        Self {
+            turn: self.turn.wrapping_add(1),
+            ..Self::new()
+        }
+    }
+
+    /// Where the head is. Equal to an earlier answer only if nobody switched the queue meanwhile.
+    pub(super) const fn place(&self) -> Place {
+        Place {
+            turn: self.turn,
+            head: self.head.index(),
+        }
     }
 
     /// Switches the queue on or off. Off, its head returns to the start.
     pub(super) fn enable(&mut self, on: bool) {
         self.enabled = on;
+        self.turn = self.turn.wrapping_add(1);
         if !on {
             self.head = InvalidationHead::new();
         }
@@ -66,8 +89,11 @@ impl InvalidationQueue {
         if mode == TableMode::RESERVED {
             return Err(QueueError::TABLE_MODE);
         }
-        if mode == TableMode::SCALABLE && !self.address.wide() {
+        if mode != TableMode::LEGACY && !self.address.wide() {
             return Err(QueueError::WIDTH);
+        }
+        if self.address.wide() && self.tail.index() & 1 != 0 {
+            return Err(QueueError::TAIL_ALIGNMENT);
         }
         if u64::from(self.tail.index()) * 16 >= self.address.bytes() {
             return Err(QueueError::TAIL);
@@ -158,6 +184,10 @@ impl InvalidationQueue {
             .with_size(value.size())
             .with_wide(wide)
             .with_page(value.page());
+        if wide {
+            // Bit 4 of the head is always zero then.
+            self.head.set_index(self.head.index() & !1);
+        }
         if value.wide() && !wide {
             return Err(QueueError::WIDTH);
         }
@@ -165,12 +195,24 @@ impl InvalidationQueue {
     }
 }
 
-/// Reads a descriptor, if this unit accepts it.
+/// Reads a descriptor, if this unit accepts it in this mode.
+///
+/// Legacy mode has the types 1 to 5 only ("Hardware Handling of Queued Invalidation Interface
+/// Errors", table of valid descriptor types), whatever their width.
 ///
 /// # Errors
 /// What IQERCD_REG is to say of it.
-pub(super) fn accept(raw: &RawCommand, cap: Cap, ecap: Ecap) -> Result<Command, QueueError> {
-    let supported = match raw.command_type() {
+pub(super) fn accept(
+    raw: &RawCommand,
+    mode: TableMode,
+    cap: Cap,
+    ecap: Ecap,
+) -> Result<Command, QueueError> {
+    let kind = raw.command_type();
+    if mode == TableMode::LEGACY && kind.0 > CommandType::WAIT.0 {
+        return Err(QueueError::TYPE);
+    }
+    let supported = match kind {
         CommandType::CONTEXT_CACHE | CommandType::IOTLB | CommandType::WAIT => true,
         CommandType::DEVICE_TLB => ecap.dt(),
         CommandType::INTERRUPT_CACHE => ecap.ir(),

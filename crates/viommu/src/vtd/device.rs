@@ -3,7 +3,7 @@
 //! The only file that turns an [`Effect`] into action. Locks are never held across a call out:
 //! messages are sent, endpoints called and sessions waited for with no lock held.
 
-use super::commands::accept;
+use super::commands::{Place, accept};
 use super::config::{Config, Refused};
 use super::diagnostics::{Counters, Diagnostic, Diagnostics};
 use super::interrupt::Msi;
@@ -178,7 +178,7 @@ where
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
-        state.regs = Regs::new(self.cap, self.ecap);
+        state.regs.reset();
         state.unanswered = None;
         let root = state.regs.root_in_force();
         self.translator.configure(root, false);
@@ -267,17 +267,18 @@ where
     /// One descriptor.
     fn step(&self) -> Next {
         let mut state = self.state();
+        let mode = state.regs.mode();
         let next = if state.regs.events.queue_stopped() {
             Ok(None)
         } else {
-            state.regs.queue.next(state.regs.mode())
+            state.regs.queue.next(mode)
         };
         let fetch = match next {
             Ok(Some(fetch)) => fetch,
             Ok(None) => return self.rest(state, None),
             Err(error) => return self.rest(state, Some(error)),
         };
-        let head = state.regs.queue.head();
+        let place = state.regs.queue.place();
         let mut raw = RawCommand::default();
         let bytes = raw.as_mut_bytes();
         let len = if fetch.wide { 32 } else { 16 };
@@ -287,7 +288,7 @@ where
         if !fetched {
             return self.rest(state, Some(QueueError::FETCH));
         }
-        let command = match accept(&raw, self.cap, self.ecap) {
+        let command = match accept(&raw, mode, self.cap, self.ecap) {
             Ok(command) => command,
             Err(error) => return self.rest(state, Some(error)),
         };
@@ -298,7 +299,7 @@ where
             return Next::Stop;
         }
         drop(state);
-        self.execute(head, &command)
+        self.execute(place, &command)
     }
 
     /// The queue is empty, stopped, or at an error.
@@ -317,8 +318,8 @@ where
         Next::Stop
     }
 
-    /// Does what the descriptor at `head` says.
-    fn execute(&self, head: u64, command: &Command) -> Next {
+    /// Does what the descriptor at `place` says.
+    fn execute(&self, place: Place, command: &Command) -> Next {
         match *command {
             Command::ContextCache(scope) => self.translator.forget_contexts(scope),
             Command::PasidCache(scope) => self.translator.forget_pasids(scope),
@@ -337,17 +338,17 @@ where
                 self.device_tlb(&tlb, Some(pasid), global);
             }
             Command::GroupResponse(response) => self.respond(&response),
-            Command::Wait(wait) => return self.wait(head, &wait),
+            Command::Wait(wait) => return self.wait(place, &wait),
             // Not accepted, so never here.
             Command::InterruptCache(_) | Command::StreamResponse { .. } | Command::Other(_) => {}
         }
-        self.done(&mut self.state(), head);
+        self.done(&mut self.state(), place);
         Next::Go
     }
 
-    /// Moves on from the descriptor at `head`, unless software has reset the queue meanwhile.
-    fn done(&self, state: &mut State, head: u64) {
-        if state.regs.queue.enabled() && state.regs.queue.head() == head {
+    /// Moves on from the descriptor at `place`, unless software has reset the queue meanwhile.
+    fn done(&self, state: &mut State, place: Place) {
+        if state.regs.queue.place() == place {
             state.regs.queue.advance();
         }
     }
@@ -384,15 +385,19 @@ where
         }
     }
 
-    fn wait(&self, head: u64, wait: &Wait) -> Next {
+    fn wait(&self, place: Place, wait: &Wait) -> Next {
         // Everything before is withdrawn already; now the accesses through it end.
         self.quiesce();
         // Page requests are queued, and their responses delivered, under the lock or before it was
         // taken here, so draining them takes nothing more.
         let mut state = self.state();
+        if state.regs.queue.place() != place {
+            // The queue was reset meanwhile, and whoever waited may use that memory for another end.
+            return Next::Go;
+        }
         if let Some(source) = state.unanswered.take() {
             // The wait is over without having come true.
-            self.done(&mut state, head);
+            self.done(&mut state, place);
             state.diagnostics.counters.queue_errors += 1;
             state.draining = false;
             let msi = state.regs.events.timeout(source);
@@ -404,7 +409,7 @@ where
             // Nobody can be told of a status address without memory.
             let _ = self.ram.write(status.addr, &status.data.to_le_bytes());
         }
-        self.done(&mut state, head);
+        self.done(&mut state, place);
         let msi = wait
             .interrupt
             .then(|| state.regs.queue.completed())

@@ -80,6 +80,14 @@ impl Regs {
         }
     }
 
+    /// Goes back to the state after reset.
+    pub(super) fn reset(&mut self) {
+        *self = Self {
+            queue: self.queue.after_reset(),
+            ..Self::new(self.cap, self.ecap)
+        };
+    }
+
     /// Whether translation is on.
     pub(super) const fn translating(&self) -> bool {
         self.status.tes()

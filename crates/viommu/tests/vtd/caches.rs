@@ -102,7 +102,6 @@ fn a_changed_context_is_stale_until_a_context_invalidation_covers_it() {
     for stale in [
         &[][..],
         &[IOTLB],
-        &[PASID_CACHE],
         // The domain is the one the cached entry has.
         &[[6 << 16 | 2 << 4 | 1, 0]],
         &[context_device(6, DEVICE, 0)],

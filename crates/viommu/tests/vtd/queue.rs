@@ -104,6 +104,22 @@ fn each_error_has_its_number() {
     let rig = scalable(Config::default());
     rig.w32(0x88, 0x510);
     assert_eq!(error(&rig), 6);
+    // 128-bit descriptors in abort-DMA mode.
+    let rig = legacy(Config {
+        abort_dma: true,
+        ..Config::default()
+    });
+    rig.w64(0x90, QUEUE);
+    rig.w64(0x20, 0x1000 | 3 << 10);
+    rig.w32(0x18, 1 << 31 | 1 << 30 | 1 << 26);
+    rig.w32(0x88, 0x500);
+    assert_eq!(error(&rig), 5);
+    // What scalable mode has, in legacy mode of a unit that has both.
+    for kind in [6, 7, 8, 9] {
+        let rig = legacy(Config::default());
+        rig.queue(&[[2 << 4 | kind, 0]]);
+        assert_eq!(error(&rig), 3, "type {kind}");
+    }
     // A table mode that is none.
     let rig = scalable(Config::default());
     rig.w64(0x20, 0x1000 | 2 << 10);
@@ -222,4 +238,84 @@ fn register_based_invalidation_finishes_and_says_what_it_did() {
         "IIRG and IAIG are 2, IVT is clear"
     );
     assert_eq!(Rid(0x20), crate::rig::DEVICE);
+}
+
+#[test]
+fn a_queue_that_grows_wider_has_no_head_between_two_descriptors() {
+    let rig = legacy(Config::default());
+    rig.w32(0x18, 1 << 31);
+    rig.w32(0x88, 0);
+    rig.w64(0x90, QUEUE);
+    rig.w32(0x18, 1 << 31 | 1 << 26);
+    rig.put(QUEUE, WAIT[0]);
+    rig.put(QUEUE + 8, WAIT[1]);
+    rig.w32(0x88, 0x10);
+    assert_eq!(rig.r64(0x80), 0x10);
+    rig.w64(0x90, QUEUE | 1 << 11);
+    assert_eq!(rig.r64(0x80), 0, "bit 4 is always zero");
+    // The tail is between two descriptors, which is an error once it is looked at.
+    rig.w32(0x18, 1 << 31);
+    rig.w32(0x18, 1 << 31 | 1 << 26);
+    assert_eq!(error(&rig), 6);
+    rig.put(STATUS, 0);
+    rig.put(QUEUE + 16, 0);
+    rig.put(QUEUE + 24, 0);
+    rig.w32(0x88, 0x20);
+    rig.w32(0x34, IQE);
+    assert_eq!((rig.get(STATUS), rig.r64(0x80)), (2, 0x20));
+}
+
+/// Lets a wait of 2 at the start of the queue hang on an access under way, runs `meanwhile`, and
+/// ends the access.
+fn while_a_wait_hangs(rig: &Rig, meanwhile: impl Fn() + Sync) {
+    rig.w32(0x18, 1 << 31);
+    rig.w32(0x88, 0x10);
+    rig.put(QUEUE, WAIT[0]);
+    rig.put(QUEUE + 8, WAIT[1]);
+    rig.put(STATUS, 0);
+    let inside = AtomicBool::new(false);
+    let release = AtomicBool::new(false);
+    let until = |flag: &AtomicBool| {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let dma = rig.dma(None, AT, Access::READ);
+            let access = rig.unit.with_translation(&dma, 1, &mut |_, _| {
+                inside.store(true, Ordering::SeqCst);
+                until(&release);
+            });
+            assert_eq!(access, Ok(()));
+        });
+        until(&inside);
+        scope.spawn(|| rig.w32(0x18, 1 << 31 | 1 << 26));
+        std::thread::sleep(Duration::from_millis(50));
+        scope.spawn(&meanwhile);
+        std::thread::sleep(Duration::from_millis(50));
+        release.store(true, Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn a_wait_of_a_queue_that_was_reset_writes_nothing() {
+    let rig = narrow();
+    while_a_wait_hangs(&rig, || rig.unit.reset());
+    assert_eq!(rig.get(STATUS), 0);
+    assert_eq!(rig.r64(0x80), 0);
+}
+
+#[test]
+fn a_new_queue_starts_at_its_first_descriptor_whatever_the_old_one_waited_for() {
+    let rig = narrow();
+    while_a_wait_hangs(&rig, || {
+        rig.w32(0x18, 1 << 31);
+        rig.w32(0x88, 0);
+        rig.put(QUEUE, 7 << 32 | 1 << 5 | 5);
+        rig.w32(0x18, 1 << 31 | 1 << 26);
+        rig.w32(0x88, 0x10);
+    });
+    assert_eq!(rig.get(STATUS), 7);
+    assert_eq!(rig.r64(0x80), 0x10);
 }
