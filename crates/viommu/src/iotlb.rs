@@ -262,6 +262,22 @@ impl Aim<'_> {
             None => self.iotlb.join(now, self.of, self.iova),
         }
     }
+
+    /// Looks the page up for a request that needs `need`. `None`: only a walk can serve it.
+    ///
+    /// A hit that lacks something is joined again, for a walk may have brought more since: a dirty
+    /// bit, or a right that the guest added, for which it need not invalidate anything.
+    #[inline]
+    #[must_use]
+    pub fn look_for(&self, need: Need) -> Option<Hit> {
+        let hit = self.look()?;
+        if hit.meets(need) {
+            return Some(hit);
+        }
+        let now = self.iotlb.history.now();
+        let again = self.iotlb.join(now, self.of, self.iova)?;
+        again.meets(need).then_some(again)
+    }
 }
 
 /// Sets bits that are mostly set.

@@ -124,6 +124,27 @@ fn a_clean_page_serves_reads_only() {
 
 /// One entry of every kind, and which of them each scope leaves.
 #[test]
+fn a_page_that_gains_a_right_or_turns_dirty_is_found_with_it() {
+    let tag = first(1, 2);
+    let clean = Mapping {
+        dirty: false,
+        ..page(0x5000, 12)
+    };
+    let tlb = with(&[(tag, 0x1000, clean)]);
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(tag)));
+    let aim = tlb.aim(NIC, None, Iova(0x1000));
+    let (read, write) = (Need::new(Access::READ), Need::new(Access::WRITE));
+    assert!(aim.look_for(read).is_some());
+    assert_eq!(aim.look_for(write), None);
+    // The walk that a write takes then sets the dirty bit.
+    assert!(tlb.insert(tlb.epoch(), tag, Iova(0x1000), &page(0x5000, 12)));
+    for _ in ["joined again", "remembered"] {
+        assert!(aim.look_for(write).is_some());
+    }
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).unwrap().meets(write));
+}
+
+#[test]
 fn each_scope_removes_what_it_names_and_nothing_else() {
     let entries = [
         (second(1), 0x1000, page(0x10_0000, 12)),

@@ -133,7 +133,7 @@ impl Translator {
         if !self.on.load(Ordering::SeqCst) {
             return None;
         }
-        aimed.aim.look().filter(|hit| hit.meets(aimed.need))
+        aimed.aim.look_for(aimed.need)
     }
 
     /// Translates an untranslated or translated request by walking, and fills the caches.
