@@ -90,8 +90,6 @@ pub(crate) struct Slot {
     pub(crate) level: u8,
     /// Its number in its table.
     pub(crate) index: u32,
-    /// Whether its table is the top one.
-    pub(crate) top: bool,
     /// Its content; zero where it was not read.
     pub(crate) raw: u64,
 }
@@ -114,8 +112,6 @@ pub(crate) struct Here {
     pub(crate) at: u64,
     /// Its level, 1 being the lowest.
     pub(crate) level: u8,
-    /// The level of the top table.
-    top: u8,
 }
 
 impl Here {
@@ -134,7 +130,6 @@ impl Here {
             physical: Gpa(physical),
             level: self.level,
             index: u32::try_from(index).unwrap_or(0),
-            top: self.level == self.top,
             raw,
         }
     }
@@ -186,20 +181,20 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
     input: u64,
 ) -> Result<Leaf, Stop> {
     let (mut table, mut every, mut any) = (root, !0, 0);
-    let mut level = top.clamp(1, 5);
+    let mut level = top;
     // What is left of the input, the next index on top.
     let unused = 64u8.wrapping_sub(PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)));
     let mut rest = input << (unused & 63);
     loop {
         let at = table | rest >> (64 - STRIDE) << 3;
-        let here = Here { at, level, top };
+        let here = Here { at, level };
         let physical = tables.locate(here)?;
         let Ok(raw) = tables.load(physical) else {
             return Err(tables.faulty(here, physical, 0, Problem::Unreadable));
         };
         // One comparison for the usual entry, which changes nothing about `every` and `any`.
-        if level == 1 || raw & usual.mask != usual.bits {
-            let leaf = level == 1 || raw & format.leaf != 0;
+        if level <= 1 || raw & usual.mask != usual.bits {
+            let leaf = level <= 1 || raw & format.leaf != 0;
             let reserved = raw
                 & if leaf {
                     let at = usize::from(level.wrapping_sub(1));

@@ -22,6 +22,8 @@ const WRITABLE: u64 = 1 << 1;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Extended-accessed, in a first-stage entry.
 const EXTENDED_ACCESSED: u64 = 1 << 10;
+/// With one of these, the first stage may grant more than read and write to users.
+const MORE_RIGHTS: Switches = Switches::SUPERVISOR.union(Switches::EXECUTE);
 /// Snoop, in a second-stage entry that maps a page.
 const SNOOP: u64 = 1 << 11;
 
@@ -151,6 +153,10 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
 /// Whether the page of this size around `pa` reaches into the interrupt range.
 #[inline(always)]
 const fn near_interrupts(pa: u64, shift: u8) -> bool {
+    // No page is larger than 1 GiB, and few lie in the fourth.
+    if pa >> 30 != 0xfee0_0000 >> 30 {
+        return false;
+    }
     // The range is 1 MiB: a larger page holds all of it or nothing, a smaller one lies in it or not.
     let shift = if shift > 20 { shift & 63 } else { 20 };
     pa >> shift == 0xfee0_0000 >> shift
@@ -197,15 +203,24 @@ pub fn walk<M: TableMem, R: Recorder>(
             return Ok(Outcome::InterruptRange);
         }
     }
-    let translation = match space.translate {
-        Translate::Second(table) => walker.second(table),
-        Translate::First(table) => walker.first(table),
-        Translate::Nested { first, second } => walker.nested(first, second),
-        Translate::PassThrough => walker.pass_through(dma),
-    };
-    match translation {
-        Ok(translation) => Ok(Outcome::Memory(translation)),
-        Err(Stop) => Err(walker.failed()),
+    // Each on its own: brought together, the results would go through memory.
+    match space.translate {
+        Translate::First(table) => match walker.first(table) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(walker.failed()),
+        },
+        Translate::Second(table) => match walker.second(table) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(walker.failed()),
+        },
+        Translate::Nested { first, second } => match walker.nested(first, second) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(walker.failed()),
+        },
+        Translate::PassThrough => match walker.pass_through(dma) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(walker.failed()),
+        },
     }
 }
 
@@ -273,11 +288,19 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     fn first_rights(&self, leaf: &Leaf) -> Rights {
         // P and R/W are where `Access` has read and write.
         let granted = low_rights(leaf.every);
-        let user = leaf.every & USER != 0;
         let mut rights = Rights::default();
-        if user {
+        if leaf.every & USER != 0 {
             rights.user = granted;
         }
+        if self.trip.switches.intersects(MORE_RIGHTS) {
+            self.add_rights(&mut rights, granted, leaf.every, leaf.any);
+        }
+        rights
+    }
+
+    /// Adds what supervisors and execute requests get.
+    #[inline(never)]
+    fn add_rights(&self, rights: &mut Rights, granted: Access, every: u64, any: u64) {
         if self.has(Switches::SUPERVISOR) {
             rights.privileged = if self.has(Switches::WRITE_PROTECT) {
                 granted
@@ -286,9 +309,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             };
         }
         if self.has(Switches::EXECUTE) {
-            self.add_execute(&mut rights, leaf.any, user);
+            self.add_execute(rights, any, every & USER != 0);
         }
-        rights
     }
 
     fn add_execute(&self, rights: &mut Rights, any: u64, user: bool) {
@@ -449,7 +471,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// The input of the first stage must be canonical.
     #[inline(always)]
     fn canonical(&mut self, levels: u8) -> Result<(), Stop> {
-        let unused = 64 - (12 + 9 * u32::from(levels.clamp(1, 5)));
+        let unused = 52u8.wrapping_sub(levels.wrapping_mul(9)) & 63;
         let input = self.input.cast_signed();
         if input << unused >> unused == input {
             Ok(())
@@ -470,6 +492,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         };
         let mut tables = First {
             trip: &mut self.trip,
+            top: table.levels,
             accessed,
         };
         let (root, levels) = (table.root.0, table.levels);
@@ -559,6 +582,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         let beyond = self.trip.beyond(second);
         let mut tables = Nested {
             trip: &mut self.trip,
+            top: first.levels,
             accessed,
             second,
             beyond,

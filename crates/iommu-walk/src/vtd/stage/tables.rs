@@ -200,6 +200,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         let accessed = self.second_accessed();
         let mut tables = Second {
             trip: self,
+            top: table.levels,
             accessed,
             guest,
         };
@@ -219,6 +220,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         let mut trip = trip.trip();
         let tables = Second {
             trip: &mut trip,
+            top: table.levels,
             accessed: 0,
             guest: None,
         };
@@ -242,12 +244,14 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             None => {
                 let tables = First {
                     trip: &mut trip,
+                    top: first.levels,
                     accessed: 0,
                 };
                 guilty(format, tables, first, input, bits, has)
             }
             Some(second) => {
                 let tables = Nested {
+                    top: first.levels,
                     accessed: 0,
                     second,
                     beyond: trip.beyond(second),
@@ -300,6 +304,8 @@ impl<M: TableMem> Silent<'_, M> {
 /// The first stage on its own: its tables lie straight in memory.
 pub(super) struct First<'t, 'a, M, R> {
     pub(super) trip: &'t mut Trip<'a, M, R>,
+    /// The level of the top table.
+    pub(super) top: u8,
     /// Bits that every entry must have when it has been used.
     pub(super) accessed: u64,
 }
@@ -340,7 +346,7 @@ impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
     #[cold]
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
         let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let cause = first_cause(slot.top, problem);
+        let cause = first_cause(slot.level == self.top, problem);
         self.trip.fault(cause, Stage::First, &slot, problem, None)
     }
 }
@@ -357,6 +363,7 @@ const fn first_cause(top: bool, problem: Problem) -> Cause {
 /// The second stage: its tables lie straight in memory.
 struct Second<'t, 'a, M, R> {
     trip: &'t mut Trip<'a, M, R>,
+    top: u8,
     accessed: u64,
     /// The guest physical address under way, in a nested walk.
     guest: Option<Gpa>,
@@ -429,7 +436,7 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
     #[cold]
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
         let slot = here.slot(&self.trip.unit.second, physical, raw);
-        let cause = self.cause(slot.top, problem);
+        let cause = self.cause(slot.level == self.top, problem);
         self.trip
             .fault(cause, Stage::Second, &slot, problem, self.guest)
     }
@@ -438,6 +445,8 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
 /// The first stage over the second: each of its tables is reached through the second.
 pub(super) struct Nested<'t, 'a, M, R> {
     pub(super) trip: &'t mut Trip<'a, M, R>,
+    /// The level of the first stage's top table.
+    pub(super) top: u8,
     pub(super) accessed: u64,
     pub(super) second: PageTable,
     /// Address bits that the second stage does not take as input.
@@ -459,7 +468,7 @@ impl<M: TableMem, R: Recorder> Nested<'_, '_, M, R> {
     #[cold]
     fn refuse(&mut self, slot: &Slot, read: bool) -> Stop {
         let unit = self.trip.unit;
-        let (cause, bits) = match (read, slot.top) {
+        let (cause, bits) = match (read, slot.level == self.top) {
             (true, _) => (Cause::FirstEntryWriteDenied, unit.second_write()),
             (false, true) => (Cause::FirstTopReadDenied, unit.second_read()),
             (false, false) => (Cause::FirstEntryReadDenied, unit.second_read()),
@@ -528,7 +537,7 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
     #[cold]
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
         let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let cause = first_cause(slot.top, problem);
+        let cause = first_cause(slot.level == self.top, problem);
         let guest = Some(slot.at);
         self.trip.fault(cause, Stage::First, &slot, problem, guest)
     }
