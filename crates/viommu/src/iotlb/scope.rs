@@ -49,9 +49,10 @@ pub enum Scope {
     /// and every first-stage and nested entry of the domain, whose second-stage input is not known
     /// any more (Intel VT-d, "IOTLB Invalidate Descriptor", page-selective-within-domain).
     DomainPages(u16, Pages),
-    /// Entries of a PASID in a domain, through the first stage.
+    /// Entries of a PASID in a domain, and every second-stage and pass-through entry of the domain,
+    /// which is not tagged with its PASID here (Intel VT-d, "PASID-based-IOTLB Invalidation").
     Pasid(u16, Pasid),
-    /// Those of them in a range.
+    /// Entries of a PASID in a domain through the first stage, in a range.
     PasidPages(u16, Pasid, Pages),
 }
 
@@ -85,7 +86,7 @@ impl Scope {
                 Stage::Second => pages.touches(key),
                 Stage::First | Stage::Nested => true,
             },
-            Self::Pasid(_, pasid) => tag.pasid() == Some(pasid),
+            Self::Pasid(_, pasid) => tag.stage() == Stage::Second || tag.pasid() == Some(pasid),
             Self::PasidPages(_, pasid, pages) => tag.pasid() == Some(pasid) && pages.touches(key),
         }
     }

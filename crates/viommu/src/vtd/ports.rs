@@ -125,13 +125,14 @@ where
             }
         }
     }
+}
 
-    fn refuse(&self, last: bool, response: Response) -> PageRequestOutcome {
-        if last {
-            PageRequestOutcome::Answered(response)
-        } else {
-            PageRequestOutcome::Dropped
-        }
+/// A request that is not queued: the last of its group is answered, a stop marker never.
+fn refuse(request: &PageRequest, response: Response) -> PageRequestOutcome {
+    if request.last && request.access.intersects(Access::RW) {
+        PageRequestOutcome::Answered(response)
+    } else {
+        PageRequestOutcome::Dropped
     }
 }
 
@@ -258,7 +259,7 @@ where
         };
         if !self.ecap.prs() {
             self.state().diagnostics.counters.page_requests_refused += 1;
-            return self.refuse(request.last, Response::Invalid);
+            return refuse(request, Response::Invalid);
         }
         let checked = self
             .ram
@@ -267,7 +268,7 @@ where
             self.state().diagnostics.counters.page_requests_refused += 1;
             let record = failure.cause.reason().0 != 0 && !failure.suppressed();
             self.fault(&dma, &failure, RequestType::PAGE, record);
-            return self.refuse(request.last, PAGE_REQUEST_ANSWER);
+            return refuse(request, PAGE_REQUEST_ANSWER);
         }
         let descriptor = Descriptor::Page {
             requester,
@@ -288,17 +289,17 @@ where
                 }
                 Err(_) => {
                     counters.page_requests_refused += 1;
-                    (self.refuse(request.last, Response::Invalid), None)
+                    (refuse(request, Response::Invalid), None)
                 }
             },
             Room::Overflow(msi) => {
                 counters.page_requests_lost += 1;
                 // Success: the device asks again, by when there may be room.
-                (self.refuse(request.last, Response::Success), msi)
+                (refuse(request, Response::Success), msi)
             }
             Room::NoQueue => {
                 counters.page_requests_refused += 1;
-                (self.refuse(request.last, Response::Invalid), None)
+                (refuse(request, Response::Invalid), None)
             }
         };
         drop(state);

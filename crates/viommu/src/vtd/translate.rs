@@ -219,16 +219,19 @@ impl Translator {
         result
     }
 
-    /// Checks a page request, without the caches.
+    /// Checks a page request, without the caches, and forgets the translations that it is about
+    /// ("Implicit Invalidation on Page Requests"): software may grant more without saying so.
     ///
     /// # Errors
     /// As for [`iommu_walk::vtd::page_request`].
     pub(super) fn page_request<M: TableMem>(&self, mem: &M, dma: &Dma) -> Result<(), Failure> {
-        let shared = self.read();
-        if !shared.unit.enabled() {
+        let unit = self.unit();
+        if !unit.enabled() {
             return Err(Failure::new(walk::Cause::Disabled));
         }
-        walk::page_request(&shared.unit, mem, dma.requester, dma.pasid, &mut ()).map(|_| ())
+        let space = walk::page_request(&unit, mem, dma.requester, dma.pasid, &mut ())?;
+        self.forget(implied(&space, dma.addr));
+        Ok(())
     }
 
     /// Forgets contexts.
@@ -287,6 +290,20 @@ const fn pages(range: Range) -> Pages {
     Pages {
         addr: range.addr,
         size_shift: range.size_shift,
+    }
+}
+
+/// What a page request for `addr` in `space` invalidates by itself.
+fn implied(space: &AddressSpace, addr: Iova) -> Scope {
+    let domain = space.domain.0;
+    let page = Pages {
+        addr,
+        size_shift: 12,
+    };
+    match (&space.translate, space.pasid) {
+        (Translate::Nested { .. }, _) => Scope::Domain(domain),
+        (Translate::First(_), Some(pasid)) => Scope::PasidPages(domain, pasid, page),
+        _ => Scope::DomainPages(domain, page),
     }
 }
 

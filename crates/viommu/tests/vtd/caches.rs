@@ -5,9 +5,10 @@ use crate::rig::{
     AT, CONTEXT, DEVICE, DIRECTORY, OTHER_PAGE, OTHER_TABLES, PAGE, ROOT, Rig, TABLES, legacy,
     scalable,
 };
-use iopf::{Access, Rid};
+use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Rid};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use viommu::vtd::Config;
+use viommu_api::{PageRequestOutcome, Pri};
 
 const LEAF: u64 = TABLES + 0x3008;
 const OTHER_DIRECTORY: u64 = 0x8000;
@@ -448,5 +449,76 @@ fn translation_off_forgets_everything_where_there_is_scalable_mode() {
         rig.w32(0x18, 1 << 26);
         rig.w32(0x18, 1 << 31 | 1 << 26);
         assert_eq!(rig.read_at(None, AT), after, "{scalable_mode}");
+    }
+}
+
+/// Where PASID 3 reads [`AT`] from after its lowest entry was changed, and `act`. First, second and
+/// nested stage, by PGTT.
+fn after_staged(pgtt: u64, act: impl Fn(&Rig)) -> Option<u64> {
+    let rig = scalable(Config::default());
+    let bits = if pgtt == 2 { 3 } else { 0x67 };
+    rig.page_table(TABLES, PAGE, bits);
+    // Under a nested one, a second stage that maps 4 MiB to itself.
+    let second = 0x5_0000;
+    rig.put(second, (second + 0x1000) | 3);
+    rig.put(second + 0x1000, (second + 0x2000) | 3);
+    rig.put(second + 0x2000, 1 << 7 | 3);
+    rig.put(second + 0x2008, 0x20_0000 | 1 << 7 | 3);
+    let (top, first) = match pgtt {
+        1 => (0, TABLES),
+        2 => (TABLES, 0),
+        _ => (second, TABLES),
+    };
+    rig.pasid_entry(3, pgtt, top, first, 1);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+    rig.put(LEAF, OTHER_PAGE | bits);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE), "stale");
+    act(&rig);
+    rig.read_at(Some(3), AT)
+}
+
+#[test]
+fn a_pasids_invalidation_covers_it_whatever_its_tables_are() {
+    for pgtt in 1..4 {
+        let fresh = after_staged(pgtt, |rig| rig.submit(&[piotlb_all(1, 3)]));
+        assert_eq!(fresh, Some(OTHER_PAGE), "{pgtt}");
+        let stale = after_staged(pgtt, |rig| rig.submit(&[piotlb_all(2, 3)]));
+        assert_eq!(stale, Some(PAGE), "{pgtt}");
+    }
+    // By pages it covers the first stage alone.
+    let stale = after_staged(2, |rig| rig.submit(&[piotlb_pages(1, 3, AT, 0)]));
+    assert_eq!(stale, Some(PAGE));
+}
+
+#[test]
+fn a_page_request_invalidates_what_it_is_about() {
+    let ask = |rig: &Rig, pasid, addr| {
+        let request = PageRequest {
+            pasid: Pasid::new(pasid),
+            group: GroupIndex(1),
+            addr: Iova(addr),
+            access: Access::WRITE,
+            last: true,
+            response_needs_pasid: true,
+            private_data: [0; 2],
+        };
+        rig.unit.page_request(DEVICE, &request)
+    };
+    for pgtt in 1..4 {
+        let here = after_staged(pgtt, |rig| {
+            assert_eq!(ask(rig, 3, AT), PageRequestOutcome::Queued);
+        });
+        assert_eq!(here, Some(OTHER_PAGE), "{pgtt}");
+        // Through a nested stage the whole domain goes.
+        let elsewhere = after_staged(pgtt, |rig| {
+            assert_eq!(ask(rig, 3, AT + 0x1000), PageRequestOutcome::Queued);
+        });
+        let expected = if pgtt == 3 { OTHER_PAGE } else { PAGE };
+        assert_eq!(elsewhere, Some(expected), "{pgtt}");
+        // One that is refused invalidates nothing.
+        let refused = after_staged(pgtt, |rig| {
+            assert_ne!(ask(rig, 4, AT), PageRequestOutcome::Queued);
+        });
+        assert_eq!(refused, Some(PAGE), "{pgtt}");
     }
 }

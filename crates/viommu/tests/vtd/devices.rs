@@ -235,6 +235,21 @@ fn a_request_that_is_not_allowed_is_invalid_and_recorded() {
 }
 
 #[test]
+fn a_stop_marker_is_queued_and_never_answered() {
+    let rig = scalable(Config::default());
+    let marker = PageRequest {
+        access: Access::empty(),
+        ..request(0, 0, true)
+    };
+    let queued = rig.unit.page_request(DEVICE, &marker);
+    assert_eq!(queued, PageRequestOutcome::Queued);
+    assert_eq!(rig.get(PRQ + 8), 1 << 2, "last, neither read nor write");
+    rig.w64(0xd0, 0);
+    let lost = rig.unit.page_request(DEVICE, &marker);
+    assert_eq!(lost, PageRequestOutcome::Dropped);
+}
+
+#[test]
 fn without_a_queue_a_request_is_invalid() {
     let rig = scalable(Config::default());
     rig.w64(0xd0, 0);

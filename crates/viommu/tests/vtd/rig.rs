@@ -170,6 +170,15 @@ impl Rig {
         self.put(entry, 1 << 6 | 2 << 2 | 1);
     }
 
+    /// A PASID table entry as for [`Self::first_stage`], of any type: `top` is that of the second
+    /// stage, `first` that of the first.
+    pub(crate) fn pasid_entry(&self, pasid: u64, pgtt: u64, top: u64, first: u64, domain: u64) {
+        let entry = DIRECTORY + 0x1000 + pasid * 64;
+        self.put(entry + 8, 1 << 23 | domain);
+        self.put(entry + 16, first);
+        self.put(entry, top | pgtt << 6 | 2 << 2 | 1);
+    }
+
     /// Sets the queue up, latches the root table, flushes everything, switches translation on: what
     /// `init_dmars()` of Linux does.
     pub(crate) fn start(&self, table_mode: u64) {
