@@ -23,7 +23,7 @@ pub trait TableMem {
     ///
     /// # Errors
     /// When no memory backs any byte of the entry: it is read as a whole or not at all.
-    #[inline]
+    #[inline(always)]
     fn load_words<const N: usize>(&self, at: Gpa) -> Result<[u64; N], Unreachable> {
         let mut words = [0; N];
         let mut from = at;
@@ -50,7 +50,7 @@ impl<M: TableMem + ?Sized> TableMem for &M {
     fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
         (**self).load(at)
     }
-    #[inline]
+    #[inline(always)]
     fn load_words<const N: usize>(&self, at: Gpa) -> Result<[u64; N], Unreachable> {
         (**self).load_words(at)
     }
@@ -89,7 +89,7 @@ impl TableMem for Words<'_> {
         Ok(self.word(at)?.load(Ordering::Acquire))
     }
 
-    #[inline]
+    #[inline(always)]
     fn load_words<const N: usize>(&self, at: Gpa) -> Result<[u64; N], Unreachable> {
         let first = usize::try_from(at.0.wrapping_sub(self.base.0) >> 3).ok();
         let words = first

@@ -121,17 +121,20 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         }
     }
 
+    // The entry goes by value to whoever rejects it: an array that is lent lies in memory on every
+    // walk.
+
     /// Ends the walk at this entry: `bits` of its word `word` decided.
     #[cold]
-    fn reject(
+    fn reject<const N: usize>(
         &mut self,
         place: Place,
-        words: &[u64],
+        words: [u64; N],
         verdict: Verdict,
         cause: Cause,
         (word, bits): (u8, u64),
     ) -> Stop {
-        self.record(place, words, verdict);
+        self.record(place, &words, verdict);
         let at = Gpa(place.addr.0 + 8 * u64::from(word));
         let value = words.get(usize::from(word)).copied().unwrap_or(0);
         self.failure = Some(Failure::new(cause).hidden(self.hidden).at(at, value, bits));
@@ -139,14 +142,21 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
     }
 
     #[cold]
-    fn absent(&mut self, place: Place, words: &[u64], cause: Cause) -> Stop {
+    fn absent<const N: usize>(&mut self, place: Place, words: [u64; N], cause: Cause) -> Stop {
         self.reject(place, words, Verdict::NotPresent, cause, (0, 1))
     }
 
     /// Rejects the entry for the first word with reserved bits.
     #[cold]
-    fn reserved(&mut self, place: Place, words: &[u64], masks: &[u64], cause: Cause) -> Stop {
+    fn reserved<const N: usize>(
+        &mut self,
+        place: Place,
+        words: [u64; N],
+        masks: &[u64],
+        cause: Cause,
+    ) -> Stop {
         let mut found = (0, 0);
+        let masks = masks.iter().chain(core::iter::repeat(&!0));
         for ((word, mask), at) in words.iter().zip(masks).zip(0..) {
             if word & mask != 0 && found.1 == 0 {
                 found = (at, word & mask);
@@ -162,11 +172,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let words: [u64; 2] = self.read(place, Cause::RootUnreadable)?;
         let lo = PointerWord::from_bits(words[0]);
         if !lo.present() {
-            return Err(self.absent(place, &words, Cause::RootNotPresent));
+            return Err(self.absent(place, words, Cause::RootNotPresent));
         }
         let masks = [unit.above_haw | 0xffe, !0];
         if set(&words, &masks) {
-            return Err(self.reserved(place, &words, &masks, Cause::RootReserved));
+            return Err(self.reserved(place, words, &masks, Cause::RootReserved));
         }
         self.record(place, &words, Verdict::Next);
 
@@ -176,11 +186,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let hi = ContextHi::from_bits(words[1]);
         self.hidden = lo.fault_processing_disable();
         if !lo.present() {
-            return Err(self.absent(place, &words, Cause::ContextNotPresent));
+            return Err(self.absent(place, words, Cause::ContextNotPresent));
         }
         if set(&words, &unit.context_reserved) {
             let masks = &unit.context_reserved;
-            return Err(self.reserved(place, &words, masks, Cause::ContextReserved));
+            return Err(self.reserved(place, words, masks, Cause::ContextReserved));
         }
         let mut switches = Switches::empty();
         switches.set(Switches::FAULTS_HIDDEN, self.hidden);
@@ -199,12 +209,12 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
             TranslationType::PASS_THROUGH if unit.has(caps::ECAP_PT) => Translate::PassThrough,
             _ => {
                 let bits = (0, ContextLo::TRANSLATION_TYPE);
-                return Err(self.invalid(place, &words, Cause::ContextType, bits));
+                return Err(self.invalid(place, words, Cause::ContextType, bits));
             }
         };
         if !unit.supports_width(width) {
             let bits = (1, ContextHi::ADDRESS_WIDTH);
-            return Err(self.invalid(place, &words, Cause::ContextWidth, bits));
+            return Err(self.invalid(place, words, Cause::ContextWidth, bits));
         }
         self.record(place, &words, Verdict::Next);
         Ok(AddressSpace {
@@ -216,7 +226,13 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
     }
 
     #[cold]
-    fn invalid(&mut self, place: Place, words: &[u64], cause: Cause, bits: (u8, u64)) -> Stop {
+    fn invalid<const N: usize>(
+        &mut self,
+        place: Place,
+        words: [u64; N],
+        cause: Cause,
+        bits: (u8, u64),
+    ) -> Stop {
         self.reject(place, words, Verdict::Invalid, cause, bits)
     }
 
@@ -231,12 +247,12 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let pointer = PointerWord::from_bits(word);
         if !pointer.present() {
             let cause = Cause::ScalableRootNotPresent;
-            return Err(self.reject(place, &words, Verdict::NotPresent, cause, (half, 1)));
+            return Err(self.reject(place, words, Verdict::NotPresent, cause, (half, 1)));
         }
         let bits = word & (unit.above_haw | 0xffe);
         if bits != 0 {
             let cause = Cause::ScalableRootReserved;
-            return Err(self.reject(place, &words, Verdict::Reserved, cause, (half, bits)));
+            return Err(self.reject(place, words, Verdict::Reserved, cause, (half, bits)));
         }
         self.record(place, &words, Verdict::Next);
 
@@ -247,26 +263,26 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let hi = ScalableContextHi::from_bits(words[1]);
         self.hidden = lo.fault_processing_disable();
         if !lo.present() {
-            return Err(self.absent(place, &words, Cause::ScalableContextNotPresent));
+            return Err(self.absent(place, words, Cause::ScalableContextNotPresent));
         }
         if set(&words, &unit.scalable_context_reserved) {
             let masks = &unit.scalable_context_reserved;
-            return Err(self.reserved(place, &words, masks, Cause::ScalableContextReserved));
+            return Err(self.reserved(place, words, masks, Cause::ScalableContextReserved));
         }
         if lo.page_requests() && !lo.device_tlb() {
             let bits = ScalableContextLo::DEVICE_TLB | ScalableContextLo::PAGE_REQUESTS;
             let cause = Cause::PageRequestsWithoutDeviceTlb;
-            return Err(self.invalid(place, &words, cause, (0, bits)));
+            return Err(self.invalid(place, words, cause, (0, bits)));
         }
         let pasids = lo.pasids();
         if hi.rid_pasid() >= pasids {
             let bits = (1, ScalableContextHi::RID_PASID);
-            return Err(self.invalid(place, &words, Cause::RidPasidTooLarge, bits));
+            return Err(self.invalid(place, words, Cause::RidPasidTooLarge, bits));
         }
         if lo.translated_pasid() && !lo.pasid_enabled() {
             let bits = ScalableContextLo::PASIDS | ScalableContextLo::TRANSLATED_PASID;
             let cause = Cause::TranslatedPasidWithoutPasid;
-            return Err(self.invalid(place, &words, cause, (0, bits)));
+            return Err(self.invalid(place, words, cause, (0, bits)));
         }
         self.record(place, &words, Verdict::Next);
         // FPD, DTE and PRE, then RID_PRIV: see `Switches`.
@@ -296,11 +312,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let word = DirectoryWord::from_bits(words[0]);
         self.hidden |= word.fault_processing_disable();
         if !word.present() {
-            return Err(self.absent(place, &words, Cause::DirectoryNotPresent));
+            return Err(self.absent(place, words, Cause::DirectoryNotPresent));
         }
         let masks = [unit.above_haw | 0xffc];
         if set(&words, &masks) {
-            return Err(self.reserved(place, &words, &masks, Cause::DirectoryReserved));
+            return Err(self.reserved(place, words, &masks, Cause::DirectoryReserved));
         }
         self.record(place, &words, Verdict::Next);
 
@@ -309,11 +325,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let second = PasidSecondWord::from_bits(words[0]);
         self.hidden |= second.fault_processing_disable();
         if !second.present() {
-            return Err(self.absent(place, &words, Cause::PasidEntryNotPresent));
+            return Err(self.absent(place, words, Cause::PasidEntryNotPresent));
         }
         if set(&words, &unit.pasid_reserved) {
             let masks = &unit.pasid_reserved;
-            return Err(self.reserved(place, &words, masks, Cause::PasidEntryReserved));
+            return Err(self.reserved(place, words, masks, Cause::PasidEntryReserved));
         }
         let first = PasidFirstWord::from_bits(words[2]);
         let translate = self.translation_of(place, &words, second, first)?;
@@ -344,28 +360,25 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         second: PasidSecondWord,
         first: PasidFirstWord,
     ) -> Result<Translate, Stop> {
+        const FIRST: u8 = 1;
+        const SECOND: u8 = 2;
+        const NESTED: u8 = 3;
         let unit = self.unit;
-        let (capability, one, two) = match second.translation() {
-            1 => (caps::ECAP_FSTS, true, false),
-            2 => (caps::ECAP_SSTS, false, true),
-            3 => (caps::ECAP_NEST, true, true),
-            4 => (caps::ECAP_PT, false, false),
-            _ => (0, false, false),
-        };
-        if !unit.has(capability) {
+        let kind = second.translation();
+        if unit.translations >> (kind & 7) & 1 == 0 {
             let bits = (0, PasidSecondWord::TRANSLATION);
-            return Err(self.invalid(place, words, Cause::PasidEntryType, bits));
+            return Err(self.invalid(place, *words, Cause::PasidEntryType, bits));
         }
         let width = second.address_width();
-        if two && !unit.supports_width(width) {
+        if matches!(kind, SECOND | NESTED) && !unit.supports_width(width) {
             let bits = (0, PasidSecondWord::ADDRESS_WIDTH);
-            return Err(self.invalid(place, words, Cause::PasidEntryWidth, bits));
+            return Err(self.invalid(place, *words, Cause::PasidEntryWidth, bits));
         }
         let mode = first.paging_mode();
         let five = mode == 1 && unit.cap() & caps::CAP_FS5LP != 0;
-        if one && mode != 0 && !five {
+        if matches!(kind, FIRST | NESTED) && mode != 0 && !five {
             let bits = (2, PasidFirstWord::PAGING_MODE);
-            return Err(self.invalid(place, words, Cause::PasidEntryPagingMode, bits));
+            return Err(self.invalid(place, *words, Cause::PasidEntryPagingMode, bits));
         }
         let first = PageTable {
             root: first.table(),
@@ -375,19 +388,21 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
             root: second.table(),
             levels: width + 2,
         };
-        Ok(match (one, two) {
-            (true, false) => Translate::First(first),
-            (false, true) => Translate::Second(second),
-            (false, false) => Translate::PassThrough,
-            (true, true) => {
-                let beyond = first.root.0 & !0 << unit.input_bits(second.levels);
-                if beyond != 0 {
-                    let cause = Cause::FirstStagePointerWidth;
-                    return Err(self.invalid(place, words, cause, (2, beyond)));
-                }
-                Translate::Nested { first, second }
-            }
-        })
+        if kind == FIRST {
+            return Ok(Translate::First(first));
+        }
+        if kind == SECOND {
+            return Ok(Translate::Second(second));
+        }
+        if kind != NESTED {
+            return Ok(Translate::PassThrough);
+        }
+        let beyond = first.root.0 & !0 << unit.input_bits(second.levels);
+        if beyond != 0 {
+            let cause = Cause::FirstStagePointerWidth;
+            return Err(self.invalid(place, *words, cause, (2, beyond)));
+        }
+        Ok(Translate::Nested { first, second })
     }
 }
 
@@ -403,12 +418,12 @@ impl Place {
     }
 }
 
-/// Whether any bit of the masks is set.
+/// Whether any bit of the masks is set, or of the words that have none.
 #[inline(always)]
-fn set<const N: usize>(words: &[u64; N], masks: &[u64; N]) -> bool {
+fn set<const N: usize>(words: &[u64; N], masks: &[u64]) -> bool {
     let mut all = 0;
-    for (word, mask) in words.iter().zip(masks) {
-        all |= word & mask;
+    for (at, word) in words.iter().enumerate() {
+        all |= word & masks.get(at).unwrap_or(&!0);
     }
     all != 0
 }
@@ -416,24 +431,16 @@ fn set<const N: usize>(words: &[u64; N], masks: &[u64; N]) -> bool {
 /// What the root table address register says to a request, before any table is read.
 #[inline]
 fn mode(unit: &Unit, pasid: Option<Pasid>, execute: bool) -> Result<Mode, Cause> {
-    let mode = unit.mode();
-    let supported = match mode {
-        Mode::Legacy => unit.rtaddr() & caps::RTADDR_SSIRWE == 0 || !unit.has(caps::ECAP_SSIRWS),
-        Mode::Scalable => unit.has(caps::ECAP_SMTS),
-        Mode::Reserved => false,
-        Mode::Abort => unit.has(caps::ECAP_ADMS),
-    };
-    if !supported {
-        Err(Cause::ModeUnsupported)
-    } else if mode == Mode::Abort {
-        Err(Cause::AbortMode)
-    } else if mode == Mode::Legacy && pasid.is_some() {
-        Err(Cause::PasidInLegacyMode)
-    } else if execute && pasid.is_some() && unit.version() >= 8 {
-        Err(Cause::ExecuteUnsupported)
-    } else {
-        Ok(mode)
+    let mode = unit.usable?;
+    if pasid.is_some() {
+        if mode == Mode::Legacy {
+            return Err(Cause::PasidInLegacyMode);
+        }
+        if execute && unit.version() >= 8 {
+            return Err(Cause::ExecuteUnsupported);
+        }
     }
+    Ok(mode)
 }
 
 /// Reads the context entry of a request's sender.

@@ -1,6 +1,6 @@
 //! The registers that a walk depends on, and what follows from them.
 
-use super::caps;
+use super::{Cause, caps};
 use crate::format::Format;
 use iopf::Gpa;
 
@@ -35,9 +35,15 @@ pub struct Unit {
     pub(crate) first: Format,
     /// The same with the execute-disable bit reserved.
     pub(crate) first_without_nx: Format,
+    /// The mode that requests meet, or why they meet none.
+    pub(crate) usable: Result<Mode, Cause>,
+    /// Bit *n*: the unit has translation type *n* of a PASID table entry.
+    pub(crate) translations: u8,
     pub(crate) context_reserved: [u64; 2],
-    pub(crate) scalable_context_reserved: [u64; 4],
-    pub(crate) pasid_reserved: [u64; 8],
+    /// Words 2 and 3 are reserved altogether.
+    pub(crate) scalable_context_reserved: [u64; 2],
+    /// Words 3 to 7 are reserved altogether.
+    pub(crate) pasid_reserved: [u64; 3],
 }
 
 impl Unit {
@@ -57,9 +63,11 @@ impl Unit {
             second: Format::EMPTY,
             first: Format::EMPTY,
             first_without_nx: Format::EMPTY,
+            usable: Err(Cause::ModeUnsupported),
+            translations: 0,
             context_reserved: [0; 2],
-            scalable_context_reserved: [0; 4],
-            pasid_reserved: [0; 8],
+            scalable_context_reserved: [0; 2],
+            pasid_reserved: [0; 3],
         };
         unit.derive();
         unit
@@ -224,9 +232,45 @@ impl Unit {
         // ignores it.
         let disable = if self.has(caps::ECAP_ERS) { 1 << 63 } else { 0 };
         self.first_without_nx = self.first_stage(disable);
+        self.usable = self.usable_mode();
+        self.translations = self.translation_types();
         self.context_reserved = self.context_masks();
         self.scalable_context_reserved = self.scalable_context_masks();
         self.pasid_reserved = self.pasid_masks();
+    }
+
+    /// Intel VT-d, "Root Table Address Register".
+    fn usable_mode(&self) -> Result<Mode, Cause> {
+        let mode = self.mode();
+        let supported = match mode {
+            Mode::Legacy => !self.io_permissions(),
+            Mode::Scalable => self.has(caps::ECAP_SMTS),
+            Mode::Reserved => false,
+            Mode::Abort => self.has(caps::ECAP_ADMS),
+        };
+        if !supported {
+            Err(Cause::ModeUnsupported)
+        } else if mode == Mode::Abort {
+            Err(Cause::AbortMode)
+        } else {
+            Ok(mode)
+        }
+    }
+
+    /// The PGTT field of "Scalable-Mode PASID Table Entry".
+    fn translation_types(&self) -> u8 {
+        let mut types = 0;
+        for (ecap, value) in [
+            (caps::ECAP_FSTS, 1),
+            (caps::ECAP_SSTS, 2),
+            (caps::ECAP_NEST, 3),
+            (caps::ECAP_PT, 4),
+        ] {
+            if self.has(ecap) {
+                types |= 1 << value;
+            }
+        }
+        types
     }
 
     /// Intel VT-d, "Second-Stage Paging Entries".
@@ -311,7 +355,7 @@ impl Unit {
     }
 
     /// Intel VT-d, "Scalable-Mode Context-Entry".
-    fn scalable_context_masks(&self) -> [u64; 4] {
+    fn scalable_context_masks(&self) -> [u64; 2] {
         let mut lo = self.above_haw | 0x1a0;
         for (ecap, bit) in [
             (caps::ECAP_DT, 2),
@@ -330,11 +374,11 @@ impl Unit {
         if !self.has(caps::ECAP_RPRIVS) {
             hi |= 1 << 20;
         }
-        [lo, hi, !0, !0]
+        [lo, hi]
     }
 
     /// Intel VT-d, "Scalable-Mode PASID Table Entry".
-    fn pasid_masks(&self) -> [u64; 8] {
+    fn pasid_masks(&self) -> [u64; 3] {
         let mut lo = self.above_haw | 0xc20;
         // The specification reserves AW as well where there is no second stage. Linux writes it all
         // the same (`pasid_pte_config_first_level`), so no unit it runs on can mind.
@@ -368,7 +412,7 @@ impl Unit {
         if !self.has(caps::ECAP_FSTS) {
             first |= !0xfff | 0b11100;
         }
-        [lo, domain, first, !0, !0, !0, !0, !0]
+        [lo, domain, first]
     }
 }
 
