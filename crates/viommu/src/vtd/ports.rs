@@ -261,10 +261,15 @@ where
             self.state().diagnostics.counters.page_requests_refused += 1;
             return refuse(request, Response::Invalid);
         }
+        // From the check to the queue: software that took the address space away and waited must not
+        // find a request that was checked before.
+        let session = self.sessions.enter();
         let checked = self
             .ram
             .view(|view| self.translator.page_request(view, &dma));
         if let Err(failure) = checked {
+            drop(session);
+            self.resume();
             self.state().diagnostics.counters.page_requests_refused += 1;
             let record = failure.cause.reason().0 != 0 && !failure.suppressed();
             self.fault(&dma, &failure, RequestType::PAGE, record);
@@ -303,7 +308,9 @@ where
             }
         };
         drop(state);
+        drop(session);
         self.send(msi);
+        self.resume();
         outcome
     }
 }
