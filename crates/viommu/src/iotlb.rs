@@ -92,7 +92,7 @@ impl Iotlb {
 
     /// What of [`Self::lookup`] depends on the request alone: do it before the session is opened,
     /// whose fence holds up all that comes after.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn aim(&self, requester: Rid, pasid: Option<Pasid>, iova: Iova) -> Aim<'_> {
         let of = source_key(requester, pasid);
@@ -150,6 +150,10 @@ impl Iotlb {
     ) -> bool {
         let key = source_key(requester, pasid);
         let word = source.tag.0 << 6 | rights(source.user, source.supervisor);
+        if self.sources.get(key.hash(), key) == Some(word) {
+            // Every miss comes here; only the first has something to store.
+            return true;
+        }
         self.sources.insert(key.hash(), key, word, || {
             self.history.unchanged(epoch, |covered| covered == SOURCES)
         })
@@ -255,28 +259,25 @@ impl Aim<'_> {
     #[inline]
     #[must_use]
     pub fn look(&self) -> Option<Hit> {
-        let now = self.iotlb.history.now();
-        let key = stamped(now, Key(self.of.0, self.iova.0 >> 12));
-        match self.set.and_then(|set| set.get(key)) {
-            Some(word) => Some(Hit(word)),
-            None => self.iotlb.join(now, self.of, self.iova),
-        }
+        self.look_for(Need::NOTHING)
     }
 
     /// Looks the page up for a request that needs `need`. `None`: only a walk can serve it.
     ///
     /// A hit that lacks something is joined again, for a walk may have brought more since: a dirty
     /// bit, or a right that the guest added, for which it need not invalidate anything.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn look_for(&self, need: Need) -> Option<Hit> {
-        let hit = self.look()?;
-        if hit.meets(need) {
-            return Some(hit);
-        }
         let now = self.iotlb.history.now();
-        let again = self.iotlb.join(now, self.of, self.iova)?;
-        again.meets(need).then_some(again)
+        let key = stamped(now, Key(self.of.0, self.iova.0 >> 12));
+        if let Some(word) = self.set.and_then(|set| set.get(key))
+            && Hit(word).meets(need)
+        {
+            return Some(Hit(word));
+        }
+        let hit = self.iotlb.join(now, self.of, self.iova)?;
+        hit.meets(need).then_some(hit)
     }
 }
 

@@ -5,7 +5,9 @@
 
 use iommu_walk::{TableMem, TableMemMut, Unreachable};
 use iopf::Gpa;
+use std::any::Any;
 use std::cell::Cell;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::bitmap::Bitmap;
 use vm_memory::{
@@ -32,8 +34,19 @@ impl<A: GuestAddressSpace<M: GuestMemoryBackend>> GuestRam<A> {
     ///
     /// A walk uses one view from its first load to its last. The map it sees stays alive, so a
     /// region removed meanwhile is still read, as hardware in flight would.
+    ///
+    /// An `Arc` of a map costs nothing; another source costs what its
+    /// [`memory`](GuestAddressSpace::memory) does.
     #[inline]
-    pub fn view<T>(&self, body: impl FnOnce(&View<'_, A::M>) -> T) -> T {
+    pub fn view<T>(&self, body: impl FnOnce(&View<'_, A::M>) -> T) -> T
+    where
+        A: 'static,
+    {
+        // An `Arc` holds the same map at any moment, so there is nothing to keep alive: counting it
+        // up and down would take two atomic operations. The test is decided at compile time.
+        if let Some(map) = (&self.0 as &dyn Any).downcast_ref::<Arc<A::M>>() {
+            return body(&View::new(map));
+        }
         let memory = self.0.memory();
         body(&View::new(&memory))
     }

@@ -26,6 +26,7 @@ mod embed;
 mod events;
 mod inject;
 mod interrupt;
+mod memo;
 mod page_requests;
 mod ports;
 mod regs;

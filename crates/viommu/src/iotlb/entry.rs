@@ -128,6 +128,9 @@ impl Mapping {
 pub struct Need(u64);
 
 impl Need {
+    /// Any entry will do.
+    pub const NOTHING: Self = Self(0);
+
     /// The need of `access`.
     #[inline]
     #[must_use]

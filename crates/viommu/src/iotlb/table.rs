@@ -91,7 +91,7 @@ impl Set {
     }
 
     /// The value under `key`. Writes nothing, never waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, key: Key) -> Option<u64> {
         let sequence = self.sequence.load(Acquire);
         let way = self.ways.iter().find(|way| way.holds(key))?;

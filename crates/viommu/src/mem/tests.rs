@@ -75,8 +75,8 @@ fn an_exchange_takes_place_only_while_the_word_is_what_it_was() {
 #[test]
 fn an_exchange_marks_its_page_dirty() {
     type Tracked = GuestMemoryMmap<AtomicBitmap>;
-    let memory = Tracked::from_ranges(&[(GuestAddress(0x1000), 0x10000)]).unwrap();
-    let ram = GuestRam::new(&memory);
+    let memory = Arc::new(Tracked::from_ranges(&[(GuestAddress(0x1000), 0x10000)]).unwrap());
+    let ram = GuestRam::new(Arc::clone(&memory));
     let dirty = |at: usize| {
         let region = memory.iter().next().unwrap();
         region.bitmap().dirty_at(at)

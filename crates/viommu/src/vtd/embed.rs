@@ -9,7 +9,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 /// A session of a unit. Invalidation waits of the guest complete after it.
 pub struct OpenSession<'a, A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     unit: &'a VtdUnit<A>,
     session: Option<Session<'a>>,
@@ -17,7 +17,7 @@ where
 
 impl<A> fmt::Debug for OpenSession<'_, A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OpenSession").field(&self.session).finish()
@@ -26,7 +26,7 @@ where
 
 impl<A> Drop for OpenSession<'_, A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn drop(&mut self) {
         self.session = None;
@@ -37,7 +37,7 @@ where
 
 impl<A> Model for VtdUnit<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     type Session<'a>
         = OpenSession<'a, A>

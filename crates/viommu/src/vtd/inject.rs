@@ -29,7 +29,7 @@ fn requester(attempt: &Attempt) -> Rid {
 
 impl<A> Inject for Injection<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn fault(&mut self, attempt: &Attempt) -> Injected {
         let dma = Dma {

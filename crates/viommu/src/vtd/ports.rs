@@ -17,7 +17,7 @@ use zerocopy::IntoBytes;
 
 impl<A> VtdUnit<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     /// Counts a fault, and records it where it is to be recorded.
     fn fault(&self, dma: &Dma, failure: &Failure, request: RequestType, record: bool) {
@@ -156,7 +156,7 @@ fn event(dma: &Dma, failure: &Failure, request: RequestType) -> Event {
 
 impl<A> Translate for VtdUnit<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     #[inline]
     fn with_translation(
@@ -192,7 +192,7 @@ fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)
 
 impl<A> Ats for VtdUnit<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn translation_request(&self, dma: &Dma) -> AtsCompletion {
         if !self.ecap.dt() {
@@ -247,7 +247,7 @@ where
 
 impl<A> Pri for VtdUnit<A>
 where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
         let dma = Dma {

@@ -6,6 +6,7 @@
 
 use super::cache::{ConfigCache, Moment};
 use super::config::Config;
+use super::memo::{self, Edition};
 use crate::iotlb::{Aim, Epoch, Hit, Iotlb, Mapping, Need, Pages, Scope, Source, Stage, Tag};
 use iommu_walk::vtd::{
     self as walk, AddressSpace, Applied, Context, Failure, Outcome, Switches, Translate,
@@ -15,7 +16,7 @@ use iommu_walk::{TableMem, TableMemMut, Updates};
 use iommu_wire::vtd::command::{ContextScope, IotlbScope, PasidScope, Range};
 use iommu_wire::vtd::regs::{Cap, Ecap, RootTableAddress};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a walk is done again because the guest changed an entry under it.
@@ -59,11 +60,17 @@ pub(super) struct Aimed<'a> {
 /// What a translation depends on.
 #[derive(Debug)]
 pub(super) struct Translator {
+    /// No other translator of this process has it.
+    number: u64,
     on: AtomicBool,
+    /// Moves with every change of what is behind the lock but a filling of the caches.
+    generation: AtomicU64,
     shared: RwLock<Shared>,
     /// `None`: nothing is cached, contexts neither.
     iotlb: Option<Iotlb>,
 }
+
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// Behind one lock, since a miss needs both.
 #[derive(Debug)]
@@ -77,7 +84,9 @@ impl Translator {
     pub(super) fn new(cap: Cap, ecap: Ecap, config: &Config) -> Self {
         let unit = Unit::new(cap.into_bits(), ecap.into_bits(), config.host_width);
         Self {
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
             on: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             shared: RwLock::new(Shared {
                 unit: unit.with_enabled(false),
                 config: ConfigCache::default(),
@@ -95,6 +104,22 @@ impl Translator {
         self.shared.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// For a change that makes what threads remember out of date.
+    fn change(&self) -> RwLockWriteGuard<'_, Shared> {
+        let shared = self.write();
+        // Threads take copies under the lock, so none has one that is half changed.
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        shared
+    }
+
+    #[inline]
+    fn edition(&self) -> Edition {
+        Edition {
+            translator: self.number,
+            generation: self.generation.load(Ordering::SeqCst),
+        }
+    }
+
     /// The unit as walks see it.
     pub(super) fn unit(&self) -> Unit {
         self.read().unit
@@ -105,7 +130,7 @@ impl Translator {
     /// What the caches hold stays. Requests under way may still see the old state when this
     /// returns; wait for them.
     pub(super) fn configure(&self, root: RootTableAddress, on: bool) {
-        let mut shared = self.write();
+        let mut shared = self.change();
         shared.unit = shared.unit.with_rtaddr(root.into_bits()).with_enabled(on);
         self.on.store(on, Ordering::SeqCst);
     }
@@ -128,7 +153,7 @@ impl Translator {
     }
 
     /// Serves a request from the caches, if they can.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hit(&self, aimed: &Aimed<'_>) -> Option<Hit> {
         if !self.on.load(Ordering::SeqCst) {
             return None;
@@ -140,12 +165,48 @@ impl Translator {
     ///
     /// # Errors
     /// The [`Failure`] that the guest's tables, or what the caches still hold of them, call for.
-    #[inline]
     pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
+        let iotlb = self.iotlb.as_ref();
+        // Before anything that the result depends on is read.
+        let epoch = iotlb.map(Iotlb::epoch);
+        let remembered = memo::with(|memo| {
+            let unit = memo.unit(self.edition())?;
+            let (Some(iotlb), Some(epoch), true) = (iotlb, epoch, unit.enabled()) else {
+                return Some(bare(unit, mem, dma));
+            };
+            let ordinary = dma.kind == DmaKind::Untranslated
+                && (dma.pasid.is_some() || !walk::in_interrupt_range(dma.addr));
+            let space = memo.space(dma.requester, dma.pasid).filter(|_| ordinary)?;
+            Some(serve(unit, space, iotlb, epoch, mem, dma))
+        });
+        match remembered.flatten() {
+            Some(result) => result,
+            None => self.look_up(mem, dma),
+        }
+    }
+
+    /// Takes over what this thread may remember.
+    fn note(&self, shared: &Shared, dma: &Dma, space: Option<&AddressSpace>) {
+        memo::with(|memo| {
+            memo.renew(self.edition(), &shared.unit);
+            if let Some(space) = space
+                && dma.kind == DmaKind::Untranslated
+            {
+                memo.add(dma.requester, dma.pasid, space);
+            }
+        });
+    }
+
+    /// A miss of which this thread does not remember enough.
+    #[inline(never)]
+    fn look_up<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
         let shared = self.read();
         match &self.iotlb {
             Some(iotlb) if shared.unit.enabled() => self.through(shared, iotlb, mem, dma),
-            _ => bare(&shared.unit, mem, dma).map(|outcome| target(&outcome, dma)),
+            _ => {
+                self.note(&shared, dma, None);
+                bare(&shared.unit, mem, dma)
+            }
         }
     }
 
@@ -177,6 +238,7 @@ impl Translator {
             return Ok(target(&outcome, dma));
         }
         if let Some(space) = shared.known(dma) {
+            self.note(&shared, dma, Some(space));
             return serve(unit, space, iotlb, epoch, mem, dma);
         }
         let fresh = shared.configuration(mem, dma)?;
@@ -206,7 +268,7 @@ impl Translator {
     pub(super) fn ats<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
         let shared = self.read();
         if self.iotlb.is_none() || !shared.unit.enabled() {
-            return bare(&shared.unit, mem, dma);
+            return without_caches(&shared.unit, mem, dma);
         }
         if let Some(space) = shared.known(dma) {
             // What the context forbids of a translation request, the walk finds again.
@@ -237,7 +299,7 @@ impl Translator {
     /// Forgets contexts.
     pub(super) fn forget_contexts(&self, scope: ContextScope) {
         if let Some(iotlb) = &self.iotlb {
-            self.write().config.forget_contexts(scope);
+            self.change().config.forget_contexts(scope);
             iotlb.clear_sources();
         }
     }
@@ -245,7 +307,7 @@ impl Translator {
     /// Forgets PASID table entries.
     pub(super) fn forget_pasids(&self, scope: PasidScope) {
         if let Some(iotlb) = &self.iotlb {
-            self.write().config.forget_pasids(scope);
+            self.change().config.forget_pasids(scope);
             iotlb.clear_sources();
         }
     }
@@ -309,7 +371,13 @@ fn implied(space: &AddressSpace, addr: Iova) -> Scope {
 
 /// Without any cache.
 #[inline]
-fn bare<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
+fn bare<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Target, Failure> {
+    without_caches(unit, mem, dma).map(|outcome| target(&outcome, dma))
+}
+
+/// The same, as a completion needs it.
+#[inline]
+fn without_caches<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
     let mut updates = Updates::new();
     for _ in 0..RETRIES {
         let outcome = walk::translate(unit, mem, dma, &mut updates, &mut ());

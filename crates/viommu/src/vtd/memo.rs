@@ -1,0 +1,99 @@
+//! What each thread remembers of one unit, so that its next miss takes no lock.
+//!
+//! A memo is a copy of what lies behind the translator's lock, good for one generation of it. The
+//! translator moves its generation under that lock with every change, before the sessions under way
+//! are waited for; a session that finds the old generation is one that the wait waits for.
+
+use iommu_walk::vtd::{AddressSpace, Unit};
+use iopf::{Pasid, Rid};
+use std::cell::RefCell;
+
+/// Address spaces that a thread remembers: a device thread serves few.
+const SPACES: usize = 8;
+
+/// A unit and a generation of it. Zero is no unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Edition {
+    pub(super) translator: u64,
+    pub(super) generation: u64,
+}
+
+/// The unit that this thread met last.
+#[derive(Debug)]
+pub(super) struct Memo {
+    edition: Edition,
+    unit: Option<Unit>,
+    spaces: [Option<(Key, AddressSpace)>; SPACES],
+}
+
+/// PASID in 19:0, "has a PASID" in 20, requester in 36:21.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key(u64);
+
+impl Key {
+    #[inline]
+    fn new(requester: Rid, pasid: Option<Pasid>) -> Self {
+        let pasid = pasid.map_or(0, |pasid| 1 << 20 | u64::from(pasid.get()));
+        Self(pasid | u64::from(requester.0) << 21)
+    }
+
+    #[inline]
+    const fn place(self) -> usize {
+        // Functions of a device differ in the lowest bits of the requester.
+        (self.0 ^ self.0 >> 21) as usize % SPACES
+    }
+}
+
+thread_local! {
+    static MEMO: RefCell<Memo> = const {
+        RefCell::new(Memo {
+            edition: Edition { translator: 0, generation: 0 },
+            unit: None,
+            spaces: [None; SPACES],
+        })
+    };
+}
+
+/// Runs `body` over this thread's memo; `None` where guest memory comes back here in the middle of a
+/// walk.
+#[inline]
+pub(super) fn with<T>(body: impl FnOnce(&mut Memo) -> T) -> Option<T> {
+    MEMO.with(|memo| Some(body(&mut *memo.try_borrow_mut().ok()?)))
+}
+
+impl Memo {
+    /// The unit, if this is the edition asked for.
+    #[inline]
+    pub(super) fn unit(&self, edition: Edition) -> Option<&Unit> {
+        self.unit.as_ref().filter(|_| self.edition == edition)
+    }
+
+    /// The address space of untranslated requests. Ask only what [`Self::unit`] has found current.
+    #[inline]
+    pub(super) fn space(&self, requester: Rid, pasid: Option<Pasid>) -> Option<&AddressSpace> {
+        let wanted = Key::new(requester, pasid);
+        match self.spaces.get(wanted.place()) {
+            Some(Some((key, space))) if *key == wanted => Some(space),
+            _ => None,
+        }
+    }
+
+    /// Copies the unit of `edition`, and forgets what is of another.
+    pub(super) fn renew(&mut self, edition: Edition, unit: &Unit) {
+        if self.edition != edition {
+            *self = Self {
+                edition,
+                unit: Some(*unit),
+                spaces: [None; SPACES],
+            };
+        }
+    }
+
+    /// Remembers an address space of this edition.
+    pub(super) fn add(&mut self, requester: Rid, pasid: Option<Pasid>, space: &AddressSpace) {
+        let key = Key::new(requester, pasid);
+        if let Some(place) = self.spaces.get_mut(key.place()) {
+            *place = Some((key, *space));
+        }
+    }
+}
