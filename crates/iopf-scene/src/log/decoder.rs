@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use iopf::Iova;
 
-use super::clean::{clean, unescape, unquote};
+use super::clean::{clean, unescape, unmark, unquote};
 use super::message::{Fields, Scan};
 use super::normal::{Kind, Record, Summary};
 use super::vtd::{self, Report, Start};
@@ -100,7 +100,7 @@ impl Decoder {
             return;
         }
         let after_soft = self.soft;
-        let (text, soft) = unescape(text);
+        let (text, soft) = unescape(unmark(text));
         self.soft = soft;
         if let Some(count) = vtd::suppressed(&text) {
             self.summary.suppressed = self.summary.suppressed.saturating_add(count);
@@ -158,7 +158,13 @@ impl Decoder {
         }
         self.pair_if_begun();
         let end = at + scan.end;
+        let sure = marked || scan.parts >= 2;
+        let before = self.fault_lines;
         self.add(start, text, scan, time, stamp);
+        let lines = self.fault_lines - before;
+        if let Some(message) = self.waiting.back_mut().filter(|_| !sure) {
+            message.doubtful = Some(lines);
+        }
         end
     }
 
@@ -262,6 +268,7 @@ impl Decoder {
             touched: half.line,
             tables: Vec::new(),
             closed: false,
+            doubtful: None,
         };
         let at = self
             .waiting
@@ -422,6 +429,7 @@ impl Decoder {
             touched: self.summary.lines,
             tables: Vec::new(),
             closed: false,
+            doubtful: None,
         });
         if self.waiting.len() > WAITING {
             self.pair_halves();
@@ -505,6 +513,10 @@ impl Decoder {
             let Some(message) = self.waiting.pop_front() else {
                 return;
             };
+            if let Some(lines) = message.doubtful.filter(|_| message.scan.parts < 2) {
+                self.fault_lines -= lines;
+                continue;
+            }
             let record = message.record(self.given);
             self.given += 1;
             self.summary.count(&record);

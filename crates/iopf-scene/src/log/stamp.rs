@@ -11,12 +11,18 @@ const REACH: usize = 160;
 /// any other stamp as the log prints it.
 pub(super) fn find(prefix: &[u8]) -> Option<String> {
     let prefix = prefix.get(..prefix.len().min(REACH)).unwrap_or(prefix);
-    let mut fresh = true;
+    let mut before = b' ';
     for (at, &byte) in prefix.iter().enumerate() {
-        let here = fresh;
-        fresh = !byte.is_ascii_alphanumeric() && !matches!(byte, b'.' | b':' | b'-' | b'+' | b'_');
+        let text = prefix.get(at..).unwrap_or_default();
+        // `kern.log:88:Jun 10 …`, `kernel:[   12.345678]`; but no number in the middle of another.
+        let here = match before {
+            b':' | b'-' => byte == b'[' || byte.is_ascii_alphabetic() || iso(text).is_some(),
+            b'.' | b'+' | b'_' => false,
+            _ => byte == b'[' || !before.is_ascii_alphanumeric(),
+        };
+        before = byte;
         if here {
-            let stamp = prefix.get(at..).and_then(at_start);
+            let stamp = at_start(text);
             if stamp.is_some() {
                 return stamp;
             }
@@ -98,7 +104,15 @@ fn calendar(text: &[u8]) -> Option<String> {
     let inner = text.strip_prefix(b"[")?;
     let inner = inner.get(..memchr::memchr(b']', inner.get(..60.min(inner.len()))?)?)?;
     let inner = inner.trim_ascii();
-    let known = shaped(inner, b"aaa aaa _0 00:00:00 0000") || shaped(inner, b"aaa_0 00:00");
+    // `crash` puts the zone before the year, and `dmesg -T` writes days and months in any language.
+    if shaped(inner, b"aaa aaa _0 00:00:00 UTC 0000") {
+        let day = std::str::from_utf8(inner).ok()?;
+        let instant = jiff::fmt::strtime::parse("%a %b %e %H:%M:%S UTC %Y", day).ok()?;
+        return Some(format!("{}Z", instant.to_datetime().ok()?));
+    }
+    let clock = inner.len().checked_sub(15).and_then(|at| inner.get(at..));
+    let known = clock.is_some_and(|clock| shaped(clock, b"0 00:00:00 0000"))
+        || shaped(inner, b"aaa_0 00:00");
     known
         .then(|| std::str::from_utf8(inner).ok().map(str::to_owned))
         .flatten()
@@ -162,13 +176,19 @@ fn logcat(text: &[u8]) -> Option<String> {
         .flatten()
 }
 
-/// `1718020800.123456` of `journalctl -o short-unix`.
+/// `1718020800.123456` of `journalctl -o short-unix`, `1718020800.123` of `logcat -v epoch`.
 fn epoch(text: &[u8]) -> Option<String> {
-    if !shaped(text, b"0000000000.000000") || text.get(17).is_some_and(u8::is_ascii_digit) {
+    if !shaped(text, b"0000000000.000") {
+        return None;
+    }
+    let fraction = text.get(11..)?;
+    let digits = fraction.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits > 6 {
         return None;
     }
     let seconds: i64 = std::str::from_utf8(text.get(..10)?).ok()?.parse().ok()?;
-    let micros: i64 = std::str::from_utf8(text.get(11..17)?).ok()?.parse().ok()?;
+    let fraction = std::str::from_utf8(fraction.get(..digits)?).ok()?;
+    let micros: i64 = format!("{fraction:0<6}").parse().ok()?;
     from_micros(seconds * 1_000_000 + micros)
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Message {
     pub(super) touched: u64,
     pub(super) tables: Vec<u8>,
     pub(super) closed: bool,
+    /// Where no line of it names the driver, the lines that count as a message's if more of it comes.
+    pub(super) doubtful: Option<u64>,
 }
 
 /// The second half of an old message.

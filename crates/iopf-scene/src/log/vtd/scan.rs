@@ -83,7 +83,9 @@ pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
 fn start_at(line: &[u8], at: usize) -> Option<Start> {
     let (before, text) = line.split_at_checked(at)?;
     match text.first()? {
-        b'[' if text.starts_with(b"[DMA ") => (!before.ends_with(b"\\")).then_some(Start::Dma(at)),
+        b'[' if text.starts_with(b"[DMA ") || text == b"[DMA" => {
+            (!before.ends_with(b"\\")).then_some(Start::Dma(at))
+        }
         b'[' if text.starts_with(b"[fault reason ") => Some(Start::Reason(at)),
         b'I' if text.starts_with(b"INTR-REMAP") => {
             is_interrupt(text).then_some(Start::Interrupt(at))
