@@ -77,10 +77,9 @@ pub fn translate<M: TableMem, R: Recorder>(
     if let Some(outcome) = stage::interrupt_message(unit, dma)? {
         return Ok(outcome);
     }
-    let context = read_context(unit, mem, dma, recorder)?;
     if dma.kind == DmaKind::Translated {
-        return translated(unit, &context, dma).map(Outcome::Memory);
+        return config::through(unit, mem, dma, recorder).map(Outcome::Memory);
     }
-    let space = read_space(unit, &context, mem, dma, recorder)?;
+    let space = configure(unit, mem, dma, recorder)?;
     walk(unit, &space, mem, dma, updates, recorder)
 }

@@ -66,9 +66,12 @@ struct Reader<'a, M, R> {
     mem: &'a M,
     recorder: &'a mut R,
     failure: Option<Failure>,
-    /// FPD was set in an entry read so far.
-    hidden: bool,
+    /// The first words of the entries read so far that have FPD, one over the other.
+    first_words: u64,
 }
+
+/// Where FPD is, in every entry that has it.
+const FPD: u64 = 1 << 1;
 
 impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
     #[inline]
@@ -78,7 +81,7 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
             mem,
             recorder,
             failure: None,
-            hidden: false,
+            first_words: 0,
         }
     }
 
@@ -88,6 +91,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         self.failure
             .take()
             .unwrap_or(Failure::new(Cause::ModeUnsupported))
+    }
+
+    /// Whether FPD was set in an entry read so far.
+    fn hidden(&self) -> bool {
+        self.first_words & FPD != 0
     }
 
     #[inline(always)]
@@ -101,7 +109,7 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
     #[cold]
     fn unreadable(&mut self, place: Place, cause: Cause) -> Stop {
         self.record(place, &[], Verdict::Unreadable);
-        let failure = Failure::new(cause).hidden(self.hidden);
+        let failure = Failure::new(cause).hidden(self.hidden());
         self.failure = Some(failure.unreadable(place.addr));
         Stop
     }
@@ -121,48 +129,66 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         }
     }
 
-    // The entry goes by value to whoever rejects it: an array that is lent lies in memory on every
-    // walk.
+    // What follows is inlined down to `blame`, so that a recorder that is not active leaves no need
+    // to have the entry in memory.
 
     /// Ends the walk at this entry: `bits` of its word `word` decided.
-    #[cold]
+    #[inline(always)]
     fn reject<const N: usize>(
         &mut self,
         place: Place,
-        words: [u64; N],
+        words: &[u64; N],
         verdict: Verdict,
         cause: Cause,
         (word, bits): (u8, u64),
     ) -> Stop {
-        self.record(place, &words, verdict);
-        let at = Gpa(place.addr.0 + 8 * u64::from(word));
+        self.record(place, words, verdict);
         let value = words.get(usize::from(word)).copied().unwrap_or(0);
-        self.failure = Some(Failure::new(cause).hidden(self.hidden).at(at, value, bits));
+        self.blame(place.addr.0 + 8 * u64::from(word), value, cause, bits)
+    }
+
+    #[cold]
+    fn blame(&mut self, at: u64, value: u64, cause: Cause, bits: u64) -> Stop {
+        let failure = Failure::new(cause).hidden(self.hidden());
+        self.failure = Some(failure.at(Gpa(at), value, bits));
         Stop
     }
 
-    #[cold]
-    fn absent<const N: usize>(&mut self, place: Place, words: [u64; N], cause: Cause) -> Stop {
+    #[inline(always)]
+    fn absent<const N: usize>(&mut self, place: Place, words: &[u64; N], cause: Cause) -> Stop {
         self.reject(place, words, Verdict::NotPresent, cause, (0, 1))
     }
 
+    #[inline(always)]
+    fn invalid<const N: usize>(
+        &mut self,
+        place: Place,
+        words: &[u64; N],
+        cause: Cause,
+        bits: (u8, u64),
+    ) -> Stop {
+        self.reject(place, words, Verdict::Invalid, cause, bits)
+    }
+
     /// Rejects the entry for the first word with reserved bits.
-    #[cold]
+    #[inline(always)]
     fn reserved<const N: usize>(
         &mut self,
         place: Place,
-        words: [u64; N],
+        words: &[u64; N],
         masks: &[u64],
         cause: Cause,
     ) -> Stop {
-        let mut found = (0, 0);
-        let masks = masks.iter().chain(core::iter::repeat(&!0));
-        for ((word, mask), at) in words.iter().zip(masks).zip(0..) {
-            if word & mask != 0 && found.1 == 0 {
-                found = (at, word & mask);
+        self.record(place, words, Verdict::Reserved);
+        let (mut at, mut value, mut bits) = (0, 0, 0);
+        // From the last word to the first, so that the first one wins.
+        for (number, word) in words.iter().enumerate().rev() {
+            let set = word & masks.get(number).unwrap_or(&!0);
+            if set != 0 {
+                (at, value, bits) = (number as u64, *word, set);
             }
         }
-        self.reject(place, words, Verdict::Reserved, cause, found)
+        self.blame(place.addr.0 + 8 * at, value, cause, bits)
     }
 
     #[inline(always)]
@@ -172,11 +198,11 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let words: [u64; 2] = self.read(place, Cause::RootUnreadable)?;
         let lo = PointerWord::from_bits(words[0]);
         if !lo.present() {
-            return Err(self.absent(place, words, Cause::RootNotPresent));
+            return Err(self.absent(place, &words, Cause::RootNotPresent));
         }
         let masks = [unit.above_haw | 0xffe, !0];
         if set(&words, &masks) {
-            return Err(self.reserved(place, words, &masks, Cause::RootReserved));
+            return Err(self.reserved(place, &words, &masks, Cause::RootReserved));
         }
         self.record(place, &words, Verdict::Next);
 
@@ -184,16 +210,16 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let words: [u64; 2] = self.read(place, Cause::ContextUnreadable)?;
         let lo = ContextLo::from_bits(words[0]);
         let hi = ContextHi::from_bits(words[1]);
-        self.hidden = lo.fault_processing_disable();
+        self.first_words = words[0];
         if !lo.present() {
-            return Err(self.absent(place, words, Cause::ContextNotPresent));
+            return Err(self.absent(place, &words, Cause::ContextNotPresent));
         }
         if set(&words, &unit.context_reserved) {
             let masks = &unit.context_reserved;
-            return Err(self.reserved(place, words, masks, Cause::ContextReserved));
+            return Err(self.reserved(place, &words, masks, Cause::ContextReserved));
         }
         let mut switches = Switches::empty();
-        switches.set(Switches::FAULTS_HIDDEN, self.hidden);
+        switches.set(Switches::FAULTS_HIDDEN, lo.fault_processing_disable());
         // A width of w has w + 2 levels and covers 30 + 9 w bits.
         let width = hi.address_width();
         let table = PageTable {
@@ -209,12 +235,12 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
             TranslationType::PASS_THROUGH if unit.has(caps::ECAP_PT) => Translate::PassThrough,
             _ => {
                 let bits = (0, ContextLo::TRANSLATION_TYPE);
-                return Err(self.invalid(place, words, Cause::ContextType, bits));
+                return Err(self.invalid(place, &words, Cause::ContextType, bits));
             }
         };
         if !unit.supports_width(width) {
             let bits = (1, ContextHi::ADDRESS_WIDTH);
-            return Err(self.invalid(place, words, Cause::ContextWidth, bits));
+            return Err(self.invalid(place, &words, Cause::ContextWidth, bits));
         }
         self.record(place, &words, Verdict::Next);
         Ok(AddressSpace {
@@ -225,17 +251,6 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         })
     }
 
-    #[cold]
-    fn invalid<const N: usize>(
-        &mut self,
-        place: Place,
-        words: [u64; N],
-        cause: Cause,
-        bits: (u8, u64),
-    ) -> Stop {
-        self.reject(place, words, Verdict::Invalid, cause, bits)
-    }
-
     #[inline(always)]
     fn scalable(&mut self, rid: Rid) -> Result<ScalableContext, Stop> {
         let unit = self.unit;
@@ -244,15 +259,17 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         // Devices 0–15 are in the lower table, 16–31 in the upper one.
         let half = rid.devfn() >> 7;
         let word = if half == 0 { words[0] } else { words[1] };
+        let at = place.addr.0 + 8 * u64::from(half);
         let pointer = PointerWord::from_bits(word);
         if !pointer.present() {
+            self.record(place, &words, Verdict::NotPresent);
             let cause = Cause::ScalableRootNotPresent;
-            return Err(self.reject(place, words, Verdict::NotPresent, cause, (half, 1)));
+            return Err(self.blame(at, word, cause, 1));
         }
         let bits = word & (unit.above_haw | 0xffe);
         if bits != 0 {
-            let cause = Cause::ScalableRootReserved;
-            return Err(self.reject(place, words, Verdict::Reserved, cause, (half, bits)));
+            self.record(place, &words, Verdict::Reserved);
+            return Err(self.blame(at, word, Cause::ScalableRootReserved, bits));
         }
         self.record(place, &words, Verdict::Next);
 
@@ -261,28 +278,28 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let words: [u64; 4] = self.read(place, Cause::ScalableContextUnreadable)?;
         let lo = ScalableContextLo::from_bits(words[0]);
         let hi = ScalableContextHi::from_bits(words[1]);
-        self.hidden = lo.fault_processing_disable();
+        self.first_words = words[0];
         if !lo.present() {
-            return Err(self.absent(place, words, Cause::ScalableContextNotPresent));
+            return Err(self.absent(place, &words, Cause::ScalableContextNotPresent));
         }
         if set(&words, &unit.scalable_context_reserved) {
             let masks = &unit.scalable_context_reserved;
-            return Err(self.reserved(place, words, masks, Cause::ScalableContextReserved));
+            return Err(self.reserved(place, &words, masks, Cause::ScalableContextReserved));
         }
         if lo.page_requests() && !lo.device_tlb() {
             let bits = ScalableContextLo::DEVICE_TLB | ScalableContextLo::PAGE_REQUESTS;
             let cause = Cause::PageRequestsWithoutDeviceTlb;
-            return Err(self.invalid(place, words, cause, (0, bits)));
+            return Err(self.invalid(place, &words, cause, (0, bits)));
         }
         let pasids = lo.pasids();
         if hi.rid_pasid() >= pasids {
             let bits = (1, ScalableContextHi::RID_PASID);
-            return Err(self.invalid(place, words, Cause::RidPasidTooLarge, bits));
+            return Err(self.invalid(place, &words, Cause::RidPasidTooLarge, bits));
         }
         if lo.translated_pasid() && !lo.pasid_enabled() {
             let bits = ScalableContextLo::PASIDS | ScalableContextLo::TRANSLATED_PASID;
             let cause = Cause::TranslatedPasidWithoutPasid;
-            return Err(self.invalid(place, words, cause, (0, bits)));
+            return Err(self.invalid(place, &words, cause, (0, bits)));
         }
         self.record(place, &words, Verdict::Next);
         // FPD, DTE and PRE, then RID_PRIV: see `Switches`.
@@ -305,45 +322,44 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         pasid: Pasid,
     ) -> Result<AddressSpace, Stop> {
         let unit = self.unit;
-        self.hidden = context.switches.contains(Switches::FAULTS_HIDDEN);
+        // FPD of the context entry: see `Switches`.
+        self.first_words = u64::from(context.switches.bits() >> 8);
         let (high, low) = (pasid.get() >> 6, pasid.get() & 0x3f);
         let place = Place::of(Table::PasidDirectory, context.directory, high, 8);
         let words: [u64; 1] = self.read(place, Cause::DirectoryUnreadable)?;
         let word = DirectoryWord::from_bits(words[0]);
-        self.hidden |= word.fault_processing_disable();
+        self.first_words |= words[0];
         if !word.present() {
-            return Err(self.absent(place, words, Cause::DirectoryNotPresent));
+            return Err(self.absent(place, &words, Cause::DirectoryNotPresent));
         }
         let masks = [unit.above_haw | 0xffc];
         if set(&words, &masks) {
-            return Err(self.reserved(place, words, &masks, Cause::DirectoryReserved));
+            return Err(self.reserved(place, &words, &masks, Cause::DirectoryReserved));
         }
         self.record(place, &words, Verdict::Next);
 
         let place = Place::of(Table::PasidTable, word.table(), low, 64);
         let words: [u64; 8] = self.read(place, Cause::PasidEntryUnreadable)?;
         let second = PasidSecondWord::from_bits(words[0]);
-        self.hidden |= second.fault_processing_disable();
+        self.first_words |= words[0];
         if !second.present() {
-            return Err(self.absent(place, words, Cause::PasidEntryNotPresent));
+            return Err(self.absent(place, &words, Cause::PasidEntryNotPresent));
         }
         if set(&words, &unit.pasid_reserved) {
             let masks = &unit.pasid_reserved;
-            return Err(self.reserved(place, words, masks, Cause::PasidEntryReserved));
+            return Err(self.reserved(place, &words, masks, Cause::PasidEntryReserved));
         }
         let first = PasidFirstWord::from_bits(words[2]);
         let translate = self.translation_of(place, &words, second, first)?;
         self.record(place, &words, Verdict::Next);
 
-        // SRE to EAFE; SSADE; PWSNP and PGSNP: see `Switches`.
-        #[expect(clippy::cast_possible_truncation, reason = "all three are masked")]
-        let bits = words[2] as u16 & unit.first_switches()
+        // SRE to EAFE; SSADE; PWSNP and PGSNP; FPD: see `Switches`.
+        #[expect(clippy::cast_possible_truncation, reason = "all four are masked")]
+        let bits = words[2] as u16 & unit.first_switches
             | ((words[0] & 1 << 9) << 2) as u16
-            | (words[1] >> 10 & 0x6000) as u16;
-        let mut switches = context.switches | Switches::from_bits_retain(bits);
-        if self.hidden {
-            switches |= Switches::FAULTS_HIDDEN;
-        }
+            | (words[1] >> 10 & 0x6000) as u16
+            | ((self.first_words & FPD) << 8) as u16;
+        let switches = context.switches | Switches::from_bits_retain(bits);
         Ok(AddressSpace {
             domain: DomainId(PasidDomainWord::from_bits(words[1]).domain()),
             pasid: Some(pasid),
@@ -367,18 +383,18 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let kind = second.translation();
         if unit.translations >> (kind & 7) & 1 == 0 {
             let bits = (0, PasidSecondWord::TRANSLATION);
-            return Err(self.invalid(place, *words, Cause::PasidEntryType, bits));
+            return Err(self.invalid(place, words, Cause::PasidEntryType, bits));
         }
         let width = second.address_width();
         if matches!(kind, SECOND | NESTED) && !unit.supports_width(width) {
             let bits = (0, PasidSecondWord::ADDRESS_WIDTH);
-            return Err(self.invalid(place, *words, Cause::PasidEntryWidth, bits));
+            return Err(self.invalid(place, words, Cause::PasidEntryWidth, bits));
         }
         let mode = first.paging_mode();
         let five = mode == 1 && unit.cap() & caps::CAP_FS5LP != 0;
         if matches!(kind, FIRST | NESTED) && mode != 0 && !five {
             let bits = (2, PasidFirstWord::PAGING_MODE);
-            return Err(self.invalid(place, *words, Cause::PasidEntryPagingMode, bits));
+            return Err(self.invalid(place, words, Cause::PasidEntryPagingMode, bits));
         }
         let first = PageTable {
             root: first.table(),
@@ -400,7 +416,7 @@ impl<'a, M: TableMem, R: Recorder> Reader<'a, M, R> {
         let beyond = first.root.0 & !0 << unit.input_bits(second.levels);
         if beyond != 0 {
             let cause = Cause::FirstStagePointerWidth;
-            return Err(self.invalid(place, *words, cause, (2, beyond)));
+            return Err(self.invalid(place, words, cause, (2, beyond)));
         }
         Ok(Translate::Nested { first, second })
     }
@@ -501,44 +517,70 @@ pub fn read_space<M: TableMem, R: Recorder>(
 ///
 /// # Errors
 /// Those of its two halves.
-#[inline]
+#[inline(always)]
 pub fn configure<M: TableMem, R: Recorder>(
     unit: &Unit,
     mem: &M,
     dma: &Dma,
     recorder: &mut R,
 ) -> Result<AddressSpace, Failure> {
-    let context = read_context(unit, mem, dma, recorder)?;
-    read_space(unit, &context, mem, dma, recorder)
+    let execute = dma.access.contains(Access::EXEC);
+    let mode = mode(unit, dma.pasid, execute).map_err(Failure::new)?;
+    let mut reader = Reader::new(unit, mem, recorder);
+    let space = if mode == Mode::Scalable {
+        match reader.scalable(dma.requester) {
+            Ok(context) => {
+                admit_scalable(unit, &context, dma)?;
+                reader.pasid_entry(&context, dma.pasid.unwrap_or(context.rid_pasid))
+            }
+            Err(Stop) => Err(Stop),
+        }
+    } else {
+        match reader.legacy(dma.requester) {
+            Ok(space) => {
+                admit_legacy(&space, dma)?;
+                Ok(space)
+            }
+            Err(Stop) => Err(Stop),
+        }
+    };
+    space.map_err(|Stop| reader.failed())
 }
 
 /// Whether the context lets this request in.
 #[inline]
 fn admit(unit: &Unit, context: &Context, dma: &Dma) -> Result<(), Failure> {
-    let tlb = !matches!(dma.kind, DmaKind::Untranslated);
-    let (verdict, switches) = match context {
-        Context::Legacy(space) => {
-            let verdict = if dma.pasid.is_some() {
-                Err(Cause::PasidInLegacyMode)
-            } else if tlb && !space.switches.contains(Switches::DEVICE_TLB) {
-                Err(Cause::AddressTypeBlocked)
-            } else {
-                Ok(())
-            };
-            (verdict, space.switches)
-        }
-        Context::Scalable(context) => {
-            let verdict = match dma.pasid {
-                _ if tlb && !context.switches.contains(Switches::DEVICE_TLB) => {
-                    Err(Cause::DeviceTlbDisabled)
-                }
-                None => Ok(()),
-                Some(pasid) => admit_pasid(unit, context, pasid, dma.kind),
-            };
-            (verdict, context.switches)
-        }
+    match context {
+        Context::Legacy(space) => admit_legacy(space, dma),
+        Context::Scalable(context) => admit_scalable(unit, context, dma),
+    }
+}
+
+#[inline(always)]
+fn admit_legacy(space: &AddressSpace, dma: &Dma) -> Result<(), Failure> {
+    let cause = if dma.pasid.is_some() {
+        Cause::PasidInLegacyMode
+    } else if !matches!(dma.kind, DmaKind::Untranslated)
+        && !space.switches.contains(Switches::DEVICE_TLB)
+    {
+        Cause::AddressTypeBlocked
+    } else {
+        return Ok(());
     };
-    verdict.map_err(|cause| refuse(cause, switches))
+    Err(refuse(cause, space.switches))
+}
+
+#[inline(always)]
+fn admit_scalable(unit: &Unit, context: &ScalableContext, dma: &Dma) -> Result<(), Failure> {
+    let tlb = !matches!(dma.kind, DmaKind::Untranslated);
+    let verdict = match dma.pasid {
+        _ if tlb && !context.switches.contains(Switches::DEVICE_TLB) => {
+            Err(Cause::DeviceTlbDisabled)
+        }
+        None => Ok(()),
+        Some(pasid) => admit_pasid(unit, context, pasid, dma.kind),
+    };
+    verdict.map_err(|cause| refuse(cause, context.switches))
 }
 
 #[inline]
@@ -553,7 +595,7 @@ fn admit_pasid(
         Err(Cause::PasidDisabled)
     } else if translated && !context.translated_pasid {
         Err(Cause::TranslatedPasidDisabled)
-    } else if pasid.get() >> unit.pasid_bits() != 0 {
+    } else if pasid.get() >= unit.pasids {
         Err(Cause::PasidUnsupported)
     } else if pasid.get() >= context.pasids {
         Err(Cause::PasidTooLarge)
@@ -595,6 +637,18 @@ pub fn translated(unit: &Unit, context: &Context, dma: &Dma) -> Result<Translati
         return Err(refuse(interrupt, switches));
     }
     Ok(stage::identity(unit, dma, Access::RW))
+}
+
+/// [`read_context`] and [`translated`] in one.
+#[inline(never)]
+pub(super) fn through<M: TableMem, R: Recorder>(
+    unit: &Unit,
+    mem: &M,
+    dma: &Dma,
+    recorder: &mut R,
+) -> Result<Translation, Failure> {
+    let context = read_context(unit, mem, dma, recorder)?;
+    translated(unit, &context, dma)
 }
 
 /// Checks a page request: whether its sender may ask, and whether its PASID leads anywhere.

@@ -39,6 +39,11 @@ pub struct Unit {
     pub(crate) usable: Result<Mode, Cause>,
     /// Bit *n*: the unit has translation type *n* of a PASID table entry.
     pub(crate) translations: u8,
+    /// Which of the low bits of a PASID table entry's word 2 count: see
+    /// [`Switches`](super::Switches).
+    pub(crate) first_switches: u16,
+    /// The first PASID that is too wide, by `ECAP_REG.PSS`.
+    pub(crate) pasids: u32,
     pub(crate) context_reserved: [u64; 2],
     /// Words 2 and 3 are reserved altogether.
     pub(crate) scalable_context_reserved: [u64; 2],
@@ -65,6 +70,8 @@ impl Unit {
             first_without_nx: Format::EMPTY,
             usable: Err(Cause::ModeUnsupported),
             translations: 0,
+            first_switches: 0,
+            pasids: 0,
             context_reserved: [0; 2],
             scalable_context_reserved: [0; 2],
             pasid_reserved: [0; 3],
@@ -208,8 +215,7 @@ impl Unit {
     }
 
     /// The width of a PASID, by `ECAP_REG.PSS`, in bits: 1–32.
-    #[inline]
-    pub(crate) const fn pasid_bits(&self) -> u32 {
+    const fn pasid_bits(&self) -> u32 {
         let bits = (self.ecap >> 35 & 0x1f) as u32 + 1;
         if bits > 31 { 31 } else { bits }
     }
@@ -234,6 +240,8 @@ impl Unit {
         self.first_without_nx = self.first_stage(disable);
         self.usable = self.usable_mode();
         self.translations = self.translation_types();
+        self.first_switches = if self.has(caps::ECAP_ERS) { 0xf3 } else { 0x91 };
+        self.pasids = 1 << self.pasid_bits();
         self.context_reserved = self.context_masks();
         self.scalable_context_reserved = self.scalable_context_masks();
         self.pasid_reserved = self.pasid_masks();
@@ -337,13 +345,6 @@ impl Unit {
         } else {
             (0xffff << bits & 0xffff) << shift
         }
-    }
-
-    /// Which of the low bits of a PASID table entry's word 2 count: see
-    /// [`Switches`](super::Switches).
-    #[inline]
-    pub(crate) fn first_switches(&self) -> u16 {
-        if self.has(caps::ECAP_ERS) { 0xf3 } else { 0x91 }
     }
 
     /// Intel VT-d, "Context Entry".
