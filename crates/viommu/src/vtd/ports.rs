@@ -10,6 +10,7 @@ use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
 use iommu_wire::vtd::page_request::Descriptor;
+use iommu_wire::vtd::regs::Ecap;
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
 use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
@@ -30,7 +31,7 @@ where
         let mut msi = None;
         let mut recorded = false;
         if record {
-            match regs.events.record(&event(dma, failure, request)) {
+            match regs.events.record(&event(dma, failure, request, self.ecap)) {
                 Recorded::Yes(message) => {
                     counters.recorded += 1;
                     recorded = true;
@@ -136,16 +137,20 @@ fn refuse(request: &PageRequest, response: Response) -> PageRequestOutcome {
     }
 }
 
-/// What a recording register says of a fault.
-fn event(dma: &Dma, failure: &Failure, request: RequestType) -> Event {
+/// What a recording register says of a fault. Fields that the unit has no use for are reserved.
+fn event(dma: &Dma, failure: &Failure, request: RequestType, ecap: Ecap) -> Event {
     let number = failure.cause.reason().0;
     Event {
         source: dma.requester,
         // Reasons have eight bits in the architecture.
         reason: FaultReason(u8::try_from(number).unwrap_or(0)),
         request,
-        address_type: AddressType::from(dma.kind),
-        pasid: dma.pasid.map(|pasid| FaultPasid {
+        address_type: if ecap.dt() {
+            AddressType::from(dma.kind)
+        } else {
+            AddressType::UNTRANSLATED
+        },
+        pasid: dma.pasid.filter(|_| ecap.pasid()).map(|pasid| FaultPasid {
             pasid,
             execute: dma.access.contains(Access::EXEC),
             privileged: dma.access.contains(Access::PRIV),
@@ -275,9 +280,15 @@ where
             self.fault(&dma, &failure, RequestType::PAGE, record);
             return refuse(request, PAGE_REQUEST_ANSWER);
         }
+        // Privilege and execution travel with a PASID; Linux refuses a request that has them.
+        let with_pasid = Access::PRIV.union(Access::EXEC);
+        let access = match request.pasid {
+            Some(_) => request.access,
+            None => request.access.difference(with_pasid),
+        };
         let descriptor = Descriptor::Page {
             requester,
-            message: PageMessage::Request(*request),
+            message: PageMessage::Request(PageRequest { access, ..*request }),
         };
         // The lock is held while the descriptor is written, so that descriptors lie in the queue in
         // the order in which software sees the tail move, and a drain finds none half queued.

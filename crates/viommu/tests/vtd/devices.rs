@@ -235,6 +235,22 @@ fn a_request_that_is_not_allowed_is_invalid_and_recorded() {
 }
 
 #[test]
+fn without_a_pasid_a_page_request_says_nothing_of_privilege_or_execution() {
+    let rig = scalable(Config::default());
+    // RID_PASID is 0.
+    rig.pasid_entry(0, 1, 0, TABLES, 1);
+    let request = PageRequest {
+        pasid: None,
+        access: Access::READ | Access::EXEC | Access::PRIV,
+        ..request(0x7000, 1, true)
+    };
+    let queued = rig.unit.page_request(DEVICE, &request);
+    assert_eq!(queued, PageRequestOutcome::Queued);
+    assert_eq!(rig.get(PRQ), 0x20 << 16 | 1, "neither EXR nor PMR nor PP");
+    assert_eq!(rig.get(PRQ + 8), 0x7000 | 1 << 3 | 1 << 2 | 1);
+}
+
+#[test]
 fn a_stop_marker_is_queued_and_never_answered() {
     let rig = scalable(Config::default());
     let marker = PageRequest {

@@ -235,3 +235,20 @@ fn translation_off_returns_the_index_to_the_first_register() {
     assert_eq!(rig.r32(0x34), 2, "PPF, index 0");
     assert_eq!(rig.r64(FRCD), 0x1_1000);
 }
+
+#[test]
+fn a_record_has_no_field_that_the_unit_has_no_use_for() {
+    let rig = legacy(Config {
+        scalable: None,
+        device_tlb: false,
+        ..Config::default()
+    });
+    let dma = Dma {
+        kind: iopf::DmaKind::Translated,
+        ..rig.dma(Some(3), AT, Access::READ | Access::PRIV)
+    };
+    assert!(rig.access(&dma, 4).is_err());
+    // F, T1 and the reason; the source. No AT, no PP, PV, PRIV.
+    assert_eq!(rig.r32(FRCD + 12) & !0xff, 0xc000_0000);
+    assert_eq!(rig.r32(FRCD + 8), 0x20);
+}
