@@ -40,7 +40,8 @@ impl Key {
     #[inline]
     const fn place(self) -> usize {
         // Functions of a device differ in the lowest bits of the requester.
-        (self.0 ^ self.0 >> 21) as usize % SPACES
+        let [low, ..] = (self.0 ^ self.0 >> 21).to_le_bytes();
+        low as usize % SPACES
     }
 }
 
