@@ -3,9 +3,11 @@
 //! The book-keeper in `script.rs` asserts after every step; a property here names the promise and
 //! picks the scripts that put it to the test.
 
-use crate::Response;
-use crate::engine::{DeviceConfig, DeviceId, Engine, Policy, Tick};
+use crate::engine::{
+    Attachment, DeviceConfig, DeviceId, DomainId, Engine, Losses, Policy, Reported, Tick,
+};
 use crate::script::{Play, Step, Takes, play};
+use crate::{Access, Fault, GroupIndex, Iova, PageRequest, Pasid, Response};
 use core::time::Duration;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -270,5 +272,84 @@ fn groups_answered_without_being_delivered_leave_nothing_behind() {
         }
         assert!(play.engine.order.len() <= 66);
         assert_eq!(play.engine.poll_fault(), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The book-keeper fetches after every step; here devices come and go, and places in the table
+    /// change hands, while answers, losses and log lines pile up.
+    #[test]
+    fn what_is_fetched_late_is_complete_all_the_same(
+        ops in vec((0u8..12, 0u32..3, 0u32..3, 0u32..3), 0..200),
+        fetch_every in 1usize..200
+    ) {
+        let mut engine = Engine::new(strict());
+        let (mut now, mut owed, mut at_once) = (0, 0u64, 0u64);
+        let (mut fetched, mut told) = (0u64, Losses::default());
+        let mut handles = Vec::new();
+        let mut fetch = |engine: &mut Engine| {
+            while engine.poll_answer().is_some() {
+                fetched += 1;
+            }
+            while let Some(report) = engine.poll_loss() {
+                told += report.losses;
+            }
+            (fetched, told)
+        };
+        for (nth, (op, device, group, pasid)) in ops.into_iter().enumerate() {
+            let (id, space) = (DeviceId(device), pasid.checked_sub(1).map(Pasid::truncate));
+            let page = |last| Fault::PageRequest(PageRequest {
+                pasid: space,
+                group: GroupIndex(group),
+                addr: Iova(0),
+                access: Access::READ,
+                last,
+                response_needs_pasid: false,
+                private_data: [0; 2],
+            });
+            match op {
+                0 => {
+                    let config = DeviceConfig { credits: 4, ..DeviceConfig::default() };
+                    let _ = engine.add_device(id, config);
+                }
+                1 | 2 => drop(engine.attach(id, space, Attachment::new(DomainId(1)))),
+                3 => drop(engine.detach(Tick(now), id, space)),
+                4 => drop(engine.remove_device(Tick(now), id)),
+                5 | 6 => drop(engine.report(Tick(now), id, &page(false))),
+                7 | 8 => match engine.report(Tick(now), id, &page(true)) {
+                    Ok(Reported::Queued(handle)) => {
+                        owed += 1;
+                        handles.push(handle);
+                    }
+                    Ok(Reported::Answered(..)) => at_once += 1,
+                    other => prop_assert!(false, "{:?}", other),
+                },
+                9 => {
+                    now += 400;
+                    engine.handle_timeout(Tick(now));
+                }
+                10 => {
+                    for handle in handles.drain(..) {
+                        let _ = engine.answer(Tick(now), handle, Response::Success);
+                    }
+                }
+                _ => drop(engine.poll_fault()),
+            }
+            if nth % fetch_every == 0 {
+                fetch(&mut engine);
+            }
+        }
+        for device in 0..3 {
+            let _ = engine.remove_device(Tick(now), DeviceId(device));
+        }
+        let (fetched, told) = fetch(&mut engine);
+        prop_assert_eq!(fetched, owed);
+        let totals = engine.totals();
+        prop_assert_eq!(told, totals.losses);
+        prop_assert_eq!(totals.held, 0);
+        prop_assert_eq!(totals.reported, totals.completed + totals.losses.total());
+        prop_assert!(totals.losses.refused >= at_once);
     }
 }
