@@ -46,9 +46,18 @@ impl Target {
             return left;
         }
         let page = 1u64 << (self.page_shift & 63);
-        (page - (addr.0 & (page - 1))).min(left)
+        let part = (page - (addr.0 & (page - 1))).min(left);
+        // A page may hold the interrupt range, whose addresses are no part of it: hardware looks at
+        // each transaction, and none is longer than 4 KiB.
+        match INTERRUPTS.checked_sub(addr.0) {
+            Some(before @ 1..) => part.min(before),
+            _ => part,
+        }
     }
 }
+
+/// Where the interrupt range begins ("Interrupt Address Range").
+const INTERRUPTS: u64 = 0xfee0_0000;
 
 /// A request that may be in the IOTLB.
 #[derive(Clone, Copy, Debug)]

@@ -179,6 +179,22 @@ fn a_write_into_the_interrupt_range_is_a_message_and_a_read_is_a_fault() {
 }
 
 #[test]
+fn an_access_that_runs_into_the_interrupt_range_within_one_page_is_split_there() {
+    let rig = legacy(Config::default());
+    // The fourth GiB is one page, which holds the range: 0x4000_0000, writable, readable.
+    rig.put(TABLES + 0x1000 + 3 * 8, 0x4000_0083);
+    let write = rig.dma(None, 0xfedf_f000, Access::WRITE);
+    for _ in ["walked", "cached"] {
+        assert_eq!(
+            rig.access(&write, 0x1800),
+            Ok(vec![(0x7edf_f000, 0x1000), (0xfee0_0000, 0x800)])
+        );
+    }
+    let read = rig.dma(None, 0xfedf_f000, Access::READ);
+    assert!(rig.access(&read, 0x1800).is_err());
+}
+
+#[test]
 fn accessed_and_dirty_flags_are_set_in_guest_memory() {
     let rig = scalable(Config::default());
     rig.page_table(TABLES, PAGE, 7);
