@@ -239,7 +239,14 @@ where
 
     /// Works the invalidation queue off, unless another thread is at it: that one then does this
     /// one's work too.
+    ///
+    /// Not from inside a session: a thread cannot wait for itself, and an endpoint may hold there
+    /// what its own invalidation needs. The end of the session comes back here.
     fn drain(&self) {
+        if self.sessions.inside() {
+            self.waiting.store(true, Ordering::SeqCst);
+            return;
+        }
         {
             let mut state = self.state();
             if state.draining {
@@ -266,7 +273,7 @@ where
 
     /// One descriptor.
     fn step(&self) -> Next {
-        let mut state = self.state();
+        let state = self.state();
         let mode = state.regs.mode();
         let next = if state.regs.events.queue_stopped() {
             Ok(None)
@@ -292,12 +299,6 @@ where
             Ok(command) => command,
             Err(error) => return self.rest(state, Some(error)),
         };
-        if matches!(command, Command::Wait(_)) && self.sessions.inside() {
-            // A thread cannot wait for itself: the end of its session comes back here.
-            state.draining = false;
-            self.waiting.store(true, Ordering::SeqCst);
-            return Next::Stop;
-        }
         drop(state);
         self.execute(place, &command)
     }

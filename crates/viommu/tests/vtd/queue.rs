@@ -220,6 +220,20 @@ fn a_wait_queued_from_within_an_access_comes_true_at_its_end() {
 }
 
 #[test]
+fn an_endpoint_hears_nothing_in_the_middle_of_its_own_access() {
+    let rig = narrow();
+    let dma = rig.dma(None, AT, Access::READ);
+    let access = rig.unit.with_translation(&dma, 1, &mut |_, _| {
+        // Its own device-TLB, everything; and another access, which ends inside this one.
+        rig.queue(&[[0x20 << 32 | 3, 0x7fff_ffff_ffff_f001]]);
+        assert_eq!(rig.read_at(None, AT), Some(PAGE));
+        assert_eq!(rig.ear.take(), []);
+    });
+    assert_eq!(access, Ok(()));
+    assert_eq!(rig.ear.take().len(), 1);
+}
+
+#[test]
 fn register_based_invalidation_finishes_and_says_what_it_did() {
     let rig = narrow();
     assert_eq!(rig.read_at(None, AT), Some(PAGE));
