@@ -142,15 +142,20 @@ const fn is_fault(low: u64, high: u64) -> bool {
     low & 0xfff == 0 && high >> 63 == 1 && high & 0x0fff_0000 == 0
 }
 
-/// Whether the word can be the first of a page request descriptor.
+/// Whether the word can be the first of a page request descriptor. Bit 9 said that there is private
+/// data before the specification dropped it.
 const fn is_page_request(head: u64) -> bool {
-    head & 0xff == 1 && head & 0xfe00 == 0 && head >> 54 == 0
+    head & 0xff == 1 && head & 0xfc00 == 0 && head >> 54 == 0
 }
 
-/// Whether `bytes` begin with something that can be a raw record.
+/// Whether `bytes` begin with something that can be a raw record, empty ones before it or not.
 #[must_use]
 pub fn looks_raw(bytes: &[u8]) -> bool {
-    let Ok((raw, _)) = RawFault::read_from_prefix(bytes) else {
+    let mut slots = bytes.chunks_exact(size_of::<RawFault>());
+    let Some(first) = slots.find(|slot| slot.iter().any(|&byte| byte != 0)) else {
+        return false;
+    };
+    let Ok(raw) = RawFault::read_from_bytes(first) else {
         return false;
     };
     is_fault(raw.low.get(), raw.high.get()) || is_page_request(raw.low.get())

@@ -103,7 +103,7 @@ pub fn detect(bytes: &[u8]) -> Form {
     let lines: Vec<&[u8]> = bytes
         .split(|&byte| byte == b'\n')
         .map(<[u8]>::trim_ascii)
-        .filter(|line| !line.is_empty())
+        .filter(|line| !line.is_empty() && !HexReader::is_offset(line))
         .take(64)
         .collect();
     let dumps = lines.iter().filter(|line| HexReader::is_dump(line)).count();
@@ -142,14 +142,14 @@ fn hex(
         (HexReader::default(), Summary::default(), Vec::new());
     while next_line(&mut input, &mut line)? {
         summary.lines += 1;
-        match reader.line(line.trim_ascii()) {
-            HexLine::Fault(fault) => {
+        let slots = reader.lines(line.trim_ascii());
+        summary.not_faults += u64::from(slots.iter().all(|slot| *slot == HexLine::Nothing));
+        for slot in slots {
+            if let HexLine::Fault(fault) = slot {
                 let record = fault.record(summary.records, summary.lines);
                 summary.count(&record);
                 sink(record)?;
             }
-            HexLine::More => {}
-            HexLine::Nothing => summary.not_faults += 1,
         }
     }
     Ok(summary)
@@ -198,7 +198,8 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
             Err(error) => return Err(error),
         };
         if read.is_empty() {
-            return Ok(any);
+            // The other half of the last line feed of UTF-16 is no line.
+            return Ok(any && *line != [0]);
         }
         any = true;
         let end = memchr::memchr(b'\n', read);

@@ -34,30 +34,57 @@ impl HexReader {
         Words::read(line).is_some()
     }
 
-    /// Reads the next line.
+    /// Whether `line` is an offset and nothing else, as the last line of a dump is.
+    pub(crate) fn is_offset(line: &[u8]) -> bool {
+        (6..=16).contains(&line.len()) && line.iter().all(u8::is_ascii_hexdigit)
+    }
+
+    /// Reads the next line: what its first record is.
     pub fn line(&mut self, line: &[u8]) -> HexLine {
+        let found = self.lines(line).into_iter();
+        found
+            .reduce(|first, next| match first {
+                HexLine::Nothing => next,
+                first => first,
+            })
+            .unwrap_or(HexLine::Nothing)
+    }
+
+    /// Reads the next line: what there is in it, one item for every 16 bytes or record.
+    pub fn lines(&mut self, line: &[u8]) -> Vec<HexLine> {
         let half = std::mem::take(&mut self.half);
         let Some(words) = Words::read(line) else {
-            return HexLine::Nothing;
+            return vec![HexLine::Nothing];
         };
-        match words.meaning() {
-            Some((found, whole)) => {
-                self.half = !whole;
-                found.map_or(HexLine::Nothing, HexLine::Fault)
-            }
-            None if half && words.bytes == 16 => HexLine::More,
-            None => HexLine::Nothing,
+        let mut found = Vec::new();
+        let mut rest = words.digits.as_slice();
+        while rest.len() >= RECORD {
+            let Some((record, used)) = words.first(rest) else {
+                let more = half && found.is_empty() && words.digits.len() == RECORD;
+                found.push(if more {
+                    HexLine::More
+                } else {
+                    HexLine::Nothing
+                });
+                rest = rest.get(RECORD..).unwrap_or_default();
+                continue;
+            };
+            self.half = used > rest.len();
+            found.push(record.map_or(HexLine::Nothing, HexLine::Fault));
+            rest = rest.get(used..).unwrap_or_default();
         }
+        found
     }
 }
+
+/// Bytes of a fault recording register, and of half a page request descriptor.
+const RECORD: usize = 16;
 
 /// The words of one line, all of one width.
 #[derive(Clone, Debug)]
 struct Words {
-    /// Bytes as the digits have them, not yet in memory order.
-    digits: [u8; 32],
-    /// How many of them.
-    bytes: usize,
+    /// Bytes as the digits have them, not yet in memory order; whole records.
+    digits: Vec<u8>,
     /// Bytes in a word.
     width: usize,
 }
@@ -66,75 +93,79 @@ impl Words {
     fn read(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let text = text.split('|').next()?;
+        // `00:a0:cd:…`; otherwise what a colon follows is an address.
+        let colons = text.bytes().filter(|&byte| byte == b':').count() + 1 >= RECORD;
+        let between = |c: char| " \t,;=_\\".contains(c) || (colons && c == ':');
         let words: Vec<&str> = text
-            .split([' ', '\t', ',', ';', '=', '_'])
+            .split(between)
             .filter(|word| digits(word).is_some())
-            .take(80)
             .collect();
         // A run of equal words that makes a record, wherever it begins: offsets may stand before it,
-        // labels and characters between and behind.
-        (0..words.len()).find_map(|first| Self::at(words.get(first..)?))
+        // labels and characters between and behind. A run that is too short is passed as a whole.
+        let mut rest = words.as_slice();
+        while let Some(first) = rest.first() {
+            let len = digits(first)?.len();
+            let run = rest
+                .iter()
+                .take_while(|word| digits(word).is_some_and(|digits| digits.len() == len))
+                .count();
+            let (words, after) = rest.split_at_checked(run)?;
+            // The first word may be an offset of the words' own width.
+            let offset = words.get(1..).and_then(Self::of);
+            let offset = offset.filter(|found| found.first(&found.digits).is_some());
+            let found = Self::of(words);
+            let begins = |found: &Self| found.first(&found.digits).is_some();
+            if let Some(found) = found.filter(|found| offset.is_none() || begins(found)) {
+                return Some(found);
+            }
+            if offset.is_some() {
+                return offset;
+            }
+            rest = after;
+        }
+        None
     }
 
-    fn at(words: &[&str]) -> Option<Self> {
-        let first = digits(words.first()?)?;
-        let width = first.len() / 2;
-        if !matches!(first.len(), 2 | 4 | 8 | 16 | 32 | 64) {
+    /// The words of a run.
+    fn of(run: &[&str]) -> Option<Self> {
+        let width = digits(run.first()?)?.len() / 2;
+        if !matches!(width, 1 | 2 | 4 | 8) && width % RECORD != 0 {
             return None;
         }
-        let run = words
-            .iter()
-            .map_while(|word| digits(word).filter(|digits| digits.len() == width * 2));
-        let mut out = Self {
-            digits: [0; 32],
-            bytes: 0,
-            width,
-        };
+        let mut out = Vec::with_capacity(width * run.len());
         for word in run {
-            let mut pairs = word.bytes();
+            let mut pairs = digits(word)?.bytes();
             while let (Some(high), Some(low)) = (pairs.next(), pairs.next()) {
-                let Some(slot) = out.digits.get_mut(out.bytes) else {
-                    return (width > 1).then_some(out);
-                };
-                *slot = (value(high)? << 4) | value(low)?;
-                out.bytes += 1;
+                out.push((value(high)? << 4) | value(low)?);
             }
         }
-        match out.bytes {
-            32 => Some(out),
-            16.. => {
-                out.bytes = 16;
-                Some(out)
-            }
-            _ => None,
-        }
+        // What is left over is characters behind the words.
+        out.truncate(out.len() / RECORD * RECORD);
+        (!out.is_empty()).then_some(Self { digits: out, width })
     }
 
-    /// The record in these words, and whether all of it is here. `None` where it is no record.
-    fn meaning(&self) -> Option<(Option<Fault>, bool)> {
-        let all = self.digits.get(..self.bytes)?;
-        // A word is a number: its bytes are in memory the other way round.
-        let mut swapped = [0; 32];
-        let swapped = swapped.get_mut(..self.bytes)?;
-        swapped.copy_from_slice(all);
-        for word in swapped.chunks_mut(self.width) {
-            word.reverse();
-        }
-        let mut back = [0; 32];
-        let back = back.get_mut(..self.bytes)?;
-        back.copy_from_slice(swapped);
-        // Words of a register that are written highest first.
-        let mut at = self.bytes;
-        for word in swapped.chunks(self.width) {
-            at -= word.len();
-            back.get_mut(at..at + word.len())?.copy_from_slice(word);
-        }
-        [&*swapped, all, back].into_iter().find_map(record)
+    /// The record that `rest` begins with and its bytes, of which the last may be missing. `None`
+    /// where there is none.
+    fn first(&self, rest: &[u8]) -> Option<(Option<Fault>, usize)> {
+        [RECORD, 2 * RECORD].into_iter().find_map(|len| {
+            let all = rest.get(..len)?;
+            let width = if self.width > len { 1 } else { self.width };
+            // A word is a number: its bytes are in memory the other way round.
+            let swapped: Vec<u8> = all
+                .chunks(width)
+                .flat_map(|word| word.iter().rev().copied())
+                .collect();
+            // Words of a register that are written highest first.
+            let back: Vec<u8> = all.iter().rev().copied().collect();
+            [swapped.as_slice(), all, &back]
+                .into_iter()
+                .find_map(record)
+        })
     }
 }
 
-/// The record that `bytes` are, in memory order, and whether all of it is there.
-fn record(bytes: &[u8]) -> Option<(Option<Fault>, bool)> {
+/// The record that `bytes` are, in memory order, and how many bytes it has.
+fn record(bytes: &[u8]) -> Option<(Option<Fault>, usize)> {
     let qword = |nth: usize| {
         let bytes = bytes.get(nth * 8..)?.first_chunk()?;
         Some(u64::from_le_bytes(*bytes))
@@ -147,14 +178,14 @@ fn record(bytes: &[u8]) -> Option<(Option<Fault>, bool)> {
             request: high.into(),
             private,
         };
-        return Some((page_request(&raw), bytes.len() == 32));
+        return Some((page_request(&raw), 2 * RECORD));
     }
     is_fault(low, high).then(|| {
         let raw = RawFault {
             low: low.into(),
             high: high.into(),
         };
-        (fault(&raw), true)
+        (fault(&raw), RECORD)
     })
 }
 
@@ -163,6 +194,7 @@ fn digits(word: &str) -> Option<&str> {
     let word = word
         .strip_prefix("0x")
         .or_else(|| word.strip_prefix("0X"))
+        .or_else(|| word.strip_prefix('x'))
         .unwrap_or(word);
     (word.len().is_multiple_of(2)
         && !word.is_empty()

@@ -128,6 +128,10 @@ fn hexadecimal_comes_in_many_forms() {
         "0000000 a000 ffcd 0000 0000 00a0 0000 0005 8000",
         "[   12.345678] FRCD: 0x00000000ffcda000 0x80000005000000a0",
         "lo=0x00000000ffcda000 hi=0x80000005000000a0",
+        "00:a0:cd:ff:00:00:00:00:a0:00:00:00:05:00:00:80",
+        "\\x00\\xa0\\xcd\\xff\\x00\\x00\\x00\\x00\\xa0\\x00\\x00\\x00\\x05\\x00\\x00\\x80",
+        "fed90220 ffcda000 00000000 000000a0 80000005",
+        "00000000fed90220: 0xffcda000 0x00000000 0x000000a0 0x80000005",
     ];
     let expected = Faults::new(&WRITE).next().flatten();
     for form in forms {
@@ -139,6 +143,37 @@ fn hexadecimal_comes_in_many_forms() {
         let (records, _) = decoded(form.as_bytes(), Form::Detect);
         assert_eq!(records.len(), 1, "not found by itself: {form}");
     }
+}
+
+#[test]
+fn a_line_may_hold_several_records_and_a_dump_ends_in_its_length() {
+    let hex: String = [&WRITE[..], &PAGE, &[0; 16], &EXEC]
+        .concat()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let spaced: Vec<&str> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|two| std::str::from_utf8(two).unwrap())
+        .collect();
+    for line in [hex.clone(), spaced.join(" ")] {
+        let (records, not_faults) = decoded(line.as_bytes(), Form::Detect);
+        let kinds: Vec<Kind> = records.iter().map(|record| record.kind).collect();
+        assert_eq!(kinds, [Kind::Dma, Kind::PageRequest, Kind::Dma], "{line}");
+        assert_eq!(not_faults, 0);
+    }
+    let dump = "00000000  00 a0 cd ff 00 00 00 00  a0 00 00 00 05 00 00 80  |................|\n00000010\n";
+    let (records, not_faults) = decoded(dump.as_bytes(), Form::Detect);
+    assert_eq!((records.len(), not_faults), (1, 1));
+}
+
+#[test]
+fn empty_registers_before_the_first_record_do_not_hide_it() {
+    let input = [&[0; 48][..], &WRITE].concat();
+    let (records, not_faults) = decoded(&input, Form::Detect);
+    assert_eq!((records.len(), not_faults), (1, 3));
+    assert_eq!(records[0].line, 4);
 }
 
 #[test]
