@@ -237,10 +237,4 @@ impl Leaf {
         let offset = !(!0 << (self.shift & 63));
         self.raw & format.address & !offset | input & offset
     }
-
-    /// The entry, for a report.
-    #[cold]
-    pub(crate) fn slot(&self, format: &Format) -> Slot {
-        self.here.slot(format, self.physical, self.raw)
-    }
 }

@@ -213,10 +213,7 @@ pub fn walk<M: TableMem, R: Recorder>(
             Ok(translation) => Ok(Outcome::Memory(translation)),
             Err(Stop) => Err(walker.failed()),
         },
-        Translate::Nested { first, second } => match walker.nested(first, second) {
-            Ok(translation) => Ok(Outcome::Memory(translation)),
-            Err(Stop) => Err(walker.failed()),
-        },
+        Translate::Nested { first, second } => walker.nested(first, second),
         Translate::PassThrough => match walker.pass_through(dma) {
             Ok(translation) => Ok(Outcome::Memory(translation)),
             Err(Stop) => Err(walker.failed()),
@@ -332,12 +329,13 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         if self.input >> unit.input_bits(table.levels) != 0 {
             return Err(self.fail(Cause::SecondAddressWidth, Cause::LegacyAddressWidth));
         }
-        let leaf = self.trip.second(table, self.input, None)?;
+        let lower = self.trip.lower(table);
+        let leaf = self.trip.second(&lower, self.input, None)?;
         let rights = self.second_rights(leaf.every);
         let perms = self.weigh_second(rights, table, self.input, None)?;
         let pa = leaf.address(&unit.second, self.input);
         let page_shift = self.output(pa, leaf.shift)?;
-        let dirty = self.mark_second(&leaf, perms, None)?;
+        let dirty = self.mark_second(&leaf, lower.accessed, perms, None)?;
         let privileged = if self.has(Switches::SCALABLE) && !self.has(Switches::SUPERVISOR) {
             Access::empty()
         } else {
@@ -372,10 +370,10 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     fn mark_second(
         &mut self,
         leaf: &Leaf,
+        accessed: u64,
         perms: Access,
         guest: Option<Gpa>,
     ) -> Result<bool, Stop> {
-        let accessed = self.trip.second_accessed();
         if accessed == 0 {
             return Ok(true);
         }
@@ -388,8 +386,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         };
         let dirty = write || leaf.raw & format.dirty != 0;
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format);
-            self.trip.mark(Stage::Second, &slot, bits, guest)?;
+            self.trip.mark_second(leaf.here, leaf.raw, bits, guest)?;
         }
         Ok(dirty)
     }
@@ -491,6 +488,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             &unit.first_without_nx
         };
         let mut tables = First {
+            mem: self.trip.mem,
             trip: &mut self.trip,
             top: table.levels,
             accessed,
@@ -512,8 +510,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             accessed
         };
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format);
-            self.trip.mark(Stage::First, &slot, bits, None)?;
+            self.trip.mark_first(leaf.here, leaf.raw, bits)?;
         }
         Ok(Translation {
             pa: Gpa(pa),
@@ -570,7 +567,15 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     }
 
     #[inline(never)]
-    fn nested(&mut self, first: PageTable, second: PageTable) -> Result<Translation, Stop> {
+    fn nested(&mut self, first: PageTable, second: PageTable) -> Result<Outcome, Failure> {
+        match self.both(first, second) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(self.failed()),
+        }
+    }
+
+    #[inline(always)]
+    fn both(&mut self, first: PageTable, second: PageTable) -> Result<Translation, Stop> {
         self.canonical(first.levels)?;
         let unit = self.trip.unit;
         let accessed = self.first_accessed();
@@ -579,15 +584,9 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         } else {
             &unit.first_without_nx
         };
-        let beyond = self.trip.beyond(second);
-        let mut tables = Nested {
-            trip: &mut self.trip,
-            top: first.levels,
-            accessed,
-            second,
-            beyond,
-            under: None,
-        };
+        let lower = self.trip.lower(second);
+        let mut tables = Nested::new(&mut self.trip, first, &lower, accessed);
+        let beyond = tables.beyond;
         let (root, levels) = (first.root.0, first.levels);
         let usual = format.usual(accessed).without(beyond);
         let leaf = descend(format, usual, &mut tables, root, levels, self.input)?;
@@ -600,7 +599,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
         let guest = leaf.address(format, self.input);
         let at = Some(Gpa(guest));
-        let page = self.trip.second(second, guest, at)?;
+        let page = self.trip.second(&lower, guest, at)?;
         let below = self.second_rights(page.every);
         let perms = self
             .weigh_second(below, second, guest, at)?
@@ -618,10 +617,10 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             accessed
         };
         if bits & !leaf.raw != 0 {
-            let slot = leaf.slot(format);
-            self.trip.mark_nested(&slot, under.as_ref(), bits)?;
+            self.trip
+                .mark_nested(leaf.here, leaf.physical, leaf.raw, &under, bits)?;
         }
-        let dirty = self.mark_second(&page, perms, at)?;
+        let dirty = self.mark_second(&page, lower.accessed, perms, at)?;
         rights.user = rights.user.intersection(below);
         rights.privileged = rights.privileged.intersection(below);
         Ok(Translation {

@@ -1,6 +1,6 @@
 //! How each stage reaches its tables, what the use of an entry sets, and whom a failure blames.
 
-use crate::format::{Format, Here, Leaf, Problem, Slot, Stop, Tables, descend};
+use crate::format::{Format, Here, Leaf, Problem, Slot, Stop, Tables, Usual, descend};
 use crate::trail::{Raw, Recorder, Stage, Step, Table, Updates, Verdict};
 use crate::vtd::space::{PageTable, Switches};
 use crate::vtd::{Cause, Failure, Unit};
@@ -158,33 +158,39 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
     #[cold]
     pub(super) fn mark_nested(
         &mut self,
-        slot: &Slot,
-        under: Option<&Leaf>,
+        here: Here,
+        physical: u64,
+        raw: u64,
+        under: &Under,
         bits: u64,
     ) -> Result<(), Stop> {
+        let slot = here.slot(&self.unit.first, physical, raw);
         let guest = Some(slot.at);
-        if let Some(leaf) = under {
-            if leaf.every & self.unit.second_write() == 0 {
-                let cause = Cause::FirstEntryWriteDenied;
-                return Err(self.blame(cause, Stage::First, slot, bits & !slot.raw, guest));
-            }
-            let second = &self.unit.second;
-            let dirty = second.accessed | second.dirty;
-            if self.switches.contains(Switches::SECOND_ACCESSED) && dirty & !leaf.raw != 0 {
-                let below = leaf.slot(second);
-                self.mark(Stage::Second, &below, dirty, guest)?;
-            }
+        if under.every & self.unit.second_write() == 0 {
+            let cause = Cause::FirstEntryWriteDenied;
+            return Err(self.blame(cause, Stage::First, &slot, bits & !raw, guest));
         }
-        self.mark(Stage::First, slot, bits, guest)
+        let second = &self.unit.second;
+        let dirty = second.accessed | second.dirty;
+        if self.switches.contains(Switches::SECOND_ACCESSED) && dirty & !under.raw != 0 {
+            self.mark_second(under.here, under.raw, dirty, guest)?;
+        }
+        self.mark(Stage::First, &slot, bits, guest)
     }
 
-    /// The bits that the use of a second-stage entry sets.
+    /// Prepares walks of the second stage from this table.
     #[inline(always)]
-    pub(super) fn second_accessed(&self) -> u64 {
-        if self.switches.contains(Switches::SECOND_ACCESSED) {
-            self.unit.second.accessed
+    pub(super) fn lower(&self, table: PageTable) -> Lower {
+        let second = &self.unit.second;
+        let accessed = if self.switches.contains(Switches::SECOND_ACCESSED) {
+            second.accessed
         } else {
             0
+        };
+        Lower {
+            table,
+            accessed,
+            usual: second.usual(accessed),
         }
     }
 
@@ -192,25 +198,131 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
     #[inline(always)]
     pub(super) fn second(
         &mut self,
-        table: PageTable,
+        lower: &Lower,
         input: u64,
         guest: Option<Gpa>,
     ) -> Result<Leaf, Stop> {
         let unit = self.unit;
-        let accessed = self.second_accessed();
         let mut tables = Second {
+            mem: self.mem,
             trip: self,
-            top: table.levels,
-            accessed,
+            top: lower.table.levels,
+            accessed: lower.accessed,
             guest,
         };
-        let (root, levels) = (table.root.0, table.levels);
-        let usual = unit.second.usual(accessed);
-        let leaf = descend(&unit.second, usual, &mut tables, root, levels, input)?;
+        let (root, levels) = (lower.table.root.0, lower.table.levels);
+        let leaf = descend(&unit.second, lower.usual, &mut tables, root, levels, input)?;
         if leaf.every & unit.second.present == 0 {
-            return Err(tables.nothing_in_common(&leaf));
+            return Err(self.nothing_in_common(leaf.here, leaf.raw, guest));
         }
         Ok(leaf)
+    }
+
+    /// Every second-stage entry grants something, but no right is granted by all.
+    #[cold]
+    fn nothing_in_common(&mut self, here: Here, raw: u64, guest: Option<Gpa>) -> Stop {
+        let format = &self.unit.second;
+        let slot = here.slot(format, here.at, raw);
+        let cause = self.second_cause(false, Problem::NotPresent);
+        let bits = format.present & !raw;
+        self.blame(cause, Stage::Second, &slot, bits, guest)
+    }
+
+    fn second_cause(&self, top: bool, problem: Problem) -> Cause {
+        if self.switches.contains(Switches::SCALABLE) {
+            match problem {
+                Problem::Unreadable if top => Cause::SecondTopUnreadable,
+                Problem::Unreadable => Cause::SecondEntryUnreadable,
+                Problem::NotPresent => Cause::SecondNoAccess,
+                Problem::Reserved(_) => Cause::SecondEntryReserved,
+            }
+        } else {
+            match problem {
+                Problem::Unreadable if top => Cause::LegacyTopUnreadable,
+                Problem::Unreadable => Cause::LegacyEntryUnreadable,
+                Problem::NotPresent if self.write => Cause::LegacyWriteDenied,
+                Problem::NotPresent => Cause::LegacyReadDenied,
+                Problem::Reserved(_) => Cause::LegacyEntryReserved,
+            }
+        }
+    }
+
+    /// Ends the walk at a faulty second-stage entry.
+    #[cold]
+    fn second_faulty(
+        &mut self,
+        here: Here,
+        raw: u64,
+        top: u8,
+        problem: Problem,
+        guest: Option<Gpa>,
+    ) -> Stop {
+        let slot = here.slot(&self.unit.second, here.at, raw);
+        let cause = self.second_cause(here.level == top, problem);
+        self.fault(cause, Stage::Second, &slot, problem, guest)
+    }
+
+    /// Asks for bits of a second-stage entry.
+    #[cold]
+    pub(super) fn mark_second(
+        &mut self,
+        here: Here,
+        raw: u64,
+        bits: u64,
+        guest: Option<Gpa>,
+    ) -> Result<(), Stop> {
+        let slot = here.slot(&self.unit.second, here.at, raw);
+        self.mark(Stage::Second, &slot, bits, guest)
+    }
+
+    /// Ends the walk at a faulty first-stage entry.
+    #[cold]
+    fn first_faulty(
+        &mut self,
+        here: Here,
+        physical: u64,
+        raw: u64,
+        top: u8,
+        problem: Problem,
+        guest: Option<Gpa>,
+    ) -> Stop {
+        let slot = here.slot(&self.unit.first, physical, raw);
+        let cause = match problem {
+            Problem::Unreadable if here.level == top => Cause::FirstTopUnreadable,
+            Problem::Unreadable => Cause::FirstEntryUnreadable,
+            Problem::NotPresent => Cause::FirstEntryNotPresent,
+            Problem::Reserved(_) => Cause::FirstEntryReserved,
+        };
+        self.fault(cause, Stage::First, &slot, problem, guest)
+    }
+
+    /// Asks for bits of a first-stage entry.
+    #[cold]
+    pub(super) fn mark_first(&mut self, here: Here, raw: u64, bits: u64) -> Result<(), Stop> {
+        let slot = here.slot(&self.unit.first, here.at, raw);
+        self.mark(Stage::First, &slot, bits, None)
+    }
+
+    /// The second stage does not grant what reading a first-stage table takes.
+    #[cold]
+    fn refuse_table(&mut self, here: Here, top: u8, second: PageTable, read: bool) -> Stop {
+        let unit = self.unit;
+        let (cause, bits) = match (read, here.level == top) {
+            (true, _) => (Cause::FirstEntryWriteDenied, unit.second_write()),
+            (false, true) => (Cause::FirstTopReadDenied, unit.second_read()),
+            (false, false) => (Cause::FirstEntryReadDenied, unit.second_read()),
+        };
+        let guilty = self.guilty_second(second, here.at, bits);
+        self.refuse(cause, Stage::Second, guilty, bits, Some(Gpa(here.at)))
+    }
+
+    /// An entry holds an address that the second stage does not take as input.
+    #[cold]
+    fn refuse_address(&mut self, here: Here, physical: u64, raw: u64, bits: u64) -> Stop {
+        let slot = here.slot(&self.unit.first, physical, raw);
+        self.record(Stage::First, &slot, Verdict::Invalid);
+        let guest = Some(slot.at);
+        self.blame(Cause::FirstEntryWidth, Stage::First, &slot, bits, guest)
     }
 
     /// Walks the second stage for the first entry that lacks `bits`, without leaving a trace.
@@ -219,6 +331,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         let mut trip = self.silent();
         let mut trip = trip.trip();
         let tables = Second {
+            mem: trip.mem,
             trip: &mut trip,
             top: table.levels,
             accessed: 0,
@@ -243,6 +356,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         match second {
             None => {
                 let tables = First {
+                    mem: trip.mem,
                     trip: &mut trip,
                     top: first.levels,
                     accessed: 0,
@@ -250,23 +364,11 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
                 guilty(format, tables, first, input, bits, has)
             }
             Some(second) => {
-                let tables = Nested {
-                    top: first.levels,
-                    accessed: 0,
-                    second,
-                    beyond: trip.beyond(second),
-                    trip: &mut trip,
-                    under: None,
-                };
+                let lower = trip.lower(second);
+                let tables = Nested::new(&mut trip, first, &lower, 0);
                 guilty(format, tables, first, input, bits, has)
             }
         }
-    }
-
-    /// First-stage address bits that the second stage does not take as input.
-    #[inline(always)]
-    pub(super) fn beyond(&self, second: PageTable) -> u64 {
-        self.unit.first.address & !0 << self.unit.input_bits(second.levels)
     }
 
     fn silent(&self) -> Silent<'_, M> {
@@ -301,22 +403,33 @@ impl<M: TableMem> Silent<'_, M> {
     }
 }
 
+/// The second stage as a walk needs it, prepared once for all that a nested walk takes.
+pub(super) struct Lower {
+    pub(super) table: PageTable,
+    /// The bits that the use of an entry sets.
+    pub(super) accessed: u64,
+    usual: Usual,
+}
+
+/// The second stage's leaf for a first-stage entry.
+#[derive(Clone, Copy)]
+pub(super) struct Under {
+    here: Here,
+    raw: u64,
+    every: u64,
+}
+
+// What follows is taken apart into registers, so it must not be lent to anything out of line: the
+// cold functions are those of `Trip`.
+
 /// The first stage on its own: its tables lie straight in memory.
 pub(super) struct First<'t, 'a, M, R> {
+    pub(super) mem: &'a M,
     pub(super) trip: &'t mut Trip<'a, M, R>,
     /// The level of the top table.
     pub(super) top: u8,
     /// Bits that every entry must have when it has been used.
     pub(super) accessed: u64,
-}
-
-impl<M: TableMem, R: Recorder> First<'_, '_, M, R> {
-    /// An entry lacks bits that its use sets.
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        self.trip.mark(Stage::First, &slot, self.accessed, None)
-    }
 }
 
 impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
@@ -327,13 +440,13 @@ impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
 
     #[inline(always)]
     fn load(&self, physical: u64) -> Result<u64, Unreachable> {
-        self.trip.mem.load(Gpa(physical))
+        self.mem.load(Gpa(physical))
     }
 
     #[inline(always)]
-    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+    fn unusual(&mut self, here: Here, _: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
         if !leaf && self.accessed & !raw != 0 {
-            self.mark(here, physical, raw)?;
+            self.trip.mark_first(here, raw, self.accessed)?;
         }
         Ok(())
     }
@@ -343,70 +456,22 @@ impl<M: TableMem, R: Recorder> Tables for First<'_, '_, M, R> {
         self.trip.passed(Stage::First, here, physical, raw, leaf);
     }
 
-    #[cold]
+    #[inline(always)]
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let cause = first_cause(slot.level == self.top, problem);
-        self.trip.fault(cause, Stage::First, &slot, problem, None)
-    }
-}
-
-const fn first_cause(top: bool, problem: Problem) -> Cause {
-    match problem {
-        Problem::Unreadable if top => Cause::FirstTopUnreadable,
-        Problem::Unreadable => Cause::FirstEntryUnreadable,
-        Problem::NotPresent => Cause::FirstEntryNotPresent,
-        Problem::Reserved(_) => Cause::FirstEntryReserved,
+        let top = self.top;
+        self.trip
+            .first_faulty(here, physical, raw, top, problem, None)
     }
 }
 
 /// The second stage: its tables lie straight in memory.
 struct Second<'t, 'a, M, R> {
+    mem: &'a M,
     trip: &'t mut Trip<'a, M, R>,
     top: u8,
     accessed: u64,
     /// The guest physical address under way, in a nested walk.
     guest: Option<Gpa>,
-}
-
-impl<M: TableMem, R: Recorder> Second<'_, '_, M, R> {
-    /// An entry lacks bits that its use sets.
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.second, physical, raw);
-        self.trip
-            .mark(Stage::Second, &slot, self.accessed, self.guest)
-    }
-
-    /// Every entry grants something, but no right is granted by all.
-    #[cold]
-    fn nothing_in_common(&mut self, leaf: &Leaf) -> Stop {
-        let format = &self.trip.unit.second;
-        let slot = leaf.slot(format);
-        let cause = self.cause(false, Problem::NotPresent);
-        let bits = format.present & !slot.raw;
-        self.trip
-            .blame(cause, Stage::Second, &slot, bits, self.guest)
-    }
-
-    fn cause(&self, top: bool, problem: Problem) -> Cause {
-        if self.trip.switches.contains(Switches::SCALABLE) {
-            match problem {
-                Problem::Unreadable if top => Cause::SecondTopUnreadable,
-                Problem::Unreadable => Cause::SecondEntryUnreadable,
-                Problem::NotPresent => Cause::SecondNoAccess,
-                Problem::Reserved(_) => Cause::SecondEntryReserved,
-            }
-        } else {
-            match problem {
-                Problem::Unreadable if top => Cause::LegacyTopUnreadable,
-                Problem::Unreadable => Cause::LegacyEntryUnreadable,
-                Problem::NotPresent if self.trip.write => Cause::LegacyWriteDenied,
-                Problem::NotPresent => Cause::LegacyReadDenied,
-                Problem::Reserved(_) => Cause::LegacyEntryReserved,
-            }
-        }
-    }
 }
 
 impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
@@ -417,13 +482,14 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
 
     #[inline(always)]
     fn load(&self, physical: u64) -> Result<u64, Unreachable> {
-        self.trip.mem.load(Gpa(physical))
+        self.mem.load(Gpa(physical))
     }
 
     #[inline(always)]
-    fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
+    fn unusual(&mut self, here: Here, _: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
         if !leaf && self.accessed & !raw != 0 {
-            self.mark(here, physical, raw)?;
+            self.trip
+                .mark_second(here, raw, self.accessed, self.guest)?;
         }
         Ok(())
     }
@@ -433,98 +499,100 @@ impl<M: TableMem, R: Recorder> Tables for Second<'_, '_, M, R> {
         self.trip.passed(Stage::Second, here, physical, raw, leaf);
     }
 
-    #[cold]
-    fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
-        let slot = here.slot(&self.trip.unit.second, physical, raw);
-        let cause = self.cause(slot.level == self.top, problem);
+    #[inline(always)]
+    fn faulty(&mut self, here: Here, _: u64, raw: u64, problem: Problem) -> Stop {
         self.trip
-            .fault(cause, Stage::Second, &slot, problem, self.guest)
+            .second_faulty(here, raw, self.top, problem, self.guest)
     }
 }
 
 /// The first stage over the second: each of its tables is reached through the second.
-pub(super) struct Nested<'t, 'a, M, R> {
-    pub(super) trip: &'t mut Trip<'a, M, R>,
+pub(super) struct Nested<'t, 'a, 'l, M, R> {
+    mem: &'a M,
+    trip: &'t mut Trip<'a, M, R>,
     /// The level of the first stage's top table.
-    pub(super) top: u8,
-    pub(super) accessed: u64,
-    pub(super) second: PageTable,
+    top: u8,
+    accessed: u64,
+    lower: &'l Lower,
+    /// Bits of the second stage that reading a first-stage table takes.
+    needed: u64,
     /// Address bits that the second stage does not take as input.
     pub(super) beyond: u64,
     /// The second stage's leaf for the entry read last.
-    pub(super) under: Option<Leaf>,
+    pub(super) under: Under,
 }
 
-impl<M: TableMem, R: Recorder> Nested<'_, '_, M, R> {
-    /// An entry lacks bits that its use sets.
-    #[cold]
-    fn mark(&mut self, here: Here, physical: u64, raw: u64) -> Result<(), Stop> {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let under = self.under;
-        self.trip.mark_nested(&slot, under.as_ref(), self.accessed)
-    }
-
-    /// The second stage does not grant what reading a first-stage table takes.
-    #[cold]
-    fn refuse(&mut self, slot: &Slot, read: bool) -> Stop {
-        let unit = self.trip.unit;
-        let (cause, bits) = match (read, slot.level == self.top) {
-            (true, _) => (Cause::FirstEntryWriteDenied, unit.second_write()),
-            (false, true) => (Cause::FirstTopReadDenied, unit.second_read()),
-            (false, false) => (Cause::FirstEntryReadDenied, unit.second_read()),
+impl<'t, 'a, 'l, M: TableMem, R: Recorder> Nested<'t, 'a, 'l, M, R> {
+    #[inline(always)]
+    pub(super) fn new(
+        trip: &'t mut Trip<'a, M, R>,
+        first: PageTable,
+        lower: &'l Lower,
+        accessed: u64,
+    ) -> Self {
+        let unit = trip.unit;
+        // With accessed and dirty flags on, even reading a first-stage table takes write permission.
+        let write = if lower.accessed == 0 {
+            0
+        } else {
+            unit.second_write()
         };
-        let guilty = self.trip.guilty_second(self.second, slot.at.0, bits);
-        let guest = Some(slot.at);
-        self.trip.refuse(cause, Stage::Second, guilty, bits, guest)
-    }
-
-    /// An entry holds an address that the second stage does not take as input.
-    #[cold]
-    fn refuse_address(&mut self, slot: &Slot, bits: u64) -> Stop {
-        self.trip.record(Stage::First, slot, Verdict::Invalid);
-        let guest = Some(slot.at);
-        self.trip
-            .blame(Cause::FirstEntryWidth, Stage::First, slot, bits, guest)
+        Self {
+            mem: trip.mem,
+            trip,
+            top: first.levels,
+            accessed,
+            lower,
+            needed: unit.second_read() | write,
+            beyond: unit.first.address & !0 << unit.input_bits(lower.table.levels),
+            under: Under {
+                here: Here { at: 0, level: 0 },
+                raw: 0,
+                every: 0,
+            },
+        }
     }
 }
 
-impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
+impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, '_, M, R> {
     #[inline(always)]
     fn locate(&mut self, here: Here) -> Result<u64, Stop> {
         let at = here.at;
-        let leaf = self.trip.second(self.second, at, Some(Gpa(at)))?;
+        let leaf = self.trip.second(self.lower, at, Some(Gpa(at)))?;
         let unit = self.trip.unit;
-        let accessed = self.trip.second_accessed();
-        let read = leaf.every & unit.second_read() != 0;
-        // With accessed and dirty flags on, even reading a first-stage table takes write permission.
-        let write = accessed == 0 || leaf.every & unit.second_write() != 0;
-        if !(read && write) {
-            let slot = here.slot(&unit.first, at, 0);
-            return Err(self.refuse(&slot, read));
+        if self.needed & !leaf.every != 0 {
+            let read = leaf.every & unit.second_read() != 0;
+            let second = self.lower.table;
+            return Err(self.trip.refuse_table(here, self.top, second, read));
         }
+        let accessed = self.lower.accessed;
         if accessed & !leaf.raw != 0 {
-            let below = leaf.slot(&unit.second);
             self.trip
-                .mark(Stage::Second, &below, accessed, Some(Gpa(at)))?;
+                .mark_second(leaf.here, leaf.raw, accessed, Some(Gpa(at)))?;
         }
-        let physical = leaf.address(&unit.second, at);
-        self.under = Some(leaf);
-        Ok(physical)
+        self.under = Under {
+            here: leaf.here,
+            raw: leaf.raw,
+            every: leaf.every,
+        };
+        Ok(leaf.address(&unit.second, at))
     }
 
     #[inline(always)]
     fn load(&self, physical: u64) -> Result<u64, Unreachable> {
-        self.trip.mem.load(Gpa(physical))
+        self.mem.load(Gpa(physical))
     }
 
     #[inline(always)]
     fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop> {
         if !leaf && self.accessed & !raw != 0 {
-            self.mark(here, physical, raw)?;
+            let under = self.under;
+            self.trip
+                .mark_nested(here, physical, raw, &under, self.accessed)?;
         }
-        if raw & self.beyond != 0 {
-            let slot = here.slot(&self.trip.unit.first, physical, raw);
-            return Err(self.refuse_address(&slot, raw & self.beyond));
+        let beyond = raw & self.beyond;
+        if beyond != 0 {
+            return Err(self.trip.refuse_address(here, physical, raw, beyond));
         }
         Ok(())
     }
@@ -534,12 +602,11 @@ impl<M: TableMem, R: Recorder> Tables for Nested<'_, '_, M, R> {
         self.trip.passed(Stage::First, here, physical, raw, leaf);
     }
 
-    #[cold]
+    #[inline(always)]
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
-        let slot = here.slot(&self.trip.unit.first, physical, raw);
-        let cause = first_cause(slot.level == self.top, problem);
-        let guest = Some(slot.at);
-        self.trip.fault(cause, Stage::First, &slot, problem, guest)
+        let (top, guest) = (self.top, Some(Gpa(here.at)));
+        self.trip
+            .first_faulty(here, physical, raw, top, problem, guest)
     }
 }
 
