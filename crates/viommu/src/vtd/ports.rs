@@ -62,25 +62,48 @@ where
     }
 
     /// Looks a page up, and walks where it is not cached. Inside a session.
-    fn page(&self, dma: &Dma) -> Result<Target, Failure> {
+    fn page(&self, dma: &Dma, failed: &mut Option<Failure>) -> Option<Target> {
         let aimed = self.translator.aim(dma);
         match aimed.and_then(|aimed| self.translator.hit(&aimed)) {
-            Some(hit) => Ok(Target::of(hit, dma.addr)),
-            None => self.walked(dma),
+            Some(hit) => Some(Target::of(hit, dma.addr)),
+            None => self.walked(dma, failed),
         }
     }
 
-    fn walked(&self, dma: &Dma) -> Result<Target, Failure> {
-        self.ram.view(|view| self.translator.miss(view, dma))
+    /// As [`Translator::miss`](super::translate::Translator::miss).
+    #[inline]
+    fn walked(&self, dma: &Dma, failed: &mut Option<Failure>) -> Option<Target> {
+        self.ram
+            .view(|view| self.translator.miss(view, dma, failed))
     }
 
-    /// The part of an access from `done` bytes on. With a session it begins by walking.
-    ///
-    /// Each page in a session of its own, so that a long access holds no invalidation up.
+    /// An access whose first page is not cached. `session` is the one in which it was looked for.
+    #[inline(never)]
+    fn missed(
+        &self,
+        session: Session<'_>,
+        dma: &Dma,
+        len: u64,
+        each: &mut dyn FnMut(Gpa, u64),
+    ) -> Result<(), Blocked> {
+        let mut failed = None;
+        let part = self
+            .walked(dma, &mut failed)
+            .map(|target| visit(dma, &target, len, each));
+        drop(session);
+        self.resume();
+        match part {
+            Some(part) if part >= len => Ok(()),
+            Some(part) => self.go_on(dma, part, len, each),
+            None => Err(self.blocked(dma, failed.as_ref())),
+        }
+    }
+
+    /// The part of an access from `done` bytes on, each page in a session of its own, so that a long
+    /// access holds no invalidation up.
     #[inline(never)]
     fn go_on(
         &self,
-        mut missed: Option<Session<'_>>,
         dma: &Dma,
         mut done: u64,
         len: u64,
@@ -91,18 +114,15 @@ where
                 return Err(Blocked { at: Iova(u64::MAX) });
             };
             let piece = Dma { addr, ..*dma };
-            let (session, target) = match missed.take() {
-                Some(session) => (session, self.walked(&piece)),
-                None => (self.sessions.enter(), self.page(&piece)),
-            };
-            if let Ok(target) = &target {
-                done += visit(&piece, target, len - done, each);
-            }
-            drop(session);
+            let mut failed = None;
+            let part = self.sessions.run(|_| {
+                let target = self.page(&piece, &mut failed)?;
+                Some(visit(&piece, &target, len - done, each))
+            });
             self.resume();
-            if let Err(failure) = &target {
-                self.dma_fault(&piece, failure);
-                return Err(Blocked { at: addr });
+            match part {
+                Some(part) => done += part,
+                None => return Err(self.blocked(&piece, failed.as_ref())),
             }
             if done >= len {
                 return Ok(());
@@ -110,18 +130,26 @@ where
         }
     }
 
+    fn blocked(&self, dma: &Dma, failed: Option<&Failure>) -> Blocked {
+        if let Some(failure) = failed {
+            self.dma_fault(dma, failure);
+        }
+        Blocked { at: dma.addr }
+    }
+
     /// Does with an access what the guest's tables say, short of making it: a fault is recorded, and
     /// a translation that is there is counted as vanished. Says whether there was a fault.
     pub(super) fn tell(&self, dma: &Dma) -> bool {
-        let walked = self.sessions.run(|_| self.page(dma));
+        let mut failed = None;
+        self.sessions.run(|_| self.page(dma, &mut failed));
         self.resume();
-        match walked {
-            Ok(_) => {
+        match &failed {
+            None => {
                 self.state().diagnostics.counters.vanished += 1;
                 false
             }
-            Err(failure) => {
-                self.dma_fault(dma, &failure);
+            Some(failure) => {
+                self.dma_fault(dma, failure);
                 true
             }
         }
@@ -173,13 +201,13 @@ where
         let aimed = self.translator.aim(dma);
         let session = self.sessions.enter();
         let Some(hit) = aimed.and_then(|aimed| self.translator.hit(&aimed)) else {
-            return self.go_on(Some(session), dma, 0, len, each);
+            return self.missed(session, dma, len, each);
         };
         let part = visit(dma, &Target::of(hit, dma.addr), len, each);
         drop(session);
         self.resume();
         if part < len {
-            return self.go_on(None, dma, part, len, each);
+            return self.go_on(dma, part, len, each);
         }
         Ok(())
     }

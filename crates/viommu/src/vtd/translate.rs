@@ -170,27 +170,33 @@ impl Translator {
         aimed.aim.look_for(aimed.need)
     }
 
-    /// Translates an untranslated or translated request by walking, and fills the caches.
-    ///
-    /// # Errors
-    /// The [`Failure`] that the guest's tables, or what the caches still hold of them, call for.
-    pub(super) fn miss<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
+    /// Translates an untranslated or translated request by walking, and fills the caches. `None`: it
+    /// failed, and `failed` has what the guest's tables, or what the caches still hold of them, call
+    /// for.
+    // A `Result` would copy the failure at each return, and each copy waits for the one before.
+    #[inline]
+    pub(super) fn miss<M: TableMemMut>(
+        &self,
+        mem: &M,
+        dma: &Dma,
+        failed: &mut Option<Failure>,
+    ) -> Option<Target> {
         let iotlb = self.iotlb.as_ref();
         // Before anything that the result depends on is read.
         let epoch = iotlb.map(Iotlb::epoch);
         let remembered = memo::with(|memo| {
             let unit = memo.unit(self.edition())?;
             let (Some(iotlb), Some(epoch), true) = (iotlb, epoch, unit.enabled()) else {
-                return Some(bare(unit, mem, dma));
+                return Some(bare(unit, mem, dma, failed));
             };
             let ordinary = dma.kind == DmaKind::Untranslated
                 && (dma.pasid.is_some() || !walk::in_interrupt_range(dma.addr));
             let space = memo.space(dma.requester, dma.pasid).filter(|_| ordinary)?;
-            Some(serve(unit, space, iotlb, epoch, mem, dma))
+            Some(serve(unit, space, iotlb, epoch, mem, dma, failed))
         });
         match remembered.flatten() {
-            Some(result) => result,
-            None => self.look_up(mem, dma),
+            Some(found) => found,
+            None => self.look_up(mem, dma, failed),
         }
     }
 
@@ -208,13 +214,26 @@ impl Translator {
 
     /// A miss of which this thread does not remember enough.
     #[inline(never)]
-    fn look_up<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Target, Failure> {
+    fn look_up<M: TableMemMut>(
+        &self,
+        mem: &M,
+        dma: &Dma,
+        failed: &mut Option<Failure>,
+    ) -> Option<Target> {
         let shared = self.read();
         match &self.iotlb {
-            Some(iotlb) if shared.unit.enabled() => self.through(shared, iotlb, mem, dma),
+            Some(iotlb) if shared.unit.enabled() => {
+                match self.through(shared, iotlb, mem, dma, failed) {
+                    Ok(found) => found,
+                    Err(failure) => {
+                        *failed = Some(failure);
+                        None
+                    }
+                }
+            }
             _ => {
                 self.note(&shared, dma, None);
-                bare(&shared.unit, mem, dma)
+                bare(&shared.unit, mem, dma, failed)
             }
         }
     }
@@ -227,7 +246,8 @@ impl Translator {
         iotlb: &Iotlb,
         mem: &M,
         dma: &Dma,
-    ) -> Result<Target, Failure> {
+        failed: &mut Option<Failure>,
+    ) -> Result<Option<Target>, Failure> {
         let unit = &shared.unit;
         // Before anything that the result depends on is read.
         let epoch = iotlb.epoch();
@@ -239,22 +259,22 @@ impl Translator {
                     walk::translated(unit, &context, dma)?
                 }
             };
-            return Ok(target(&Outcome::Memory(translation), dma));
+            return Ok(Some(target(&Outcome::Memory(translation), dma)));
         }
         if dma.pasid.is_none() && walk::in_interrupt_range(dma.addr) {
             // No table is read.
             let outcome = walk::translate(unit, mem, dma, &mut Updates::new(), &mut ())?;
-            return Ok(target(&outcome, dma));
+            return Ok(Some(target(&outcome, dma)));
         }
         if let Some(space) = shared.known(dma) {
             self.note(&shared, dma, Some(space));
-            return serve(unit, space, iotlb, epoch, mem, dma);
+            return Ok(serve(unit, space, iotlb, epoch, mem, dma, failed));
         }
         let fresh = shared.configuration(mem, dma)?;
-        let result = serve(unit, &fresh.space, iotlb, epoch, mem, dma);
+        let found = serve(unit, &fresh.space, iotlb, epoch, mem, dma, failed);
         drop(shared);
         self.remember(dma, &fresh);
-        result
+        Ok(found)
     }
 
     /// Puts into the caches what was read from the tables.
@@ -379,13 +399,24 @@ fn implied(space: &AddressSpace, addr: Iova) -> Scope {
 }
 
 /// Without any cache.
-#[inline]
-fn bare<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Target, Failure> {
-    without_caches(unit, mem, dma).map(|outcome| target(&outcome, dma))
+#[inline(never)]
+fn bare<M: TableMemMut>(
+    unit: &Unit,
+    mem: &M,
+    dma: &Dma,
+    failed: &mut Option<Failure>,
+) -> Option<Target> {
+    match without_caches(unit, mem, dma) {
+        Ok(outcome) => Some(target(&outcome, dma)),
+        Err(failure) => {
+            *failed = Some(failure);
+            None
+        }
+    }
 }
 
 /// The same, as a completion needs it.
-#[inline]
+#[inline(always)]
 fn without_caches<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
     let mut updates = Updates::new();
     for _ in 0..RETRIES {
@@ -467,7 +498,7 @@ impl Shared {
 }
 
 /// Translates in an address space that is known, and fills the IOTLB.
-#[inline]
+#[inline(never)]
 fn serve<M: TableMemMut>(
     unit: &Unit,
     space: &AddressSpace,
@@ -475,25 +506,31 @@ fn serve<M: TableMemMut>(
     epoch: Epoch,
     mem: &M,
     dma: &Dma,
-) -> Result<Target, Failure> {
+    failed: &mut Option<Failure>,
+) -> Option<Target> {
     let source = source(space, dma.pasid);
     let found = match cached(iotlb, &source, dma) {
         Some(found) => found,
-        None => {
-            let outcome = walked(unit, space, mem, dma)?;
-            if let Outcome::Memory(translation) = &outcome {
-                let mapping = mapping(translation);
-                iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+        None => match walked(unit, space, mem, dma) {
+            Ok(outcome) => {
+                if let Outcome::Memory(translation) = &outcome {
+                    let mapping = mapping(translation);
+                    iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+                }
+                target(&outcome, dma)
             }
-            target(&outcome, dma)
-        }
+            Err(failure) => {
+                *failed = Some(failure);
+                return None;
+            }
+        },
     };
     iotlb.insert_source(epoch, dma.requester, dma.pasid, &source);
-    Ok(found)
+    Some(found)
 }
 
 /// Walks the page tables and sets accessed and dirty bits.
-#[inline]
+#[inline(always)]
 fn walked<M: TableMemMut>(
     unit: &Unit,
     space: &AddressSpace,
@@ -521,6 +558,7 @@ fn walked<M: TableMemMut>(
 
 /// What the IOTLB has for an address space that is known only now: another requester's page, or one
 /// from before a context was forgotten.
+#[inline]
 fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
     let hit = iotlb.lookup_tag(source.tag, dma.addr)?;
     let access = asked(dma)?;
@@ -533,6 +571,7 @@ fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
     serves.then(|| Target::of(hit, dma.addr))
 }
 
+#[inline]
 fn target(outcome: &Outcome, dma: &Dma) -> Target {
     match outcome {
         Outcome::Memory(translation) => Target {
