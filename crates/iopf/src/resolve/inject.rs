@@ -32,9 +32,12 @@ pub enum Injected {
 }
 
 /// A page request did not get into the guest's queue.
+///
+/// With what the virtual IOMMU answers by itself where the page is the last of its group: SUCCESS
+/// after an overflow, so that the device asks again; INVALID where the guest takes no requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guest's page request queue takes no more")]
-pub struct NotQueued;
+pub struct NotQueued(pub Response);
 
 /// A virtual IOMMU, as a place to inject faults.
 pub trait Inject {
@@ -129,6 +132,7 @@ impl<I: Inject> Resolver for Injector<I> {
         if self.waiting.contains_key(&key) {
             return Decision::Refuse;
         }
+        let mut last = Ok(());
         for page in pages {
             let access = Attempt {
                 device: group.device,
@@ -136,15 +140,12 @@ impl<I: Inject> Resolver for Injector<I> {
                 addr: page.addr,
                 access: page.access,
             };
-            // A page that found no room leaves a group the guest never sees the end of; its
-            // virtual IOMMU drops it at the overflow it reported.
-            if self
-                .guest
-                .page_request(&access, group.index, page.last)
-                .is_err()
-            {
-                return Decision::Refuse;
-            }
+            // As in hardware, the last page decides. A partial one that found no room is gone: the
+            // device asks again when it retries.
+            last = self.guest.page_request(&access, group.index, page.last);
+        }
+        if let Err(NotQueued(response)) = last {
+            return Decision::Answer(response);
         }
         self.waiting.insert(key, group.handle);
         Decision::Later

@@ -2,7 +2,7 @@
 
 use super::device::VtdUnit;
 use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
-use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Rid};
+use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Response, Rid};
 use std::sync::Arc;
 use viommu_api::{PageRequestOutcome, Pri};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
@@ -63,7 +63,9 @@ where
         };
         match self.0.page_request(requester(attempt), &request) {
             PageRequestOutcome::Queued => Ok(()),
-            PageRequestOutcome::Answered(_) | PageRequestOutcome::Dropped => Err(NotQueued),
+            PageRequestOutcome::Answered(response) => Err(NotQueued(response)),
+            // Of a page that is not the last of its group; nobody waits for this answer.
+            PageRequestOutcome::Dropped => Err(NotQueued(Response::Invalid)),
         }
     }
 }

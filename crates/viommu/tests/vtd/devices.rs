@@ -359,6 +359,6 @@ fn an_injected_fault_gets_the_guests_own_reason_or_vanishes() {
     rig.w64(0xd0, 0);
     assert_eq!(
         injection.page_request(&attempt(AT), group, true),
-        Err(NotQueued)
+        Err(NotQueued(Response::Invalid))
     );
 }
