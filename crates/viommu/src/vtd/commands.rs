@@ -82,11 +82,17 @@ impl InvalidationQueue {
     ///
     /// # Errors
     /// When the registers do not fit each other or the mode.
-    pub(super) fn next(&self, mode: TableMode) -> Result<Option<Fetch>, QueueError> {
+    pub(super) fn next(&self, mode: TableMode, ecap: Ecap) -> Result<Option<Fetch>, QueueError> {
         if !self.enabled || self.head.index() == self.tail.index() {
             return Ok(None);
         }
-        if mode == TableMode::RESERVED {
+        let known = match mode {
+            TableMode::LEGACY => true,
+            TableMode::SCALABLE => ecap.smts(),
+            TableMode::ABORT_DMA => ecap.adms(),
+            _ => false,
+        };
+        if !known {
             return Err(QueueError::TABLE_MODE);
         }
         if mode != TableMode::LEGACY && !self.address.wide() {

@@ -278,7 +278,7 @@ where
         let next = if state.regs.events.queue_stopped() {
             Ok(None)
         } else {
-            state.regs.queue.next(mode)
+            state.regs.queue.next(mode, self.ecap)
         };
         let fetch = match next {
             Ok(Some(fetch)) => fetch,
@@ -452,7 +452,14 @@ where
             let (Some(at), Ok(value)) = (at, u32::read_from_bytes(part)) else {
                 return;
             };
-            let effect = self.state().regs.write(at, u32::from_le(value));
+            let effect = {
+                let mut state = self.state();
+                let stopped = state.regs.events.queue_stopped();
+                let effect = state.regs.write(at, u32::from_le(value));
+                let stops = !stopped && state.regs.events.queue_stopped();
+                state.diagnostics.counters.queue_errors += u64::from(stops);
+                effect
+            };
             self.act(effect);
         }
     }

@@ -104,6 +104,7 @@ fn each_error_has_its_number() {
     let rig = scalable(Config::default());
     rig.w32(0x88, 0x510);
     assert_eq!(error(&rig), 6);
+    assert_eq!(rig.unit.counters().queue_errors, 1);
     // 128-bit descriptors in abort-DMA mode.
     let rig = legacy(Config {
         abort_dma: true,
@@ -120,12 +121,17 @@ fn each_error_has_its_number() {
         rig.queue(&[[2 << 4 | kind, 0]]);
         assert_eq!(error(&rig), 3, "type {kind}");
     }
-    // A table mode that is none.
-    let rig = scalable(Config::default());
-    rig.w64(0x20, 0x1000 | 2 << 10);
-    rig.w32(0x18, 1 << 31 | 1 << 30 | 1 << 26);
-    rig.w32(0x88, 0x500);
-    assert_eq!(error(&rig), 7);
+    // A table mode that is none, or none of this unit's.
+    for (rig, mode) in [
+        (scalable(Config::default()), 2),
+        (scalable(Config::default()), 3),
+        (narrow(), 1),
+    ] {
+        rig.w64(0x20, 0x1000 | mode << 10);
+        rig.w32(0x18, 1 << 31 | 1 << 30 | 1 << 26);
+        rig.w32(0x88, 0x500);
+        assert_eq!(error(&rig), 7, "{mode}");
+    }
 }
 
 #[test]
