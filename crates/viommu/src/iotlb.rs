@@ -36,7 +36,7 @@ pub use entry::{Hit, Mapping, Need, Source, Stage, Tag};
 pub use epoch::Epoch;
 pub use scope::{Pages, Scope};
 
-use entry::{RIGHTS, rights};
+use entry::RIGHTS;
 use epoch::History;
 use iopf::{Iova, Pasid, Rid};
 use scope::{EVERY_DOMAIN, SOURCES};
@@ -139,6 +139,13 @@ impl Iotlb {
         self.history.now()
     }
 
+    /// Whether `source` is what [`Self::insert_source`] cached last for `requester` and `pasid`.
+    #[inline]
+    pub fn knows(&self, requester: Rid, pasid: Option<Pasid>, source: &Source) -> bool {
+        let key = source_key(requester, pasid);
+        self.sources.get(key.hash(), key) == Some(source.word())
+    }
+
     /// Caches what the contexts say of `requester` and `pasid`, unless sources were cleared after
     /// `epoch` or another writer is in the way. Says whether it did.
     pub fn insert_source(
@@ -149,12 +156,7 @@ impl Iotlb {
         source: &Source,
     ) -> bool {
         let key = source_key(requester, pasid);
-        let word = source.tag.0 << 6 | rights(source.user, source.supervisor);
-        if self.sources.get(key.hash(), key) == Some(word) {
-            // Every miss comes here; only the first has something to store.
-            return true;
-        }
-        self.sources.insert(key.hash(), key, word, || {
+        self.sources.insert(key.hash(), key, source.word(), || {
             self.history.unchanged(epoch, |covered| covered == SOURCES)
         })
     }

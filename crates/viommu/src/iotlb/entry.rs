@@ -79,6 +79,13 @@ pub struct Source {
     pub supervisor: Access,
 }
 
+impl Source {
+    /// As the cache holds it.
+    pub(super) fn word(&self) -> u64 {
+        self.tag.0 << 6 | rights(self.user, self.supervisor)
+    }
+}
+
 /// A translation of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {

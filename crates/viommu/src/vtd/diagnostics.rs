@@ -2,7 +2,6 @@
 
 use iommu_walk::vtd::Failure;
 use iopf::Dma;
-use std::collections::VecDeque;
 
 /// How many faults the ring remembers.
 const REMEMBERED: usize = 256;
@@ -50,29 +49,36 @@ pub struct Counters {
 /// Ring and counts.
 #[derive(Debug, Default)]
 pub(super) struct Diagnostics {
-    ring: VecDeque<Diagnostic>,
+    /// In the order of the faults until it is full; from then on `oldest` is where it begins.
+    ring: Vec<Diagnostic>,
+    oldest: usize,
     pub(super) counters: Counters,
 }
 
 impl Diagnostics {
     pub(super) fn new() -> Self {
         Self {
-            ring: VecDeque::with_capacity(REMEMBERED),
-            counters: Counters::default(),
+            ring: Vec::with_capacity(REMEMBERED),
+            ..Self::default()
         }
     }
 
     /// Remembers a fault, at the price of the oldest.
+    #[inline]
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.ring.len() == REMEMBERED {
-            self.ring.pop_front();
+        if self.ring.len() < REMEMBERED {
+            self.ring.push(diagnostic);
+        } else if let Some(place) = self.ring.get_mut(self.oldest) {
+            *place = diagnostic;
+            self.oldest = (self.oldest + 1) % REMEMBERED;
             self.counters.forgotten += 1;
         }
-        self.ring.push_back(diagnostic);
     }
 
     /// Hands out what is remembered, oldest first.
     pub(super) fn take(&mut self) -> Vec<Diagnostic> {
+        self.ring.rotate_left(self.oldest);
+        self.oldest = 0;
         self.ring.drain(..).collect()
     }
 }

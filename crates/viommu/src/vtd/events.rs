@@ -3,7 +3,7 @@
 //! Spec: Intel VT-d, "Primary Fault Logging", "Primary Fault Event", "Fault Status Register".
 
 use super::interrupt::{Interrupt, Msi};
-use iommu_wire::vtd::event::{Event, FaultHigh, RawFault};
+use iommu_wire::vtd::event::{FaultHigh, RawFault};
 use iommu_wire::vtd::regs::{FaultStatus, QueueError, QueueErrorRecord};
 use zerocopy::little_endian::U64;
 
@@ -52,8 +52,9 @@ impl Events {
         }
     }
 
-    /// Records a fault.
-    pub(super) fn record(&mut self, event: &Event) -> Recorded {
+    /// Records a fault, by the words that a register is to hold.
+    #[inline]
+    pub(super) fn record(&mut self, fault: RawFault) -> Recorded {
         let count = self.records.len();
         let quiet = !self.any();
         let free = |slot: &&mut RawFault| !FaultHigh::from_bits(slot.high.get()).fault();
@@ -63,7 +64,7 @@ impl Events {
             self.overflow = true;
             return Recorded::Lost;
         };
-        *slot = event.encode();
+        *slot = fault;
         if self.held == 0 {
             self.first = self.next;
         }

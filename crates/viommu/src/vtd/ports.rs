@@ -22,6 +22,7 @@ where
 {
     /// Counts a fault, and records it where it is to be recorded.
     fn fault(&self, dma: &Dma, failure: &Failure, request: RequestType, record: bool) {
+        let raw = record.then(|| event(dma, failure, request, self.ecap).encode());
         let mut state = self.state();
         let State {
             regs, diagnostics, ..
@@ -30,8 +31,8 @@ where
         counters.faults += 1;
         let mut msi = None;
         let mut recorded = false;
-        if record {
-            match regs.events.record(&event(dma, failure, request, self.ecap)) {
+        if let Some(raw) = raw {
+            match regs.events.record(raw) {
                 Recorded::Yes(message) => {
                     counters.recorded += 1;
                     recorded = true;

@@ -509,7 +509,14 @@ fn serve<M: TableMemMut>(
     failed: &mut Option<Failure>,
 ) -> Option<Target> {
     let source = source(space, dma.pasid);
-    let found = match cached(iotlb, &source, dma) {
+    // A known source is what the look-up before this one went by, and it found nothing.
+    let known = iotlb.knows(dma.requester, dma.pasid, &source);
+    let elsewhere = if known {
+        None
+    } else {
+        cached(iotlb, &source, dma)
+    };
+    let found = match elsewhere {
         Some(found) => found,
         None => match walked(unit, space, mem, dma) {
             Ok(outcome) => {
@@ -525,7 +532,9 @@ fn serve<M: TableMemMut>(
             }
         },
     };
-    iotlb.insert_source(epoch, dma.requester, dma.pasid, &source);
+    if !known {
+        iotlb.insert_source(epoch, dma.requester, dma.pasid, &source);
+    }
     Some(found)
 }
 
