@@ -305,14 +305,15 @@ where
 
     /// The queue is empty, stopped, or at an error.
     fn rest(&self, mut state: MutexGuard<'_, State>, error: Option<QueueError>) -> Next {
-        let mut msi = None;
-        if let Some(error) = error {
+        let late = state.unanswered.take();
+        if error.is_some() || late.is_some() {
             state.diagnostics.counters.queue_errors += 1;
-            msi = state.regs.events.queue_error(error);
-        } else if let Some(source) = state.unanswered.take() {
-            state.diagnostics.counters.queue_errors += 1;
-            msi = state.regs.events.timeout(source);
         }
+        let events = &mut state.regs.events;
+        let stop = error.and_then(|error| events.queue_error(error));
+        // A device that does not answer is late whatever comes behind it in the queue.
+        let late = late.and_then(|source| events.timeout(source));
+        let msi = stop.or(late);
         state.draining = false;
         drop(state);
         self.send(msi);

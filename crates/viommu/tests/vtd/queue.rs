@@ -159,6 +159,23 @@ fn a_time_out_without_a_wait_is_reported_at_the_end_of_the_queue() {
 }
 
 #[test]
+fn a_time_out_and_a_bad_descriptor_behind_it_are_both_reported() {
+    let rig = narrow();
+    rig.queue(&[[0x00f8 << 32 | 3, 0], [0xb, 0], WAIT]);
+    assert_eq!(rig.r32(0x34), IQE | ITE);
+    assert_eq!(error(&rig), 0x00f8 << 32 | 3);
+    assert_eq!(rig.messages(), [FAULT], "one event for both");
+    assert_eq!(rig.unit.counters().queue_errors, 1, "it stopped once");
+    // Either alone keeps the queue where it is.
+    rig.put(QUEUE + rig.r64(0x80), 1 << 4 | 2);
+    rig.put(STATUS, 0);
+    rig.w32(0x34, ITE);
+    assert_eq!((rig.r32(0x34), rig.get(STATUS)), (IQE, 0));
+    rig.w32(0x34, IQE);
+    assert_eq!((rig.r32(0x34), rig.get(STATUS)), (0, 2));
+}
+
+#[test]
 fn switching_the_queue_off_returns_its_head() {
     let rig = narrow();
     assert_ne!(rig.r64(0x80), 0);
