@@ -16,6 +16,7 @@ use iommu_walk::{TableMem, TableMemMut, Updates};
 use iommu_wire::vtd::command::{ContextScope, IotlbScope, PasidScope, Range};
 use iommu_wire::vtd::regs::{Cap, Ecap, RootTableAddress};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
+use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -23,19 +24,26 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 const RETRIES: u32 = 8;
 
 /// Where a request goes, and the size of the page that this holds for, as a power of two.
+// Two words with a niche, so that an `Option` of it comes back in registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Target {
     pub(super) pa: Gpa,
-    pub(super) page_shift: u8,
+    page_shift: NonZeroU8,
 }
 
 impl Target {
     #[inline]
+    const fn new(pa: Gpa, page_shift: u8) -> Self {
+        let page_shift = match NonZeroU8::new(page_shift) {
+            Some(shift) => shift,
+            None => NonZeroU8::MIN,
+        };
+        Self { pa, page_shift }
+    }
+
+    #[inline]
     pub(super) const fn of(hit: Hit, addr: Iova) -> Self {
-        Self {
-            pa: hit.output(addr),
-            page_shift: hit.page_shift(),
-        }
+        Self::new(hit.output(addr), hit.page_shift())
     }
 
     /// How much of `left` bytes from `addr` on lies in the page.
@@ -45,7 +53,7 @@ impl Target {
             // Whatever the page's size is.
             return left;
         }
-        let page = 1u64 << (self.page_shift & 63);
+        let page = 1u64 << (self.page_shift.get() & 63);
         let part = (page - (addr.0 & (page - 1))).min(left);
         // A page may hold the interrupt range, whose addresses are no part of it: hardware looks at
         // each transaction, and none is longer than 4 KiB.
@@ -297,14 +305,14 @@ impl Translator {
     pub(super) fn ats<M: TableMemMut>(&self, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
         let shared = self.read();
         if self.iotlb.is_none() || !shared.unit.enabled() {
-            return without_caches(&shared.unit, mem, dma);
+            return without_caches(&shared.unit, mem, dma, owned);
         }
         if let Some(space) = shared.known(dma) {
             // What the context forbids of a translation request, the walk finds again.
-            return walked(&shared.unit, space, mem, dma);
+            return walked(&shared.unit, space, mem, dma, owned);
         }
         let fresh = shared.configuration(mem, dma)?;
-        let result = walked(&shared.unit, &fresh.space, mem, dma);
+        let result = walked(&shared.unit, &fresh.space, mem, dma, owned);
         drop(shared);
         self.remember(dma, &fresh);
         result
@@ -406,33 +414,40 @@ fn bare<M: TableMemMut>(
     dma: &Dma,
     failed: &mut Option<Failure>,
 ) -> Option<Target> {
-    match without_caches(unit, mem, dma) {
-        Ok(outcome) => Some(target(&outcome, dma)),
+    without_caches(unit, mem, dma, |outcome| match outcome {
+        Ok(outcome) => Some(target(outcome, dma)),
         Err(failure) => {
-            *failed = Some(failure);
+            *failed = Some(*failure);
             None
         }
-    }
+    })
 }
 
-/// The same, as a completion needs it.
+/// Translates without any cache, and hands what comes out to `end` where it lies.
 #[inline(always)]
-fn without_caches<M: TableMemMut>(unit: &Unit, mem: &M, dma: &Dma) -> Result<Outcome, Failure> {
+fn without_caches<M: TableMemMut, T>(
+    unit: &Unit,
+    mem: &M,
+    dma: &Dma,
+    end: impl FnOnce(Result<&Outcome, &Failure>) -> T,
+) -> T {
     let mut updates = Updates::new();
     for _ in 0..RETRIES {
         let outcome = walk::translate(unit, mem, dma, &mut updates, &mut ());
         if updates.is_empty() {
-            return outcome;
+            return end(outcome.as_ref());
         }
         // Of a walk that failed, FPD is known by its failure.
         let hidden = outcome.as_ref().err().is_some_and(|f| f.hidden);
         match walk::apply(&updates, mem, hidden) {
-            Applied::Done => return outcome,
+            Applied::Done => return end(outcome.as_ref()),
             Applied::Retry => {}
-            Applied::Failed(failure) => return Err(outcome.err().unwrap_or(failure)),
+            Applied::Failed(failure) => {
+                return end(Err(outcome.as_ref().err().unwrap_or(&failure)));
+            }
         }
     }
-    Err(contended())
+    end(Err(&contended()))
 }
 
 /// The guest keeps changing the entry whose accessed or dirty bit is due.
@@ -516,53 +531,60 @@ fn serve<M: TableMemMut>(
     } else {
         cached(iotlb, &source, dma)
     };
-    let found = match elsewhere {
-        Some(found) => found,
-        None => match walked(unit, space, mem, dma) {
+    let found = elsewhere.or_else(|| {
+        walked(unit, space, mem, dma, |outcome| match outcome {
             Ok(outcome) => {
-                if let Outcome::Memory(translation) = &outcome {
+                if let Outcome::Memory(translation) = outcome {
                     let mapping = mapping(translation);
                     iotlb.insert(epoch, source.tag, dma.addr, &mapping);
                 }
-                target(&outcome, dma)
+                Some(target(outcome, dma))
             }
             Err(failure) => {
-                *failed = Some(failure);
-                return None;
+                *failed = Some(*failure);
+                None
             }
-        },
-    };
+        })
+    })?;
     if !known {
         iotlb.insert_source(epoch, dma.requester, dma.pasid, &source);
     }
     Some(found)
 }
 
-/// Walks the page tables and sets accessed and dirty bits.
+/// Walks the page tables, sets accessed and dirty bits, and hands what comes out to `end` where it
+/// lies.
 #[inline(always)]
-fn walked<M: TableMemMut>(
+fn walked<M: TableMemMut, T>(
     unit: &Unit,
     space: &AddressSpace,
     mem: &M,
     dma: &Dma,
-) -> Result<Outcome, Failure> {
+    end: impl FnOnce(Result<&Outcome, &Failure>) -> T,
+) -> T {
     let mut updates = Updates::new();
     let hidden = space.switches.contains(Switches::FAULTS_HIDDEN);
     for _ in 0..RETRIES {
         updates.clear();
         let outcome = walk::walk(unit, space, mem, dma, &mut updates, &mut ());
         if updates.is_empty() {
-            return outcome;
+            return end(outcome.as_ref());
         }
         match walk::apply(&updates, mem, hidden) {
-            Applied::Done => return outcome,
+            Applied::Done => return end(outcome.as_ref()),
             Applied::Retry => {}
-            Applied::Failed(failure) => return Err(outcome.err().unwrap_or(failure)),
+            Applied::Failed(failure) => {
+                return end(Err(outcome.as_ref().err().unwrap_or(&failure)));
+            }
         }
     }
     let mut failure = contended();
     failure.hidden = hidden;
-    Err(failure)
+    end(Err(&failure))
+}
+
+fn owned(outcome: Result<&Outcome, &Failure>) -> Result<Outcome, Failure> {
+    outcome.copied().map_err(|failure| *failure)
 }
 
 /// What the IOTLB has for an address space that is known only now: another requester's page, or one
@@ -583,14 +605,8 @@ fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
 #[inline]
 fn target(outcome: &Outcome, dma: &Dma) -> Target {
     match outcome {
-        Outcome::Memory(translation) => Target {
-            pa: translation.pa,
-            page_shift: translation.page_shift,
-        },
-        Outcome::InterruptRange => Target {
-            pa: Gpa(dma.addr.0),
-            page_shift: 12,
-        },
+        Outcome::Memory(translation) => Target::new(translation.pa, translation.page_shift),
+        Outcome::InterruptRange => Target::new(Gpa(dma.addr.0), 12),
     }
 }
 
