@@ -12,7 +12,7 @@ use crate::TableMem;
 use crate::format::{Leaf, Slot, Stop, descend};
 use crate::trail::{Recorder, Stage, Updates};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova};
-use tables::{First, Nested, Trip};
+use tables::{First, Given, Nested, Trip};
 
 /// User/supervisor, in a first-stage entry.
 const USER: u64 = 1 << 2;
@@ -189,8 +189,7 @@ pub fn walk<M: TableMem, R: Recorder>(
             mem,
             recorder,
             updates,
-            switches: space.switches,
-            write: demand.write(),
+            given: Given::new(space.switches, demand.write()),
             failure: None,
         },
     };
@@ -266,7 +265,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     #[inline(always)]
     fn has(&self, switch: Switches) -> bool {
-        self.trip.switches.contains(switch)
+        self.trip.given.has(switch)
     }
 
     /// What the second stage grants. Execute is not its business: it goes with read.
@@ -289,7 +288,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         if leaf.every & USER != 0 {
             rights.user = granted;
         }
-        if self.trip.switches.intersects(MORE_RIGHTS) {
+        if self.trip.given.has(MORE_RIGHTS) {
             self.add_rights(&mut rights, granted, leaf.every, leaf.any);
         }
         rights

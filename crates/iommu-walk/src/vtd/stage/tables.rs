@@ -13,17 +13,42 @@ pub(super) struct Trip<'a, M, R> {
     pub(super) mem: &'a M,
     pub(super) recorder: &'a mut R,
     pub(super) updates: &'a mut Updates,
-    pub(super) switches: Switches,
-    /// The request wants to write: which of two conditions an empty legacy entry is.
-    pub(super) write: bool,
+    pub(super) given: Given,
     pub(super) failure: Option<Failure>,
+}
+
+/// The switches of the address space, and whether the request wants to write.
+///
+/// As wide as it is loaded: a load that is wider than the store before it has to wait.
+#[derive(Clone, Copy)]
+pub(super) struct Given(u32);
+
+impl Given {
+    const WRITE: u32 = 1 << 16;
+
+    #[inline(always)]
+    pub(super) const fn new(switches: Switches, write: bool) -> Self {
+        let write = if write { Self::WRITE } else { 0 };
+        Self(switches.bits() as u32 | write)
+    }
+
+    /// Whether any of these switches is on.
+    #[inline(always)]
+    pub(super) const fn has(self, switches: Switches) -> bool {
+        self.0 & switches.bits() as u32 != 0
+    }
+
+    /// Which of two conditions an empty legacy entry is.
+    const fn write(self) -> bool {
+        self.0 & Self::WRITE != 0
+    }
 }
 
 impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
     /// Ends the walk with no entry to blame.
     #[cold]
     pub(super) fn fail(&mut self, cause: Cause) -> Stop {
-        let hidden = self.switches.contains(Switches::FAULTS_HIDDEN);
+        let hidden = self.given.has(Switches::FAULTS_HIDDEN);
         self.failure = Some(Failure::new(cause).hidden(hidden));
         Stop
     }
@@ -142,7 +167,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         bits: u64,
         guest: Option<Gpa>,
     ) -> Result<(), Stop> {
-        if self.unit.noncoherent_walks() && !self.switches.contains(Switches::COHERENT) {
+        if self.unit.noncoherent_walks() && !self.given.has(Switches::COHERENT) {
             let cause = match stage {
                 Stage::First => Cause::FirstUpdateNotCoherent,
                 Stage::Second => Cause::SecondUpdateNotCoherent,
@@ -172,7 +197,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
         }
         let second = &self.unit.second;
         let dirty = second.accessed | second.dirty;
-        if self.switches.contains(Switches::SECOND_ACCESSED) && dirty & !under.raw != 0 {
+        if self.given.has(Switches::SECOND_ACCESSED) && dirty & !under.raw != 0 {
             self.mark_second(under.here, under.raw, dirty, guest)?;
         }
         self.mark(Stage::First, &slot, bits, guest)
@@ -182,7 +207,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
     #[inline(always)]
     pub(super) fn lower(&self, table: PageTable) -> Lower {
         let second = &self.unit.second;
-        let accessed = if self.switches.contains(Switches::SECOND_ACCESSED) {
+        let accessed = if self.given.has(Switches::SECOND_ACCESSED) {
             second.accessed
         } else {
             0
@@ -229,7 +254,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
     }
 
     fn second_cause(&self, top: bool, problem: Problem) -> Cause {
-        if self.switches.contains(Switches::SCALABLE) {
+        if self.given.has(Switches::SCALABLE) {
             match problem {
                 Problem::Unreadable if top => Cause::SecondTopUnreadable,
                 Problem::Unreadable => Cause::SecondEntryUnreadable,
@@ -240,7 +265,7 @@ impl<M: TableMem, R: Recorder> Trip<'_, M, R> {
             match problem {
                 Problem::Unreadable if top => Cause::LegacyTopUnreadable,
                 Problem::Unreadable => Cause::LegacyEntryUnreadable,
-                Problem::NotPresent if self.write => Cause::LegacyWriteDenied,
+                Problem::NotPresent if self.given.write() => Cause::LegacyWriteDenied,
                 Problem::NotPresent => Cause::LegacyReadDenied,
                 Problem::Reserved(_) => Cause::LegacyEntryReserved,
             }
@@ -396,8 +421,7 @@ impl<M: TableMem> Silent<'_, M> {
             mem: self.mem,
             recorder: &mut self.recorder,
             updates: &mut self.updates,
-            switches: Switches::empty(),
-            write: false,
+            given: Given::new(Switches::empty(), false),
             failure: None,
         }
     }
