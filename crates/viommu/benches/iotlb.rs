@@ -23,7 +23,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
-use viommu::iotlb::{Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
+use viommu::iotlb::{Aim, Iotlb, Mapping, Need, Pages, Scope, Source, Stage, Tag};
 use viommu::session::Sessions;
 
 const DEVICES: [Rid; 2] = [Rid(0x0100), Rid(0x0208)];
@@ -72,16 +72,26 @@ impl Rig {
     }
 
     fn hit(&self, device: Rid, turn: u64) {
+        let aim = self.aim(device, turn);
+        self.fire(aim);
+    }
+
+    fn aim(&self, device: Rid, turn: u64) -> (Aim<'_>, Iova) {
         let iova = black_box(at(turn));
-        let hit = self.tlb.lookup(black_box(device), None, iova);
-        let hit = hit.filter(|hit| hit.serves(Access::READ));
+        (self.tlb.aim(black_box(device), None, iova), iova)
+    }
+
+    fn fire(&self, (aim, iova): (Aim<'_>, Iova)) {
+        let hit = aim.look_for(Need::new(black_box(Access::READ)));
         black_box(hit.map(|hit| hit.output(iova)));
     }
 
     fn hits(&self, device: Rid, turns: u64) -> Duration {
         let start = Instant::now();
         for turn in 0..turns {
-            self.sessions.run(|_| self.hit(device, turn));
+            // In the order in which the model does it.
+            let aim = self.aim(device, turn);
+            self.sessions.run(|_| self.fire(aim));
         }
         start.elapsed()
     }
