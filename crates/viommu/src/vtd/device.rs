@@ -219,6 +219,7 @@ where
                     }
                     self.quiesce();
                 }
+                self.state().regs.commanded();
                 if queue {
                     self.drain();
                 }

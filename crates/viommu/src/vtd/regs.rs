@@ -22,7 +22,7 @@ pub(super) enum Effect {
     None,
     /// Send a message.
     Send(Msi),
-    /// Apply what the global command changed.
+    /// Apply what the global command changed, then call [`Regs::commanded`].
     Global {
         /// The root table pointer was latched.
         root: bool,
@@ -50,7 +50,9 @@ impl From<Option<Msi>> for Effect {
 pub(super) struct Regs {
     cap: Cap,
     ecap: Ecap,
+    /// What software commanded, and what GSTS_REG shows of it: what is done.
     status: GlobalStatus,
+    shown: GlobalStatus,
     /// What software wrote, and what a set-root-pointer command latched of it.
     root: RootTableAddress,
     latched: RootTableAddress,
@@ -69,6 +71,7 @@ impl Regs {
             cap,
             ecap,
             status: GlobalStatus::new(),
+            shown: GlobalStatus::new(),
             root: RootTableAddress::new(),
             latched: RootTableAddress::new(),
             context_command: ContextCommand::new(),
@@ -131,7 +134,7 @@ impl Regs {
         }
         match at {
             offset::VER => Version::new().with_major(1).into_bits(),
-            offset::GSTS => self.status.into_bits(),
+            offset::GSTS => self.shown.into_bits(),
             offset::FSTS => self.events.status(),
             offset::FECTL..=offset::FEUADDR => self.events.interrupt.read(at - offset::FECTL),
             offset::ICS => self.queue.status(),
@@ -240,6 +243,7 @@ impl Regs {
         if command.srtp() {
             self.latched = self.root;
             self.status.set_rtps(true);
+            self.shown.set_rtps(false);
         }
         self.status.set_tes(command.te());
         self.status.set_qies(command.qie());
@@ -256,6 +260,11 @@ impl Regs {
             translation: before.tes() != command.te(),
             queue: command.qie() && !before.qies(),
         }
+    }
+
+    /// What an [`Effect::Global`] asks for is done.
+    pub(super) fn commanded(&mut self) {
+        self.shown = self.status;
     }
 
     /// Whether an invalidation by register is a correct request: only legacy mode has them, and one

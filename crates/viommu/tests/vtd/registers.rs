@@ -1,7 +1,9 @@
 use crate::rig::{AT, PAGE, Rig, legacy, scalable};
 use iopf::Access;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use viommu::vtd::Config;
-use viommu_api::Registers;
+use viommu_api::{Registers, Translate};
 
 #[test]
 fn reset_values_are_those_of_hardware() {
@@ -174,4 +176,34 @@ fn an_incorrect_invalidation_by_register_is_ignored_and_says_so() {
     rig.w64(0xf8, 1 << 63 | 3 << 60 | 5 << 32);
     assert_eq!(rig.r64(0xf8) >> 57, 0b001_1011);
     assert_eq!(rig.read_at(None, AT), None);
+}
+
+#[test]
+fn the_status_shows_a_command_when_it_is_done() {
+    let rig = legacy(Config::default());
+    let inside = AtomicBool::new(false);
+    let release = AtomicBool::new(false);
+    let until = |flag: &AtomicBool| {
+        while !flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let dma = rig.dma(None, AT, Access::READ);
+            let access = rig.unit.with_translation(&dma, 1, &mut |_, _| {
+                inside.store(true, Ordering::SeqCst);
+                until(&release);
+            });
+            assert_eq!(access, Ok(()));
+        });
+        until(&inside);
+        // Another processor switches translation off while an access is under way.
+        scope.spawn(|| rig.w32(0x18, 1 << 26));
+        std::thread::sleep(Duration::from_millis(50));
+        let early = rig.r32(0x1c);
+        release.store(true, Ordering::SeqCst);
+        assert_eq!(early, 1 << 31 | 1 << 30 | 1 << 26, "TES, RTPS, QIES");
+    });
+    assert_eq!(rig.r32(0x1c), 1 << 30 | 1 << 26);
 }
