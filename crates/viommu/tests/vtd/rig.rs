@@ -202,6 +202,17 @@ impl Rig {
         }
     }
 
+    /// The registers of [`Self::start_scalable`] alone, for a guest that is in its own way.
+    pub(crate) fn start_quietly(&self) {
+        self.w32(0x88, 0);
+        self.w64(0x90, QUEUE | 1 << 11);
+        self.w64(0xd0, PRQ);
+        self.w64(0x20, ROOT | 1 << 10);
+        self.w32(0x18, 1 << 26);
+        self.w32(0x18, 1 << 26 | 1 << 30);
+        self.w32(0x18, 1 << 26 | 1 << 31);
+    }
+
     pub(crate) fn start_legacy(&self) {
         self.start(0);
     }
