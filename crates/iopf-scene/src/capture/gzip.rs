@@ -8,6 +8,9 @@ use std::io::{Read, Write};
 /// RFC 1952, "Member header and trailer": ID1, ID2, and the only method, deflate.
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 
+/// The byte order mark that some editors put before a text.
+const MARK: char = '\u{feff}';
+
 /// The text of `bytes`, unpacked where they start like gzip; at most `limit` bytes.
 ///
 /// Unpacking stops at the limit, whatever the file promises: a bomb costs `limit` bytes.
@@ -19,11 +22,14 @@ pub(super) fn text(bytes: &[u8], limit: usize) -> Result<Cow<'_, str>, Box<Captu
         let plain = unpack(bytes, limit)?;
         let text = String::from_utf8(plain).map_err(|_| CaptureError::whole(Problem::NotText))?;
         not_empty(&text)?;
-        return Ok(Cow::Owned(text));
+        return Ok(match text.strip_prefix(MARK) {
+            Some(rest) => Cow::Owned(rest.to_owned()),
+            None => Cow::Owned(text),
+        });
     }
     let text = std::str::from_utf8(bytes).map_err(|_| CaptureError::whole(Problem::NotText))?;
     not_empty(text)?;
-    Ok(Cow::Borrowed(text.strip_prefix('\u{feff}').unwrap_or(text)))
+    Ok(Cow::Borrowed(text.strip_prefix(MARK).unwrap_or(text)))
 }
 
 fn unpack(bytes: &[u8], limit: usize) -> Result<Vec<u8>, Box<CaptureError>> {

@@ -400,3 +400,10 @@ fn errors_repeat_no_more_than_a_line_of_a_hostile_file() {
     let error = refused(&format!("{{\"arch\":\"{key}\"}}"));
     assert!(error.len() < 1500, "{}", error.len());
 }
+
+#[test]
+fn a_byte_order_mark_is_passed_in_plain_text_and_in_gzip() {
+    let text = "\u{feff}{\"iopf_capture\": 1, \"arch\": \"vtd\", \"requests\": []}";
+    assert!(Capture::parse(text.as_bytes()).is_ok());
+    assert!(Capture::parse(&gzip::pack(text.as_bytes())).is_ok());
+}
