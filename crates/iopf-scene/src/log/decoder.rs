@@ -177,7 +177,8 @@ impl Decoder {
         stamp: Option<Vec<u8>>,
     ) -> usize {
         let scan = vtd::scan(text, Start::Reason(0));
-        if scan.template || scan.parts == 0 || scan.fields.code.is_none() && !marked {
+        let cut = scan.open && scan.wants_reason && marked;
+        if scan.template || !cut && (scan.parts == 0 || scan.fields.code.is_none() && !marked) {
             return 1;
         }
         self.count_line();
@@ -238,11 +239,15 @@ impl Decoder {
 
     fn attach(&mut self, at: usize, half: &Half) {
         let line = self.summary.lines;
+        let cut = vtd::scan(&half.text, Start::Reason(0)).open;
         if let Some(message) = self.waiting.get_mut(at) {
+            if message.ends_in_part_of_an_address() {
+                message.text.push(b'?');
+            }
             message.text.push(b' ');
             message.text.extend_from_slice(&half.text);
             message.scan = vtd::scan(&message.text, message.start.moved());
-            message.scan.open &= !message.scan.wants_reason;
+            message.scan.open &= cut || !message.scan.wants_reason;
             message.touched = line;
         }
     }
@@ -250,7 +255,7 @@ impl Decoder {
     /// A second half without a first: what can be read.
     fn orphan(&mut self, half: Half) {
         let mut scan = vtd::scan(&half.text, Start::Reason(0));
-        scan.open = false;
+        scan.open &= scan.wants_reason;
         if scan
             .fields
             .code
@@ -405,6 +410,7 @@ impl Decoder {
             open,
             wants_reason: false,
             gap: 0,
+            number_at_end: false,
             template: false,
         };
         self.add(Start::Part(0), &[], scan, time, None);

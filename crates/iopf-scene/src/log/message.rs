@@ -52,6 +52,8 @@ pub(super) struct Scan {
     pub(super) wants_reason: bool,
     /// Where the last text ends that is no part of the message although parts follow it.
     pub(super) gap: usize,
+    /// The text ends with a number, of which more digits may come.
+    pub(super) number_at_end: bool,
     /// It is the source code or a pattern of a message, not a message.
     pub(super) template: bool,
 }

@@ -2,7 +2,7 @@
 
 use super::advice::text_of;
 use super::message::Scan;
-use super::normal::{Arch, Record};
+use super::normal::{Arch, Kind, Record};
 use super::vtd::Start;
 use super::{dump, names, stamp};
 
@@ -34,6 +34,14 @@ pub(super) struct Half {
 }
 
 impl Message {
+    /// Its last line broke off in the address: a record holds that of a page.
+    pub(super) fn ends_in_part_of_an_address(&self) -> bool {
+        let digits = self.text.rsplit(|byte| !byte.is_ascii_hexdigit()).next();
+        let low = digits.map(|digits| digits.get(digits.len().saturating_sub(3)..));
+        let page = matches!(low, Some(Some(b"000" | b"0")));
+        self.scan.number_at_end && self.scan.fields.kind == Kind::Dma && !page
+    }
+
     pub(super) fn record(self, number: u64) -> Record {
         let fields = self.scan.fields;
         let mut record = Record {
@@ -90,7 +98,11 @@ pub(super) fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize)
         || (old.address.is_some() && new.address.is_none())
         || (old.index.is_some() && new.index.is_none())
         || (old.pasid.is_some() && new.pasid.is_none());
-    after.parts > before.parts && !lost
+    let grown = before.number_at_end
+        && after.open
+        && joint == old_end
+        && (after.fields.address.is_some() || after.fields.kind == Kind::InterruptRemapping);
+    (after.parts > before.parts || grown) && !lost
 }
 
 /// `text` without the beginning of the next message's line, which ends it.

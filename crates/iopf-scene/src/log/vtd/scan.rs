@@ -87,6 +87,11 @@ fn start_at(line: &[u8], at: usize) -> Option<Start> {
             (!before.ends_with(b"\\")).then_some(Start::Dma(at))
         }
         b'[' if text.starts_with(b"[fault reason ") => Some(Start::Reason(at)),
+        // The second half of an old message, where the line ends.
+        b'[' if text.len() >= 6 && b"[fault reason".starts_with(text) => before
+            .trim_ascii_end()
+            .ends_with(b":")
+            .then_some(Start::Reason(at)),
         b'I' if text.starts_with(b"INTR-REMAP") => {
             is_interrupt(text).then_some(Start::Interrupt(at))
         }
@@ -94,7 +99,7 @@ fn start_at(line: &[u8], at: usize) -> Option<Start> {
         b'f' if text.starts_with(b"fault addr") || text.starts_with(b"fault index") => {
             Some(Start::Part(at))
         }
-        b'r' if text.starts_with(b"reason ") => {
+        b'r' if text.starts_with(b"reason ") || text == b"reason" => {
             let second = before.ends_with(b"DMAR: ") || before.ends_with(b"REMAP: ");
             second.then_some(Start::Reason(at))
         }
@@ -154,6 +159,7 @@ pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
             open: false,
             wants_reason: true,
             gap: 0,
+            number_at_end: false,
             template: false,
         },
         cursor: Cursor::new(text, 0),
@@ -294,9 +300,17 @@ impl Reader<'_> {
             // Without its comma: what became of that may look like one more digit.
             self.scan.fields.address = None;
             self.scan.fields.index = None;
-        } else if self.cursor.words(", iommu reg") != Words::Here {
-            return;
+        } else {
+            match self.cursor.words(", iommu reg") {
+                Words::Here => {}
+                Words::Cut => {
+                    self.scan.open = true;
+                    return;
+                }
+                Words::Absent => return,
+            }
         }
+        self.scan.parts += 1;
         self.xen = true;
         self.cursor.blanks();
         self.cursor.eat(b'=');
@@ -378,11 +392,7 @@ impl Reader<'_> {
             }
             Number::Unreadable => None,
         };
-        if matches!(number, Number::Whole(_)) {
-            self.took(Part::Address);
-        } else {
-            self.passed(Part::Address);
-        }
+        self.number(Part::Address, number);
     }
 
     fn index(&mut self) {
@@ -392,10 +402,15 @@ impl Reader<'_> {
             Number::Whole(index) => u32::try_from(index).ok().filter(|&index| index <= 0xffff),
             Number::AtEnd(_) | Number::Unreadable => None,
         };
-        if matches!(number, Number::Whole(_)) {
-            self.took(Part::Index);
-        } else {
-            self.passed(Part::Index);
+        self.number(Part::Index, number);
+    }
+
+    /// Counts an address or an index, of which the last digits may be missing.
+    fn number(&mut self, part: Part, number: Number) {
+        self.scan.number_at_end = matches!(number, Number::AtEnd(_));
+        match number {
+            Number::Whole(_) | Number::AtEnd(_) => self.took(part),
+            Number::Unreadable => self.passed(part),
         }
     }
 
@@ -431,7 +446,7 @@ impl Reader<'_> {
         }
         let code = self
             .code
-            .map(|code| self.number(code))
+            .map(|code| self.reason_number(code))
             .and_then(|code| u32::try_from(code).ok());
         let words = plain(rest);
         if names::may_continue(rest, code) {
@@ -453,7 +468,7 @@ impl Reader<'_> {
     }
 
     /// The number of a reason where its words do not decide the base.
-    const fn number(&self, code: Code) -> u64 {
+    const fn reason_number(&self, code: Code) -> u64 {
         match code {
             Code::Hex(number) => number,
             Code::Either { hex, .. } if self.xen => hex,
@@ -476,7 +491,7 @@ impl Reader<'_> {
                 (Code::Either { decimal, hex }, Some(said)) => {
                     (decimal == said || hex == said).then_some(said)
                 }
-                (code, None) => Some(self.number(code)),
+                (code, None) => Some(self.reason_number(code)),
             });
         self.scan.fields.code = number
             .and_then(|number| u32::try_from(number).ok())
