@@ -79,6 +79,10 @@ pub(super) struct Aimed<'a> {
 pub(super) struct Translator {
     /// No other translator of this process has it.
     number: u64,
+    /// The bits that a domain ID has, and how many a second-stage input address has. An
+    /// invalidation's others are ignored.
+    domain_bits: u16,
+    input_bits: u8,
     on: AtomicBool,
     /// Moves with every change of what is behind the lock but a filling of the caches.
     generation: AtomicU64,
@@ -102,6 +106,8 @@ impl Translator {
         let unit = Unit::new(cap.into_bits(), ecap.into_bits(), config.host_width);
         Self {
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
+            domain_bits: u16::MAX >> (16 - cap.domain_bits()),
+            input_bits: cap.max_guest_width(),
             on: AtomicBool::new(false),
             generation: AtomicU64::new(0),
             shared: RwLock::new(Shared {
@@ -335,6 +341,20 @@ impl Translator {
 
     /// Forgets contexts.
     pub(super) fn forget_contexts(&self, scope: ContextScope) {
+        let bits = self.domain_bits;
+        let scope = match scope {
+            ContextScope::Global => scope,
+            ContextScope::Domain(domain) => ContextScope::Domain(domain & bits),
+            ContextScope::Device {
+                domain,
+                source,
+                function_mask,
+            } => ContextScope::Device {
+                domain: domain & bits,
+                source,
+                function_mask,
+            },
+        };
         if let Some(iotlb) = &self.iotlb {
             self.change().config.forget_contexts(scope);
             iotlb.clear_sources();
@@ -343,6 +363,12 @@ impl Translator {
 
     /// Forgets PASID table entries.
     pub(super) fn forget_pasids(&self, scope: PasidScope) {
+        let bits = self.domain_bits;
+        let scope = match scope {
+            PasidScope::Global => scope,
+            PasidScope::Domain(domain) => PasidScope::Domain(domain & bits),
+            PasidScope::Pasid(domain, pasid) => PasidScope::Pasid(domain & bits, pasid),
+        };
         if let Some(iotlb) = &self.iotlb {
             self.change().config.forget_pasids(scope);
             iotlb.clear_sources();
@@ -351,10 +377,15 @@ impl Translator {
 
     /// Forgets translations by domain.
     pub(super) fn forget_translations(&self, scope: IotlbScope) {
+        let bits = self.domain_bits;
         self.forget(match scope {
             IotlbScope::Global => Scope::Global,
-            IotlbScope::Domain(domain) => Scope::Domain(domain),
-            IotlbScope::Pages(domain, of) => Scope::DomainPages(domain, pages(of.range)),
+            IotlbScope::Domain(domain) => Scope::Domain(domain & bits),
+            // Bits beyond MGAW are ignored. No software sets them, so coarse will do.
+            IotlbScope::Pages(domain, of) if of.range.addr.0 >> self.input_bits != 0 => {
+                Scope::Domain(domain & bits)
+            }
+            IotlbScope::Pages(domain, of) => Scope::DomainPages(domain & bits, pages(of.range)),
         });
     }
 
@@ -365,6 +396,7 @@ impl Translator {
         pasid: Pasid,
         range: Option<Range>,
     ) {
+        let domain = domain & self.domain_bits;
         self.forget(match range {
             None => Scope::Pasid(domain, pasid),
             Some(range) => Scope::PasidPages(domain, pasid, pages(range)),

@@ -522,3 +522,40 @@ fn a_page_request_invalidates_what_it_is_about() {
         assert_eq!(refused, Some(PAGE), "{pgtt}");
     }
 }
+
+#[test]
+fn bits_that_no_domain_and_no_address_has_are_ignored() {
+    // Domain IDs of 8 bits, addresses of 48.
+    let config = Config {
+        domain_bits: 8,
+        ..Config::default()
+    };
+    for descriptor in [
+        iotlb_domain(0x105),
+        [0x105 << 16 | 3 << 4 | 2, AT],
+        [5 << 16 | 3 << 4 | 2, AT | 1 << 50],
+    ] {
+        let rig = legacy(config);
+        assert_eq!(rig.read_at(None, AT), Some(PAGE));
+        rig.put(LEAF, OTHER_PAGE | 3);
+        rig.submit(&[descriptor]);
+        assert_eq!(rig.read_at(None, AT), Some(OTHER_PAGE), "{descriptor:x?}");
+    }
+    for descriptor in [
+        [0x105 << 16 | 2 << 4 | 1, 0],
+        context_device(0x105, DEVICE, 0),
+    ] {
+        let rig = legacy(config);
+        rig.page_table(OTHER_TABLES, OTHER_PAGE, 3);
+        assert_eq!(rig.read_at(None, AT), Some(PAGE));
+        rig.legacy_context(OTHER_TABLES, 6);
+        rig.submit(&[descriptor]);
+        assert_eq!(rig.read_at(None, AT), Some(OTHER_PAGE), "{descriptor:x?}");
+    }
+    let rig = scalable(config);
+    rig.page_table(OTHER_TABLES, OTHER_PAGE, 0x67);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+    rig.first_stage(DIRECTORY, 3, OTHER_TABLES, 1);
+    rig.submit(&[pasid_cache(0x101, 3), piotlb_all(0x101, 3)]);
+    assert_eq!(rig.read_at(Some(3), AT), Some(OTHER_PAGE));
+}
