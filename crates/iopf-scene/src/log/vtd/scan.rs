@@ -483,6 +483,10 @@ impl Reader<'_> {
     }
 
     fn finish(mut self) -> Scan {
+        if self.scan.fields.kind == Kind::InterruptRemapping {
+            // Of another message, where both were read.
+            self.scan.fields.address = None;
+        }
         let said = self.scan.fields.name.as_deref().and_then(names::code_of);
         let number = self
             .code
