@@ -1,7 +1,17 @@
 //! What a run found. Plain data: every view is a function of this.
 
 use super::latency::Histogram;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+/// An address as the other formats write it.
+fn hex<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{value:#x}"))
+}
+
+/// A PCI address as the other formats write it. A run has one segment.
+fn in_segment_0<S: Serializer>(device: &str, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("0000:{device}"))
+}
 
 /// Everything a run found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +59,7 @@ pub(crate) struct Scenario {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Device {
     /// Bus, device and function.
+    #[serde(serialize_with = "in_segment_0")]
     pub(crate) device: String,
     /// What is behind it: `guest` or `host`.
     pub(crate) served_by: String,
@@ -76,6 +87,7 @@ pub(crate) struct Device {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct FaultRow {
     /// Bus, device and function.
+    #[serde(serialize_with = "in_segment_0")]
     pub(crate) device: String,
     /// The fault reason.
     pub(crate) code: u8,
@@ -84,8 +96,10 @@ pub(crate) struct FaultRow {
     /// How many were recorded.
     pub(crate) count: u64,
     /// Address of the first.
+    #[serde(serialize_with = "hex")]
     pub(crate) first: u64,
     /// Address of the last.
+    #[serde(serialize_with = "hex")]
     pub(crate) last: u64,
 }
 
