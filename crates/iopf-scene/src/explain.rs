@@ -1,6 +1,6 @@
 //! Why a request faulted, or where it went: the walks of a capture.
 //!
-//! [`explain`] gives one [`Explanation`] for each request of a [`Capture`](crate::capture::Capture),
+//! [`explain`] gives one [`Explanation`] for each request of a [`Capture`],
 //! in order. Accessed and dirty updates of a request are in memory when the next one walks.
 //!
 //! # VT-d

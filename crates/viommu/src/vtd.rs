@@ -29,6 +29,7 @@ mod interrupt;
 mod memo;
 mod page_requests;
 mod ports;
+mod record;
 mod regs;
 mod translate;
 
@@ -37,3 +38,4 @@ pub use device::{Setup, VtdUnit};
 pub use diagnostics::{Counters, Diagnostic};
 pub use embed::OpenSession;
 pub use inject::Injection;
+pub use record::{fault_event, request_type};

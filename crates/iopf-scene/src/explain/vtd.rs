@@ -5,9 +5,11 @@ use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
 use iommu_walk::vtd::{self, Applied, Completion, Failure, Mode, PAGE_REQUEST_ANSWER, Unit};
 use iommu_walk::{Step, Table, Trail, Updates, Verdict};
 use iommu_wire::pcie::pri::PageMessage;
-use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
+use iommu_wire::vtd::event::RequestType;
 use iommu_wire::vtd::page_request::Descriptor;
+use iommu_wire::vtd::regs::Ecap;
 use iopf::{Access, Dma, DmaKind, Iova, PageRequest, Response, Rid};
+use viommu::vtd::{fault_event, request_type};
 use zerocopy::IntoBytes;
 
 /// `CAP_REG` of a capture that has none: domain identifiers of 16 bits (ND), zero-length reads
@@ -130,15 +132,9 @@ impl<'a> Scene<'a> {
         let failure = &attributed(failure, self.trail.steps());
         let completion = failure.cause.completion(dma.kind);
         let translation = is_translation(dma.kind);
-        let record = failure.recorded(dma.kind).then(|| {
-            let kind = match dma.kind {
-                DmaKind::Translation { .. } => RequestType::READ,
-                _ if dma.access.contains(Access::RW) => RequestType::ATOMIC,
-                _ if dma.access.contains(Access::WRITE) => RequestType::WRITE,
-                _ => RequestType::READ,
-            };
-            record(failure, dma, kind, dma.kind.into())
-        });
+        let record = failure
+            .recorded(dma.kind)
+            .then(|| record(&self.unit, failure, dma, request_type(dma)));
         let response = translation.then_some(match completion {
             Completion::UnsupportedRequest => Answer::UnsupportedRequest,
             Completion::CompleterAbort => Answer::CompleterAbort,
@@ -241,8 +237,7 @@ impl<'a> Scene<'a> {
             access: request.access,
         };
         let silent = failure.suppressed() || failure.cause == vtd::Cause::Disabled;
-        let record =
-            (!silent).then(|| record(&failure, &dma, RequestType::PAGE, AddressType::UNTRANSLATED));
+        let record = (!silent).then(|| record(&self.unit, &failure, &dma, RequestType::PAGE));
         let answer = match PAGE_REQUEST_ANSWER {
             Response::Success => Answer::Success,
             Response::Invalid => Answer::Invalid,
@@ -345,20 +340,8 @@ const fn is_translation(kind: DmaKind) -> bool {
     matches!(kind, DmaKind::Translation { .. })
 }
 
-fn record(failure: &Failure, dma: &Dma, kind: RequestType, address: AddressType) -> [u8; 16] {
-    let [reason, ..] = failure.cause.reason().0.to_le_bytes();
-    let event = Event {
-        source: dma.requester,
-        reason: FaultReason(reason),
-        request: kind,
-        address_type: address,
-        pasid: dma.pasid.map(|pasid| FaultPasid {
-            pasid,
-            execute: dma.access.contains(Access::EXEC),
-            privileged: dma.access.contains(Access::PRIV),
-        }),
-        info: FaultInfo::Page(dma.addr),
-    };
+fn record(unit: &Unit, failure: &Failure, dma: &Dma, kind: RequestType) -> [u8; 16] {
+    let event = fault_event(dma, failure, kind, Ecap::from_bits(unit.ecap()));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(event.encode().as_bytes());
     bytes

@@ -38,7 +38,7 @@ pub struct Setup<A> {
 /// A remapping unit.
 ///
 /// Any number of threads use it at once: virtual processors through [`Registers`], devices through
-/// [`Translate`], [`Ats`] and [`Pri`].
+/// [`Translate`](viommu_api::Translate), [`Ats`](viommu_api::Ats) and [`Pri`](viommu_api::Pri).
 pub struct VtdUnit<A> {
     pub(super) ram: GuestRam<A>,
     msi: Arc<dyn MsiSink>,

@@ -4,13 +4,13 @@ use super::device::{State, VtdUnit};
 use super::diagnostics::Diagnostic;
 use super::events::Recorded;
 use super::page_requests::Room;
+use super::record::{fault_event, request_type};
 use super::translate::Target;
 use crate::session::Session;
 use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
 use iommu_wire::pcie::pri::PageMessage;
-use iommu_wire::vtd::event::{AddressType, Event, FaultInfo, FaultPasid, FaultReason, RequestType};
+use iommu_wire::vtd::event::RequestType;
 use iommu_wire::vtd::page_request::Descriptor;
-use iommu_wire::vtd::regs::Ecap;
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
 use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
@@ -22,7 +22,7 @@ where
 {
     /// Counts a fault, and records it where it is to be recorded.
     fn fault(&self, dma: &Dma, failure: &Failure, request: RequestType, record: bool) {
-        let raw = record.then(|| event(dma, failure, request, self.ecap).encode());
+        let raw = record.then(|| fault_event(dma, failure, request, self.ecap).encode());
         let mut state = self.state();
         let State {
             regs, diagnostics, ..
@@ -53,12 +53,7 @@ where
     }
 
     fn dma_fault(&self, dma: &Dma, failure: &Failure) {
-        let request = match dma.kind {
-            DmaKind::Translation { .. } => RequestType::READ,
-            _ if dma.access.contains(Access::RW) => RequestType::ATOMIC,
-            _ if dma.access.contains(Access::WRITE) => RequestType::WRITE,
-            _ => RequestType::READ,
-        };
+        let request = request_type(dma);
         self.fault(dma, failure, request, failure.recorded(dma.kind));
     }
 
@@ -163,28 +158,6 @@ fn refuse(request: &PageRequest, response: Response) -> PageRequestOutcome {
         PageRequestOutcome::Answered(response)
     } else {
         PageRequestOutcome::Dropped
-    }
-}
-
-/// What a recording register says of a fault. Fields that the unit has no use for are reserved.
-fn event(dma: &Dma, failure: &Failure, request: RequestType, ecap: Ecap) -> Event {
-    let number = failure.cause.reason().0;
-    Event {
-        source: dma.requester,
-        // Reasons have eight bits in the architecture.
-        reason: FaultReason(u8::try_from(number).unwrap_or(0)),
-        request,
-        address_type: if ecap.dt() {
-            AddressType::from(dma.kind)
-        } else {
-            AddressType::UNTRANSLATED
-        },
-        pasid: dma.pasid.filter(|_| ecap.pasid()).map(|pasid| FaultPasid {
-            pasid,
-            execute: dma.access.contains(Access::EXEC),
-            privileged: dma.access.contains(Access::PRIV),
-        }),
-        info: FaultInfo::Page(dma.addr),
     }
 }
 
