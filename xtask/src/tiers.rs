@@ -32,7 +32,7 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
     if has(Tier::Doc) {
         step(
             "documentation examples",
-            cargo().args(["test", "--workspace", "--doc", "--quiet"]),
+            cargo().args(["test", "--workspace", "--all-features", "--doc", "--quiet"]),
         )?;
     }
     if has(Tier::Miri) {
@@ -40,12 +40,6 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
     }
     if has(Tier::Fuzz) {
         fuzz()?;
-    }
-    if has(Tier::Unit) {
-        step(
-            "examples",
-            cargo().args(["build", "--workspace", "--examples", "--quiet"]),
-        )?;
     }
     let (what, filter) = match (has(Tier::Unit), has(Tier::Differential)) {
         (true, true) => ("unit and differential tests", "all()".to_owned()),
