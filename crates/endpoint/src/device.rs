@@ -5,14 +5,13 @@ mod access;
 use crate::MAX_GROUPS;
 use crate::atc::Atc;
 use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
-use crate::memory::PhysicalMemory;
 use crate::queue::{Active, Limits, Missing, Queue};
 use access::Attempt;
 use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use viommu_api::{Ats, Endpoint, Invalidation, PageRequestOutcome, Pri, Translate};
+use viommu_api::{Ats, Endpoint, Invalidation, PageRequestOutcome, PhysicalMemory, Pri, Translate};
 
 /// The IOMMU in front of a device, service by service.
 #[derive(Clone)]

@@ -2,8 +2,15 @@
 //!
 //! No models live here. A device model sees [`Translate`], [`Ats`] and [`Pri`]; it implements
 //! [`Endpoint`] to hear invalidations and page-group responses. A VMM drives [`Registers`] and
-//! implements [`MsiSink`].
+//! implements [`MsiSink`]. A server that puts functions in front of a guest drives [`PciFunction`],
+//! and provides [`PhysicalMemory`] and [`IrqSink`].
 #![forbid(unsafe_code)]
+
+mod memory;
+mod pci;
+
+pub use memory::{BusError, PhysicalMemory};
+pub use pci::{BARS, CONFIG_SIZE, InterruptKind, Interrupts, IrqSink, PciFunction};
 
 use iopf::{Access, Dma, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 
