@@ -49,6 +49,7 @@ where
             dma: *dma,
             failure: *failure,
             recorded,
+            page_request: request == RequestType::PAGE,
         };
         diagnostics.push(diagnostic);
         drop(state);
