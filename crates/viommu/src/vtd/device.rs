@@ -118,6 +118,12 @@ impl<A> VtdUnit<A> {
             .remove(&requester.0);
     }
 
+    /// The guest's memory.
+    #[must_use]
+    pub const fn ram(&self) -> &GuestRam<A> {
+        &self.ram
+    }
+
     /// CAP_REG.
     #[must_use]
     pub const fn cap(&self) -> Cap {

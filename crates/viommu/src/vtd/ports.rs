@@ -138,22 +138,18 @@ where
         Blocked { at: dma.addr }
     }
 
-    /// Does with an access what the guest's tables say, short of making it: a fault is recorded, and
-    /// a translation that is there is counted as vanished. Says whether there was a fault.
-    pub(super) fn tell(&self, dma: &Dma) -> bool {
+    /// Does with an access what the guest's tables say, short of making it, for an access that the
+    /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
+    /// tables translate the access it is counted as vanished.
+    pub fn tell(&self, dma: &Dma) -> Option<Failure> {
         let mut failed = None;
         self.sessions.run(|_| self.page(dma, &mut failed));
         self.resume();
         match &failed {
-            None => {
-                self.state().diagnostics.counters.vanished += 1;
-                false
-            }
-            Some(failure) => {
-                self.dma_fault(dma, failure);
-                true
-            }
+            None => self.state().diagnostics.counters.vanished += 1,
+            Some(failure) => self.dma_fault(dma, failure),
         }
+        failed
     }
 }
 
