@@ -16,6 +16,7 @@
 mod atc;
 mod device;
 mod groups;
+mod iommu;
 mod job;
 mod memory;
 pub mod pci;
@@ -24,6 +25,7 @@ mod queue;
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
+pub use iommu::IommuFunction;
 pub use job::{Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
 pub use memory::Memory;
 pub use viommu_api::{BusError, PhysicalMemory};
