@@ -26,7 +26,7 @@ pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
 pub use iommu::IommuFunction;
-pub use job::{Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
+pub use job::{Broken, Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
 pub use memory::Memory;
 pub use viommu_api::{BusError, PhysicalMemory};
 
