@@ -22,7 +22,8 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a function. There is no ROM, no VGA region, no error or request interrupt.
+    /// The shape of a function. There is no ROM, no VGA region and no request interrupt. An error
+    /// interrupt may be set up and is never raised: QEMU warns its user of a device without one.
     #[must_use]
     pub fn of(function: &dyn PciFunction) -> Self {
         let mut regions = [0; Region::COUNT as usize];
@@ -31,7 +32,7 @@ impl Shape {
         }
         regions[Region::Config.index() as usize] = CONFIG_SIZE.into();
         let vectors = function.interrupts();
-        let irqs = [vectors.intx, vectors.msi, vectors.msix, 0, 0].map(u32::from);
+        let irqs = [vectors.intx, vectors.msi, vectors.msix, 1, 0].map(u32::from);
         Self { regions, irqs }
     }
 

@@ -1,4 +1,5 @@
 //! A client of ours against the server, over real sockets: what a well-behaved client sees.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod client;
 
@@ -94,7 +95,7 @@ fn the_nine_regions_and_five_interrupts_are_told() {
         };
         assert_eq!(reply.reply(), expected);
     }
-    for (number, (flags, count)) in [(3, 1), (1, 0), (1, 4), (1, 0), (1, 0)]
+    for (number, (flags, count)) in [(3, 1), (1, 0), (1, 4), (1, 1), (1, 0)]
         .into_iter()
         .enumerate()
     {

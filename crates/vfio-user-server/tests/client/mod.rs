@@ -261,7 +261,8 @@ impl PciFunction for Scratch {
             let mut sized = self.sized.lock().unwrap();
             *sized = (sized.0 + 1, value);
         }
-        if (0x14..0x28).contains(&at) {
+        // No other BAR, no ROM.
+        if (0x14..0x28).contains(&at) || (0x30..0x34).contains(&at) {
             config[at..at + data.len()].fill(0);
         }
     }
