@@ -15,6 +15,7 @@
 
 mod atc;
 mod device;
+pub mod dma_engine;
 mod groups;
 mod iommu;
 mod job;
