@@ -20,6 +20,6 @@ mod queue;
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
-pub use job::{Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
+pub use job::{Completion, GroupAnswer, Job, JobId, OnFault, Op, Refused, Stats, Status, Via};
 pub use memory::Memory;
 pub use viommu_api::{BusError, PhysicalMemory};

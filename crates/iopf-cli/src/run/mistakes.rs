@@ -85,11 +85,10 @@ impl Shot {
             _ => Op::Read { from: at, len: 8 },
         };
         Job {
-            pasid: self.pasid.map(Pasid::truncate),
-            op,
             privileged: matches!(self.act, Act::PrivilegedRead),
             execute: matches!(self.act, Act::Fetch),
             via: self.via,
+            ..Job::new(self.pasid.map(Pasid::truncate), op)
         }
     }
 }
