@@ -1,6 +1,6 @@
 //! What a device is asked to do, and what became of it. Plain data.
 
-use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Response};
+use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Response, Rid};
 use std::time::Duration;
 
 /// One order for the DMA engine.
@@ -18,6 +18,17 @@ pub struct Job {
     pub via: Via,
     /// What becomes of it where ATS has no translation.
     pub on_fault: OnFault,
+    /// Rules that it breaks.
+    pub broken: Broken,
+}
+
+/// Rules that a device keeps unless it, or a bridge above it, is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// Sends this requester ID in place of its own, with [`Via::Untranslated`] only.
+    pub requester: Option<Rid>,
+    /// Sends requests though Bus Master is off.
+    pub without_bus_master: bool,
 }
 
 impl Job {
@@ -31,6 +42,7 @@ impl Job {
             execute: false,
             via: Via::Ats,
             on_fault: OnFault::Request,
+            broken: Broken::default(),
         }
     }
 }
@@ -99,6 +111,8 @@ pub enum Via {
     Untranslated,
     /// Sent as already translated, without asking. What a well-behaved device never does.
     Translated,
+    /// Sent as they are, for the host's IOMMU to translate: [`Ports::host`](crate::Ports::host).
+    Host,
 }
 
 /// What a job does where the IOMMU has no translation for it ([`Via::Ats`] only).
@@ -138,8 +152,10 @@ pub enum Status {
     CompleterAbort(Iova),
     /// A translated address has no memory.
     BusError(Gpa),
-    /// Cancelled by [`Device::abort`](crate::Device::abort).
+    /// Cancelled by [`Device::abort`](crate::Device::abort) or a reset.
     Aborted,
+    /// The function may not send requests.
+    BusMasterOff,
 }
 
 /// A job that has ended.
@@ -203,6 +219,9 @@ pub enum Refused {
         /// Length in bytes.
         len: u64,
     },
+    /// No host IOMMU is there to translate for it.
+    #[error("no path through the host")]
+    NoHost,
 }
 
 /// What a device has done since it was made. Counts only ever grow.
@@ -228,6 +247,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Responses for no outstanding group (the UPRGI status of PCIe).
     pub unexpected_responses: u64,
+    /// Responses for groups that nobody waited for any more.
+    pub late_responses: u64,
     /// Invalidations received.
     pub invalidations: u64,
     /// Group reports dropped because nobody collected them.

@@ -7,7 +7,7 @@ use crate::{Op, Via};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
 use std::ops::Range;
 use std::sync::{PoisonError, RwLockReadGuard};
-use viommu_api::AtsCompletion;
+use viommu_api::{AtsCompletion, Translate};
 
 /// How one attempt to move a piece ended.
 pub(super) enum Attempt {
@@ -93,43 +93,47 @@ impl Device {
         let kind = match job.via {
             Via::Untranslated => DmaKind::Untranslated,
             Via::Translated => DmaKind::Translated,
+            Via::Host => DmaKind::Untranslated,
             Via::Ats => return self.access_through_atc(job, at, len, access, each),
         };
-        self.memory_request(job.pasid, kind, at, len, access, each)
-    }
-
-    fn memory_request(
-        &self,
-        pasid: Option<Pasid>,
-        kind: DmaKind,
-        at: Iova,
-        len: u64,
-        access: Access,
-        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
-    ) -> Attempt {
+        let liar = job
+            .broken
+            .requester
+            .filter(|_| job.via == Via::Untranslated);
         let dma = Dma {
-            requester: self.rid,
-            pasid,
+            requester: liar.unwrap_or(self.rid),
+            pasid: job.pasid,
             kind,
             addr: at,
             access,
         };
+        match (job.via, &self.ports.host) {
+            (Via::Host, Some(host)) => self.memory_request(&**host, &dma, len, each),
+            (Via::Host, None) => Attempt::Failed(Status::Blocked(at), Some((at, access))),
+            _ => self.memory_request(&*self.ports.translate, &dma, len, each),
+        }
+    }
+
+    fn memory_request(
+        &self,
+        port: &dyn Translate,
+        dma: &Dma,
+        len: u64,
+        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
+    ) -> Attempt {
         let mut offset = 0usize;
         let mut error = None;
-        let outcome = self
-            .ports
-            .translate
-            .with_translation(&dma, len, &mut |pa, n| {
-                let n = usize::try_from(n).unwrap_or(usize::MAX);
-                if error.is_none() {
-                    error = each(pa, offset, n).err();
-                }
-                offset = offset.saturating_add(n);
-            });
+        let outcome = port.with_translation(dma, len, &mut |pa, n| {
+            let n = usize::try_from(n).unwrap_or(usize::MAX);
+            if error.is_none() {
+                error = each(pa, offset, n).err();
+            }
+            offset = offset.saturating_add(n);
+        });
         match (outcome, error) {
             (Err(blocked), _) => {
                 self.queue().stats.blocked += 1;
-                Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, access)))
+                Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
             }
             (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at), None),
             (Ok(()), None) => Attempt::Moved,
@@ -169,8 +173,15 @@ impl Device {
                 if stale { Ok(()) } else { each(pa, offset, n) }
             };
             // A translated request says nothing of its PASID; few IOMMUs would take it.
-            let (kind, translated) = (DmaKind::Translated, Iova(hit.pa.0));
-            let attempt = self.memory_request(None, kind, translated, len, access, &mut guarded);
+            let dma = Dma {
+                requester: self.rid,
+                pasid: None,
+                kind: DmaKind::Translated,
+                addr: Iova(hit.pa.0),
+                access,
+            };
+            let port = &*self.ports.translate;
+            let attempt = self.memory_request(port, &dma, len, &mut guarded);
             if !stale {
                 return attempt;
             }

@@ -3,6 +3,7 @@ use crate::{Memory, OnFault, Op, Via};
 use iopf::Gpa;
 use std::fmt::Write;
 use testkit::{FakeClock, FakeIommu, Ram};
+use viommu_api::PageRequestOutcome;
 
 const RID: Rid = Rid(0x10);
 const PASID: Option<Pasid> = Pasid::new(5);

@@ -278,6 +278,7 @@ fn told(status: Status) -> String {
         Status::CompleterAbort(at) => format!("translation of {at}: Completer Abort"),
         Status::BusError(at) => format!("no memory at {at}"),
         Status::Aborted => "aborted".to_owned(),
+        Status::BusMasterOff => "bus master off".to_owned(),
     }
 }
 
