@@ -5,7 +5,8 @@
 //! IOMMU through the traits of `viommu_api` ([`Ports`]) and implements `viommu_api::Endpoint` to
 //! hear what the guest sends down the invalidation queue.
 //!
-//! [`pci`] is the configuration space that a function shows to a guest.
+//! [`pci`] is the configuration space that a function shows to a guest, [`dsa`] a function that Linux
+//! has a driver for.
 //!
 //! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time. A
 //! function tells its caller through a [`Waker`] that there is something to step for.
@@ -15,6 +16,7 @@
 
 mod atc;
 mod device;
+pub mod dsa;
 mod groups;
 mod iommu;
 mod job;
