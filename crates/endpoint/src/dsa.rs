@@ -39,7 +39,8 @@ mod run;
 mod tables;
 mod task;
 
-pub use function::{Dsa, Setup};
+pub use crate::dma_engine::Setup;
+pub use function::Dsa;
 
 /// Work queues.
 pub const WQS: usize = 8;

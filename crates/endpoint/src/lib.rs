@@ -16,6 +16,7 @@
 
 mod atc;
 mod device;
+pub mod dma_engine;
 pub mod dsa;
 mod groups;
 mod iommu;

@@ -14,7 +14,7 @@
 mod build;
 mod config;
 mod msix;
-mod store;
+pub(crate) mod store;
 
 pub use build::{AtsCapability, Bar, Builder, Identity, Impossible, MsixCapability};
 pub use build::{PasidCapability, Port, PriCapability};

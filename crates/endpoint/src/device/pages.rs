@@ -48,6 +48,11 @@ impl Device {
         self.ports.pri.page_request(self.rid, &marker)
     }
 
+    /// Pages in one group at most.
+    pub(crate) fn group_pages(&self) -> u32 {
+        self.config.group_pages.clamp(1, MAX_GROUPS)
+    }
+
     /// Asks for up to `pages` pages from `from` on as one group, on no job's behalf, within the
     /// allocation; the answer comes out of [`poll_answer`](Device::poll_answer). Returns the group and
     /// how many pages it asked for; `None` without credits, or with the interface off.
@@ -60,7 +65,7 @@ impl Device {
         access: Access,
         now: Duration,
     ) -> Option<(GroupIndex, u32)> {
-        let pages = pages.min(self.config.group_pages.clamp(1, MAX_GROUPS));
+        let pages = pages.min(self.group_pages());
         let (group, pages) = self.queue().open_group(pasid, pages, now)?;
         self.send(pasid, group, &run(from, pages, access));
         Some((group, pages))

@@ -11,19 +11,20 @@ use super::regs::{DeviceState, Regs, offset};
 use super::run::Report;
 use super::tables::WqState;
 use super::{CHUNK, ENGINES, VECTORS};
+use crate::dma_engine::Setup;
 use crate::job::{Completion, Job, JobId, Status};
 use crate::pci::{
     AtsCapability, Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable,
     PasidCapability, Port, PriCapability,
 };
-use crate::{Config, Device, Ports, Stats, Step, Waker};
+use crate::{Config, Device, Stats, Step, Waker};
 use command::Pending;
-use iopf::{Gpa, Rid};
+use iopf::Gpa;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
-use viommu_api::{InterruptKind, IrqSink, PhysicalMemory};
+use viommu_api::{InterruptKind, IrqSink};
 
 /// BAR 0: the registers. BAR 2: the portals.
 const BAR_REGISTERS: u8 = 0;
@@ -92,32 +93,6 @@ impl fmt::Debug for Dsa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dsa")
             .field("device", &self.device)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Everything around the function.
-pub struct Setup {
-    /// Its requester ID.
-    pub rid: Rid,
-    /// Sizes and times. [`Config::allocation`] is the capacity of its page request interface.
-    pub config: Config,
-    /// The IOMMU.
-    pub ports: Ports,
-    /// Physical memory.
-    pub memory: Arc<dyn PhysicalMemory>,
-    /// Where its interrupts go.
-    pub irq: Arc<dyn IrqSink>,
-    /// Called when there is work for [`Dsa::step`], from a thread that may hold locks of the IOMMU's
-    /// caller.
-    pub waker: Waker,
-}
-
-impl fmt::Debug for Setup {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Setup")
-            .field("rid", &self.rid)
-            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

@@ -333,7 +333,7 @@ impl ConfigSpace {
     fn set(&mut self, at: u16, mask: u16, on: bool) {
         let old = self.store.u16(at);
         let new = if on { old | mask } else { old & !mask };
-        self.store.put_u16(at, new);
+        self.store.put(at, &new.to_le_bytes());
     }
 
     /// The bits that a guest can change at `at`: for tests.
