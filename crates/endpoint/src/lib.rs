@@ -16,6 +16,8 @@
 mod atc;
 mod device;
 pub mod dma_engine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod groups;
 mod iommu;
 mod job;
