@@ -18,12 +18,15 @@ mod atc;
 mod device;
 pub mod dma_engine;
 pub mod dsa;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod groups;
 mod iommu;
 mod job;
 mod memory;
 pub mod pci;
 mod queue;
+pub mod virtio_rng;
 
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
