@@ -8,7 +8,7 @@
 //! Everything that waits has a deadline, and what goes wrong is told with the end of the guest's
 //! log. Dropping a [`Guest`] ends its QEMU, also on a panic.
 
-mod agent;
+pub mod agent;
 mod builder;
 mod control;
 mod error;
