@@ -1,7 +1,7 @@
 //! Fetches and builds all that the guests of the tests need, once, and says what is used.
 
 use std::process::ExitCode;
-use testkit::guest::agent;
+use testkit::guest::{accel_config, agent};
 use testkit::kernel::{SetupError, Stock, own, stock};
 use testkit::qemu::root;
 
@@ -20,6 +20,7 @@ fn set_up() -> Result<(), &'static SetupError> {
     println!("QEMU: {}", root::ensure()?.version());
     println!("stable kernel: {}", stock(Stock::Stable)?.version());
     println!("newest kernel: {}", stock(Stock::Newest)?.version());
+    println!("accel-config: {}", accel_config()?.version());
     println!("own kernel: {}", own()?.version());
     Ok(())
 }

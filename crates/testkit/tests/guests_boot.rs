@@ -1,14 +1,15 @@
 //! Each kernel boots to our agent, the agent does what it is told, and a guest that goes wrong is
 //! reported with its log and ended.
-
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use testkit::guest::{Builder, Guest, GuestError};
+use testkit::guest::{Builder, Guest, GuestError, accel_config};
 use testkit::kernel::{Kernel, Stock, own, stock};
 
-/// QEMU's teaching device, 1234:11e8, with 1 MiB of registers: `docs/specs/edu.rst` of QEMU.
-const EDU: [&str; 2] = ["-device", "edu,addr=04.0"];
+/// QEMU's teaching device, 1234:11e8, with 1 MiB of registers (`docs/specs/edu.rst` of QEMU), behind
+/// QEMU's own IOMMU: without one, vfio-pci takes no device.
+const EDU: [&str; 4] = ["-device", "intel-iommu", "-device", "edu,addr=04.0"];
 
 /// Boots a guest and says how long it took.
 fn boot(kernel: &Kernel, builder: Builder) -> Guest {
@@ -133,6 +134,17 @@ fn the_agent_reaches_a_functions_configuration_and_registers() {
         refused.lines,
         ["error: not a DMA engine: its ID is 0x10000ed"]
     );
+}
+
+#[test]
+fn debians_accel_config_runs_in_a_guest() {
+    let kernel = own().unwrap();
+    let program = accel_config().unwrap();
+    let guest = boot(kernel, Guest::builder(kernel).program(program));
+    let version = guest.must("exec /usr/bin/accel-config --version").unwrap();
+    // The upstream version of the package, such as 4.1.8 of 4.1.8-1.
+    let upstream = program.version().split('-').next().unwrap();
+    assert!(version[0].starts_with(upstream), "{version:?}");
 }
 
 #[test]

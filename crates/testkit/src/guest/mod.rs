@@ -14,10 +14,12 @@ mod control;
 mod error;
 mod initramfs;
 mod machine;
+mod program;
 
 pub use builder::Builder;
 pub use control::{Hello, Output};
 pub use error::GuestError;
+pub use program::{Program, accel_config};
 
 use crate::kernel::Kernel;
 use control::Control;
