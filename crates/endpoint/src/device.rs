@@ -6,7 +6,7 @@ mod pages;
 use crate::MAX_GROUPS;
 use crate::Via;
 use crate::atc::Atc;
-use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
+use crate::job::{Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
 use crate::queue::{Active, Limits, Missing, Queue};
 use access::Attempt;
 use iopf::{Access, GroupIndex, Iova, Pasid, Response, Rid};
@@ -282,11 +282,15 @@ impl Device {
                 Attempt::Moved => {
                     active.done += piece.len;
                     active.attempts = 0;
+                    active.failed = None;
                     self.queue().stats.bytes += piece.len;
                 }
                 Attempt::Raced => break,
-                Attempt::Missing => return self.ask(active, now),
-                Attempt::Failed(status) => return self.queue().finish(active, status),
+                Attempt::Missing(at, access) => return self.miss(active, (at, access), now),
+                Attempt::Failed(status, failed) => {
+                    active.failed = failed;
+                    return self.queue().finish(active, status);
+                }
             }
         }
         if active.done >= active.job.op.len() {
@@ -329,16 +333,22 @@ impl Device {
         Missing { pages }
     }
 
-    /// Requests what a job misses.
-    fn ask(&self, active: Active, now: Duration) {
+    /// A job has no translation for `missed`: ends it, or requests what it misses.
+    fn miss(&self, mut active: Active, missed: (Iova, Access), now: Duration) {
+        let (at, access) = missed;
+        active.failed = Some(missed);
+        if active.refused.contains(&(Iova(at.0 & !0xfff), access)) {
+            return self.queue().finish(active, Status::Invalid(at));
+        }
+        if active.job.on_fault == OnFault::Stop {
+            return self.queue().finish(active, Status::NoTranslation(at));
+        }
         let pasid = active.job.pasid;
         let missing = if self.pri_enabled() {
             self.missing(&active)
         } else {
-            let piece = active.job.piece(active.done);
-            let first = piece.from.or(piece.to).unwrap_or_default();
             Missing {
-                pages: vec![(first, Access::READ)],
+                pages: vec![missed],
             }
         };
         // The job is parked before the first message leaves: the answer may overtake us.

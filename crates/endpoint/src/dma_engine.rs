@@ -137,7 +137,7 @@ impl fmt::Debug for DmaEngine {
     }
 }
 
-/// Everything around an engine.
+/// Everything around a function that does DMA.
 pub struct Setup {
     /// Its requester ID.
     pub rid: Rid,
@@ -149,7 +149,7 @@ pub struct Setup {
     pub memory: Arc<dyn PhysicalMemory>,
     /// Where its interrupts go.
     pub irq: Arc<dyn IrqSink>,
-    /// Called when there is work for [`DmaEngine::step`], from a thread that may hold locks of the
+    /// Called when there is work for the function's `step`, from a thread that may hold locks of the
     /// IOMMU's caller.
     pub waker: Waker,
 }

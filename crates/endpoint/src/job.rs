@@ -16,6 +16,8 @@ pub struct Job {
     pub execute: bool,
     /// How addresses reach memory.
     pub via: Via,
+    /// What becomes of it where ATS has no translation.
+    pub on_fault: OnFault,
     /// Rules that it breaks.
     pub broken: Broken,
 }
@@ -39,6 +41,7 @@ impl Job {
             privileged: false,
             execute: false,
             via: Via::Ats,
+            on_fault: OnFault::Request,
             broken: Broken::default(),
         }
     }
@@ -70,6 +73,14 @@ pub enum Op {
         /// How many.
         len: u32,
     },
+    /// Gets the translations for a later write; memory is not touched. Does nothing where ATS is
+    /// not used.
+    Touch {
+        /// First byte.
+        at: Iova,
+        /// How many.
+        len: u32,
+    },
 }
 
 impl Op {
@@ -77,7 +88,9 @@ impl Op {
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
-            Self::Read { len, .. } | Self::Copy { len, .. } => u64::from(*len),
+            Self::Read { len, .. } | Self::Copy { len, .. } | Self::Touch { len, .. } => {
+                u64::from(*len)
+            }
             Self::Write { data, .. } => data.len() as u64,
         }
     }
@@ -102,6 +115,15 @@ pub enum Via {
     Host,
 }
 
+/// What a job does where the IOMMU has no translation for it ([`Via::Ats`] only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFault {
+    /// Requests the page and waits.
+    Request,
+    /// Ends with [`Status::NoTranslation`], what moved before it stays moved.
+    Stop,
+}
+
 /// Names a job of one device; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
@@ -113,9 +135,10 @@ pub enum Status {
     Done,
     /// The IOMMU refused a request of this address.
     Blocked(Iova),
-    /// ATS has no translation and the page request interface is off.
+    /// ATS has no translation, and the page request interface is off or the job does not wait.
     NoTranslation(Iova),
-    /// The page request for this address was answered Invalid.
+    /// The page request for this address was answered Invalid, and it is still missing. Pages of the
+    /// same group that came all the same were used.
     Invalid(Iova),
     /// The page request for this address was answered Response Failure.
     Failure(Iova),
@@ -148,6 +171,8 @@ pub struct Completion {
     pub moved: u64,
     /// What an [`Op::Read`] read, `moved` bytes.
     pub data: Vec<u8>,
+    /// The access that failed, unless the job was done, was cancelled, or met a bus error.
+    pub failed: Option<(Iova, Access)>,
     /// Pages it had to request.
     pub pages_requested: u32,
 }
@@ -246,6 +271,7 @@ impl Job {
             Op::Read { from, .. } => (Some(at(from)), None),
             Op::Write { to, .. } => (None, Some(at(to))),
             Op::Copy { from, to, .. } => (Some(at(from)), Some(at(to))),
+            Op::Touch { at: base, .. } => (None, Some(at(base))),
         };
         let room = |side: Option<Iova>| side.map_or(u64::MAX, |a| 4096 - (a.0 & 4095));
         let len = (self.op.len() - done).min(room(from)).min(room(to));

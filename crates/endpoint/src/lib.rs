@@ -5,7 +5,8 @@
 //! IOMMU through the traits of `viommu_api` ([`Ports`]) and implements `viommu_api::Endpoint` to
 //! hear what the guest sends down the invalidation queue.
 //!
-//! [`pci`] is the configuration space that a function shows to a guest.
+//! [`pci`] is the configuration space that a function shows to a guest, [`dsa`] a function that Linux
+//! has a driver for.
 //!
 //! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time. A
 //! function tells its caller through a [`Waker`] that there is something to step for.
@@ -16,6 +17,7 @@
 mod atc;
 mod device;
 pub mod dma_engine;
+pub mod dsa;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod groups;
@@ -30,7 +32,9 @@ pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
 pub use iommu::IommuFunction;
-pub use job::{Broken, Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
+pub use job::{
+    Broken, Completion, GroupAnswer, Job, JobId, OnFault, Op, Refused, Stats, Status, Via,
+};
 pub use memory::Memory;
 pub use viommu_api::{BusError, PhysicalMemory};
 

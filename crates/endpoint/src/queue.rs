@@ -30,8 +30,12 @@ pub(crate) struct Active {
     pub(crate) done: u64,
     pub(crate) data: Vec<u8>,
     pub(crate) pages_requested: u32,
-    /// Groups answered Success since the last byte moved.
+    /// Groups answered since the last byte moved.
     pub(crate) attempts: u32,
+    /// Pages of the last group that was answered Invalid.
+    pub(crate) refused: Vec<(Iova, Access)>,
+    /// The access that the job fails with, if it does.
+    pub(crate) failed: Option<(Iova, Access)>,
     not_before: Duration,
 }
 
@@ -40,6 +44,7 @@ pub(crate) struct Active {
 struct Waiting {
     active: Active,
     at: Iova,
+    pages: Vec<(Iova, Access)>,
 }
 
 /// An answered group, with the job that goes back to the ready list, if it was a job's.
@@ -111,6 +116,8 @@ impl Queue {
             data: Vec::new(),
             pages_requested: 0,
             attempts: 0,
+            refused: Vec::new(),
+            failed: None,
             not_before: Duration::ZERO,
         });
         Ok(id)
@@ -152,6 +159,7 @@ impl Queue {
             status,
             moved: active.done,
             data: active.data,
+            failed: active.failed,
             pages_requested: active.pages_requested,
         });
     }
@@ -167,7 +175,7 @@ impl Queue {
         missing: &Missing,
         now: Duration,
     ) -> Option<(GroupIndex, Vec<(Iova, Access)>)> {
-        let Some(&(at, _)) = missing.pages.first() else {
+        let Some(&first) = missing.pages.first() else {
             self.put_back(active);
             return None;
         };
@@ -175,6 +183,8 @@ impl Queue {
             self.finish(active, Status::Aborted);
             return None;
         }
+        let at = first.0;
+        active.failed = Some(first);
         if !self.enabled {
             self.finish(active, Status::NoTranslation(at));
             return None;
@@ -204,7 +214,12 @@ impl Queue {
         active.pages_requested += count;
         self.stats.groups += 1;
         self.stats.pages_requested += u64::from(count);
-        self.waiting.insert(group.0, Waiting { active, at });
+        let waiting = Waiting {
+            active,
+            at,
+            pages: pages.clone(),
+        };
+        self.waiting.insert(group.0, waiting);
         Some((group, pages))
     }
 
@@ -281,7 +296,12 @@ impl Queue {
             waited: now.saturating_sub(open.sent),
         });
         let aborted = self.aborted.remove(&group.0);
-        let Some(Waiting { mut active, at }) = waiting else {
+        let Some(Waiting {
+            mut active,
+            at,
+            pages,
+        }) = waiting
+        else {
             return;
         };
         match response {
@@ -297,7 +317,13 @@ impl Queue {
                 active.attempts += 1;
                 self.ready.push_back(active);
             }
-            Some(Response::Invalid) => self.finish(active, Status::Invalid(at)),
+            Some(Response::Invalid) => {
+                // One answer for the whole group: the retry finds out which page it was about.
+                active.refused = pages;
+                active.not_before = now;
+                active.attempts += 1;
+                self.ready.push_back(active);
+            }
             Some(Response::Failure) => self.finish(active, Status::Failure(at)),
             None => self.finish(active, Status::NoAnswer(at)),
         }

@@ -173,8 +173,6 @@ impl Run {
             _ => Op::Read { from, len },
         };
         Job {
-            pasid: self.order.pasid,
-            op,
             privileged: self.order.privileged,
             execute: self.order.execute,
             via: match self.order.path {
@@ -187,6 +185,7 @@ impl Run {
                 requester: self.order.requester,
                 without_bus_master: self.order.without_bus_master,
             },
+            ..Job::new(self.order.pasid, op)
         }
     }
 

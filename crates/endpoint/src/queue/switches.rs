@@ -63,7 +63,7 @@ impl Queue {
     pub(crate) fn reset_pri(&mut self) {
         for (group, open) in self.groups.drain() {
             match self.waiting.remove(&group.0) {
-                Some(Waiting { active, at }) => self.finish(active, Status::NoAnswer(at)),
+                Some(Waiting { active, at, .. }) => self.finish(active, Status::NoAnswer(at)),
                 None => self.report(GroupAnswer {
                     pasid: open.pasid,
                     group,
