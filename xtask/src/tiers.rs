@@ -110,10 +110,21 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 6] = [
+const CORPORA: [(&str, &str); 11] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
+    (
+        "vfio_user_codec",
+        "crates/vfio-user-server/tests/corpus/vfio_user_codec",
+    ),
+    (
+        "vfio_user_session",
+        "crates/vfio-user-server/tests/corpus/vfio_user_session",
+    ),
+    ("config_space", "crates/endpoint/tests/corpus/config_space"),
+    ("dma_engine", "crates/endpoint/tests/corpus/dma_engine"),
+    ("virtio_rng", "crates/endpoint/tests/corpus/virtio_rng"),
     ("kernel_log", "crates/iopf-scene/tests/data/log"),
     ("capture", "examples/captures"),
     ("explain", "examples/captures"),

@@ -1,17 +1,20 @@
 //! The function itself: joins the queue, the device TLB, the IOMMU's ports and memory.
 
 mod access;
+mod pages;
 
 use crate::MAX_GROUPS;
+use crate::Via;
 use crate::atc::Atc;
-use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
+use crate::job::{Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
 use crate::queue::{Active, Limits, Missing, Queue};
 use access::Attempt;
-use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use iopf::{Access, GroupIndex, Iova, Pasid, Response, Rid};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use viommu_api::{Ats, Endpoint, Invalidation, PageRequestOutcome, PhysicalMemory, Pri, Translate};
+use viommu_api::{Ats, Endpoint, Invalidation, PhysicalMemory, Pri, Translate};
 
 /// The IOMMU in front of a device, service by service.
 #[derive(Clone)]
@@ -22,6 +25,10 @@ pub struct Ports {
     pub ats: Arc<dyn Ats>,
     /// Takes page requests.
     pub pri: Arc<dyn Pri>,
+    /// The IOMMU of a host, for [`Via::Host`](crate::Via::Host): what translates the requests of a
+    /// physical device that the guest was given, with tables of the host's own. Whoever implements it
+    /// also tells the guest of what is the guest's own mistake.
+    pub host: Option<Arc<dyn Translate>>,
 }
 
 impl Ports {
@@ -32,6 +39,16 @@ impl Ports {
             translate: iommu.clone(),
             ats: iommu.clone(),
             pri: iommu,
+            host: None,
+        }
+    }
+
+    /// The same, with a host's IOMMU beside it.
+    #[must_use]
+    pub fn with_host(self, host: Arc<dyn Translate>) -> Self {
+        Self {
+            host: Some(host),
+            ..self
         }
     }
 }
@@ -99,7 +116,9 @@ pub enum Step {
 ///
 /// Promises: never more page requests outstanding than [`Config::allocation`]; a group index is not
 /// used again before its group was answered; each job ends exactly once; when
-/// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named.
+/// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named. A test may break some
+/// of them on purpose: [`Broken`](crate::Broken), [`set_deaf`](Device::set_deaf) and
+/// [`flood`](Device::flood).
 ///
 /// No lock is held across a call to the IOMMU, so the IOMMU may call back from inside one; only
 /// [`Translate::with_translation`]'s closure, which touches memory, must not meet an invalidation of
@@ -111,6 +130,8 @@ pub struct Device {
     memory: Arc<dyn PhysicalMemory>,
     atc: RwLock<Atc>,
     queue: Mutex<Queue>,
+    bus_master: AtomicBool,
+    deaf: AtomicBool,
 }
 
 impl fmt::Debug for Device {
@@ -140,6 +161,8 @@ impl Device {
             memory,
             atc: RwLock::new(Atc::new(config.atc_entries)),
             queue: Mutex::new(Queue::new(limits)),
+            bus_master: AtomicBool::new(true),
+            deaf: AtomicBool::new(false),
         }
     }
 
@@ -156,8 +179,12 @@ impl Device {
     /// Takes a job.
     ///
     /// # Errors
-    /// When it is empty, too long, wraps around, or no slot is free.
+    /// When it is empty, too long, wraps around, no slot is free, or it wants a host that is not
+    /// there.
     pub fn submit(&self, job: Job) -> Result<JobId, Refused> {
+        if job.via == Via::Host && self.ports.host.is_none() {
+            return Err(Refused::NoHost);
+        }
         self.queue().handle_submit(job)
     }
 
@@ -197,39 +224,34 @@ impl Device {
         self.queue().stats
     }
 
-    /// Whether page requests may be sent; a Response Failure turns them off.
-    #[must_use]
-    pub fn pri_enabled(&self) -> bool {
-        self.queue().pri_enabled()
-    }
-
-    /// Resets the page request interface and turns it on; jobs that wait end with
-    /// [`Status::NoAnswer`].
-    pub fn reset_pri(&self) {
-        self.queue().reset_pri();
-    }
-
     /// Cancels the jobs of an address space. A job whose group is outstanding ends when the group
     /// is answered, as PCIe asks of a function that stops using a PASID.
     pub fn abort(&self, pasid: Option<Pasid>) {
         self.queue().abort(pasid);
     }
 
-    /// Tells the IOMMU that no more page requests of `pasid` follow: last in its group, and neither
-    /// read nor write.
-    ///
-    /// PCI Express Base Specification, "Stop Marker Messages".
-    pub fn stop_marker(&self, pasid: Pasid) -> PageRequestOutcome {
-        let marker = PageRequest {
-            pasid: Some(pasid),
-            group: GroupIndex(MAX_GROUPS - 1),
-            addr: Iova(0),
-            access: Access::empty(),
-            last: true,
-            response_needs_pasid: false,
-            private_data: [0; 2],
-        };
-        self.ports.pri.page_request(self.rid, &marker)
+    /// Cancels every job at once, forgets every translation and every group: a reset of the function.
+    /// A piece of up to 4 KiB that is being moved may still arrive.
+    pub fn reset(&self) {
+        self.queue().reset();
+        self.forget_translations();
+    }
+
+    /// Empties the device TLB.
+    pub fn forget_translations(&self) {
+        let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
+        atc.clear();
+    }
+
+    /// Lets it send requests or not; it may from the start. Jobs that need to send one end with
+    /// [`Status::BusMasterOff`] while it may not.
+    pub fn set_bus_master(&self, on: bool) {
+        self.bus_master.store(on, Ordering::SeqCst);
+    }
+
+    /// Makes it ignore invalidations from now on, or obey them again: a broken device.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::SeqCst);
     }
 
     /// Does one bounded amount of work at time `now`, measured from any fixed start.
@@ -251,16 +273,24 @@ impl Device {
             if active.done >= active.job.op.len() {
                 return self.queue().finish(active, Status::Done);
             }
+            let allowed = active.job.broken.without_bus_master;
+            if !allowed && !self.bus_master.load(Ordering::SeqCst) {
+                return self.queue().finish(active, Status::BusMasterOff);
+            }
             let piece = active.job.piece(active.done);
             match self.attempt(&active.job, piece, &mut active.data) {
                 Attempt::Moved => {
                     active.done += piece.len;
                     active.attempts = 0;
+                    active.failed = None;
                     self.queue().stats.bytes += piece.len;
                 }
                 Attempt::Raced => break,
-                Attempt::Missing => return self.ask(active, now),
-                Attempt::Failed(status) => return self.queue().finish(active, status),
+                Attempt::Missing(at, access) => return self.miss(active, (at, access), now),
+                Attempt::Failed(status, failed) => {
+                    active.failed = failed;
+                    return self.queue().finish(active, status);
+                }
             }
         }
         if active.done >= active.job.op.len() {
@@ -303,46 +333,37 @@ impl Device {
         Missing { pages }
     }
 
-    /// Requests what a job misses.
-    fn ask(&self, active: Active, now: Duration) {
+    /// A job has no translation for `missed`: ends it, or requests what it misses.
+    fn miss(&self, mut active: Active, missed: (Iova, Access), now: Duration) {
+        let (at, access) = missed;
+        active.failed = Some(missed);
+        if active.refused.contains(&(Iova(at.0 & !0xfff), access)) {
+            return self.queue().finish(active, Status::Invalid(at));
+        }
+        if active.job.on_fault == OnFault::Stop {
+            return self.queue().finish(active, Status::NoTranslation(at));
+        }
         let pasid = active.job.pasid;
         let missing = if self.pri_enabled() {
             self.missing(&active)
         } else {
-            let piece = active.job.piece(active.done);
-            let first = piece.from.or(piece.to).unwrap_or_default();
             Missing {
-                pages: vec![(first, Access::READ)],
+                pages: vec![missed],
             }
         };
         // The job is parked before the first message leaves: the answer may overtake us.
         let parked = self.queue().park(active, &missing, now);
         let Some((group, pages)) = parked else { return };
-        let count = pages.len();
-        for (i, (addr, access)) in pages.into_iter().enumerate() {
-            let request = PageRequest {
-                pasid,
-                group,
-                addr,
-                access,
-                last: i + 1 == count,
-                response_needs_pasid: pasid.is_some(),
-                private_data: [0; 2],
-            };
-            match self.ports.pri.page_request(self.rid, &request) {
-                PageRequestOutcome::Queued => {}
-                PageRequestOutcome::Answered(response) => {
-                    self.queue().handle_response(pasid, group, response, true);
-                }
-                PageRequestOutcome::Dropped => self.queue().stats.dropped += 1,
-            }
-        }
+        self.send(pasid, group, &pages);
     }
 }
 
 impl Endpoint for Device {
     fn invalidate(&self, invalidation: &Invalidation) {
         self.queue().stats.invalidations += 1;
+        if self.deaf.load(Ordering::SeqCst) {
+            return;
+        }
         let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
         atc.invalidate(invalidation);
     }

@@ -28,6 +28,7 @@ pub(crate) struct Groups {
     allocation: u32,
     pages: u32,
     next: u32,
+    next_stray: u32,
     waiting: BTreeMap<u32, Outstanding>,
     abandoned: BTreeMap<u32, Option<Pasid>>,
 }
@@ -38,6 +39,7 @@ impl Groups {
             allocation,
             pages: 0,
             next: 0,
+            next_stray: 0,
             waiting: BTreeMap::new(),
             abandoned: BTreeMap::new(),
         }
@@ -116,7 +118,38 @@ impl Groups {
         self.waiting.values().filter(|g| g.pasid == pasid).count()
     }
 
-    /// Forgets everything, as a reset of the interface does.
+    /// Changes how many pages may be requested; what is outstanding stays so.
+    pub(crate) fn set_allocation(&mut self, allocation: u32) {
+        self.allocation = allocation;
+    }
+
+    /// An index for a group that nobody will wait for, out of the upper half, so that the lower one
+    /// is left to those that keep the rules; `None` when each of them is waited for.
+    pub(crate) fn stray(&mut self, pasid: Option<Pasid>) -> Option<GroupIndex> {
+        let half = MAX_GROUPS / 2;
+        let index = (0..half)
+            .map(|i| half + (self.next_stray + i) % half)
+            .find(|i| !self.waiting.contains_key(i))?;
+        self.next_stray = (index + 1) % half;
+        self.abandoned.insert(index, pasid);
+        Some(GroupIndex(index))
+    }
+
+    /// Whether any group waits.
+    pub(crate) fn any(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Forgets everything, as a reset of the interface does, and tells which groups waited.
+    pub(crate) fn drain(&mut self) -> Vec<(GroupIndex, Outstanding)> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        self.reset();
+        waiting
+            .map(|(index, open)| (GroupIndex(index), open))
+            .collect()
+    }
+
+    /// Forgets everything.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.allocation);
     }

@@ -1,6 +1,6 @@
 //! What a device is asked to do, and what became of it. Plain data.
 
-use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Response};
+use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Response, Rid};
 use std::time::Duration;
 
 /// One order for the DMA engine.
@@ -16,6 +16,19 @@ pub struct Job {
     pub execute: bool,
     /// How addresses reach memory.
     pub via: Via,
+    /// What becomes of it where ATS has no translation.
+    pub on_fault: OnFault,
+    /// Rules that it breaks.
+    pub broken: Broken,
+}
+
+/// Rules that a device keeps unless it, or a bridge above it, is broken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Broken {
+    /// Sends this requester ID in place of its own, with [`Via::Untranslated`] only.
+    pub requester: Option<Rid>,
+    /// Sends requests though Bus Master is off.
+    pub without_bus_master: bool,
 }
 
 impl Job {
@@ -28,6 +41,8 @@ impl Job {
             privileged: false,
             execute: false,
             via: Via::Ats,
+            on_fault: OnFault::Request,
+            broken: Broken::default(),
         }
     }
 }
@@ -58,6 +73,14 @@ pub enum Op {
         /// How many.
         len: u32,
     },
+    /// Gets the translations for a later write; memory is not touched. Does nothing where ATS is
+    /// not used.
+    Touch {
+        /// First byte.
+        at: Iova,
+        /// How many.
+        len: u32,
+    },
 }
 
 impl Op {
@@ -65,7 +88,9 @@ impl Op {
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
-            Self::Read { len, .. } | Self::Copy { len, .. } => u64::from(*len),
+            Self::Read { len, .. } | Self::Copy { len, .. } | Self::Touch { len, .. } => {
+                u64::from(*len)
+            }
             Self::Write { data, .. } => data.len() as u64,
         }
     }
@@ -86,6 +111,17 @@ pub enum Via {
     Untranslated,
     /// Sent as already translated, without asking. What a well-behaved device never does.
     Translated,
+    /// Sent as they are, for the host's IOMMU to translate: [`Ports::host`](crate::Ports::host).
+    Host,
+}
+
+/// What a job does where the IOMMU has no translation for it ([`Via::Ats`] only).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFault {
+    /// Requests the page and waits.
+    Request,
+    /// Ends with [`Status::NoTranslation`], what moved before it stays moved.
+    Stop,
 }
 
 /// Names a job of one device; never reused.
@@ -99,9 +135,10 @@ pub enum Status {
     Done,
     /// The IOMMU refused a request of this address.
     Blocked(Iova),
-    /// ATS has no translation and the page request interface is off.
+    /// ATS has no translation, and the page request interface is off or the job does not wait.
     NoTranslation(Iova),
-    /// The page request for this address was answered Invalid.
+    /// The page request for this address was answered Invalid, and it is still missing. Pages of the
+    /// same group that came all the same were used.
     Invalid(Iova),
     /// The page request for this address was answered Response Failure.
     Failure(Iova),
@@ -115,8 +152,10 @@ pub enum Status {
     CompleterAbort(Iova),
     /// A translated address has no memory.
     BusError(Gpa),
-    /// Cancelled by [`Device::abort`](crate::Device::abort).
+    /// Cancelled by [`Device::abort`](crate::Device::abort) or a reset.
     Aborted,
+    /// The function may not send requests.
+    BusMasterOff,
 }
 
 /// A job that has ended.
@@ -132,6 +171,8 @@ pub struct Completion {
     pub moved: u64,
     /// What an [`Op::Read`] read, `moved` bytes.
     pub data: Vec<u8>,
+    /// The access that failed, unless the job was done, was cancelled, or met a bus error.
+    pub failed: Option<(Iova, Access)>,
     /// Pages it had to request.
     pub pages_requested: u32,
 }
@@ -178,6 +219,9 @@ pub enum Refused {
         /// Length in bytes.
         len: u64,
     },
+    /// No host IOMMU is there to translate for it.
+    #[error("no path through the host")]
+    NoHost,
 }
 
 /// What a device has done since it was made. Counts only ever grow.
@@ -203,6 +247,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Responses for no outstanding group (the UPRGI status of PCIe).
     pub unexpected_responses: u64,
+    /// Responses for groups that nobody waited for any more.
+    pub late_responses: u64,
     /// Invalidations received.
     pub invalidations: u64,
     /// Group reports dropped because nobody collected them.
@@ -225,6 +271,7 @@ impl Job {
             Op::Read { from, .. } => (Some(at(from)), None),
             Op::Write { to, .. } => (None, Some(at(to))),
             Op::Copy { from, to, .. } => (Some(at(from)), Some(at(to))),
+            Op::Touch { at: base, .. } => (None, Some(at(base))),
         };
         let room = |side: Option<Iova>| side.map_or(u64::MAX, |a| 4096 - (a.0 & 4095));
         let len = (self.op.len() - done).min(room(from)).min(room(to));

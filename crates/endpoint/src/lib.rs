@@ -5,21 +5,39 @@
 //! IOMMU through the traits of `viommu_api` ([`Ports`]) and implements `viommu_api::Endpoint` to
 //! hear what the guest sends down the invalidation queue.
 //!
-//! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time.
+//! [`pci`] is the configuration space that a function shows to a guest, [`dsa`] a function that Linux
+//! has a driver for.
 //!
-//! Not modelled: PCI configuration space, interrupts of the function itself, DMA atomics.
+//! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time. A
+//! function tells its caller through a [`Waker`] that there is something to step for.
+//!
+//! Not modelled: DMA atomics.
 #![forbid(unsafe_code)]
 
 mod atc;
 mod device;
+pub mod dma_engine;
+pub mod dsa;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod groups;
+mod iommu;
 mod job;
 mod memory;
+pub mod pci;
 mod queue;
+pub mod virtio_rng;
 
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
-pub use job::{Completion, GroupAnswer, Job, JobId, Op, Refused, Stats, Status, Via};
+pub use iommu::IommuFunction;
+pub use job::{
+    Broken, Completion, GroupAnswer, Job, JobId, OnFault, Op, Refused, Stats, Status, Via,
+};
 pub use memory::Memory;
 pub use viommu_api::{BusError, PhysicalMemory};
+
+/// Tells whoever steps a function that it has something to do. It may be called from any thread and
+/// must not block, nor step the function itself.
+pub type Waker = std::sync::Arc<dyn Fn() + Send + Sync>;

@@ -1,5 +1,7 @@
 //! The jobs of a device and where each of them stands. No IOMMU, no memory, no lock, no clock.
 
+mod switches;
+
 use crate::groups::{Groups, Outstanding};
 use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
 use iopf::{Access, GroupIndex, Iova, Pasid, Response};
@@ -28,8 +30,12 @@ pub(crate) struct Active {
     pub(crate) done: u64,
     pub(crate) data: Vec<u8>,
     pub(crate) pages_requested: u32,
-    /// Groups answered Success since the last byte moved.
+    /// Groups answered since the last byte moved.
     pub(crate) attempts: u32,
+    /// Pages of the last group that was answered Invalid.
+    pub(crate) refused: Vec<(Iova, Access)>,
+    /// The access that the job fails with, if it does.
+    pub(crate) failed: Option<(Iova, Access)>,
     not_before: Duration,
 }
 
@@ -38,12 +44,13 @@ pub(crate) struct Active {
 struct Waiting {
     active: Active,
     at: Iova,
+    pages: Vec<(Iova, Access)>,
 }
 
-/// An answered group, on its way back to the ready list.
+/// An answered group, with the job that goes back to the ready list, if it was a job's.
 #[derive(Debug)]
 struct Answered {
-    waiting: Waiting,
+    waiting: Option<Waiting>,
     group: GroupIndex,
     open: Outstanding,
     response: Option<Response>,
@@ -109,6 +116,8 @@ impl Queue {
             data: Vec::new(),
             pages_requested: 0,
             attempts: 0,
+            refused: Vec::new(),
+            failed: None,
             not_before: Duration::ZERO,
         });
         Ok(id)
@@ -138,13 +147,19 @@ impl Queue {
 
     /// Ends a job.
     pub(crate) fn finish(&mut self, active: Active, status: Status) {
-        self.running.remove(&active.id);
+        let aborted = self.stopped(active.id);
+        let status = if aborted && status != Status::Done {
+            Status::Aborted
+        } else {
+            status
+        };
         self.done.push_back(Completion {
             id: active.id,
             pasid: active.job.pasid,
             status,
             moved: active.done,
             data: active.data,
+            failed: active.failed,
             pages_requested: active.pages_requested,
         });
     }
@@ -160,7 +175,7 @@ impl Queue {
         missing: &Missing,
         now: Duration,
     ) -> Option<(GroupIndex, Vec<(Iova, Access)>)> {
-        let Some(&(at, _)) = missing.pages.first() else {
+        let Some(&first) = missing.pages.first() else {
             self.put_back(active);
             return None;
         };
@@ -168,6 +183,8 @@ impl Queue {
             self.finish(active, Status::Aborted);
             return None;
         }
+        let at = first.0;
+        active.failed = Some(first);
         if !self.enabled {
             self.finish(active, Status::NoTranslation(at));
             return None;
@@ -197,7 +214,12 @@ impl Queue {
         active.pages_requested += count;
         self.stats.groups += 1;
         self.stats.pages_requested += u64::from(count);
-        self.waiting.insert(group.0, Waiting { active, at });
+        let waiting = Waiting {
+            active,
+            at,
+            pages: pages.clone(),
+        };
+        self.waiting.insert(group.0, waiting);
         Some((group, pages))
     }
 
@@ -210,7 +232,9 @@ impl Queue {
         at_once: bool,
     ) -> bool {
         let Some(open) = self.groups.answer(pasid, group) else {
-            if !self.groups.late(pasid, group) {
+            if self.groups.late(pasid, group) {
+                self.stats.late_responses += 1;
+            } else {
                 self.stats.unexpected_responses += 1;
             }
             return false;
@@ -224,15 +248,13 @@ impl Queue {
         if response == Response::Failure {
             self.enabled = false;
         }
-        if let Some(waiting) = self.waiting.remove(&group.0) {
-            self.answered.push_back(Answered {
-                waiting,
-                group,
-                open,
-                response: Some(response),
-                at_once,
-            });
-        }
+        self.answered.push_back(Answered {
+            waiting: self.waiting.remove(&group.0),
+            group,
+            open,
+            response: Some(response),
+            at_once,
+        });
         true
     }
 
@@ -240,15 +262,13 @@ impl Queue {
     fn settle(&mut self, now: Duration) {
         while let Some((group, open)) = self.groups.expire(now) {
             self.stats.unanswered += 1;
-            if let Some(waiting) = self.waiting.remove(&group.0) {
-                self.answered.push_back(Answered {
-                    waiting,
-                    group,
-                    open,
-                    response: None,
-                    at_once: false,
-                });
-            }
+            self.answered.push_back(Answered {
+                waiting: self.waiting.remove(&group.0),
+                group,
+                open,
+                response: None,
+                at_once: false,
+            });
         }
         while let Some(answered) = self.answered.pop_front() {
             self.resume(answered, now);
@@ -261,17 +281,13 @@ impl Queue {
 
     fn resume(&mut self, answered: Answered, now: Duration) {
         let Answered {
-            waiting: Waiting { mut active, at },
+            waiting,
             group,
             open,
             response,
             at_once,
         } = answered;
-        if self.answers.len() >= MAX_ANSWERS {
-            self.answers.pop_front();
-            self.stats.answers_lost += 1;
-        }
-        self.answers.push_back(GroupAnswer {
+        self.report(GroupAnswer {
             pasid: open.pasid,
             group,
             pages: open.pages,
@@ -280,6 +296,14 @@ impl Queue {
             waited: now.saturating_sub(open.sent),
         });
         let aborted = self.aborted.remove(&group.0);
+        let Some(Waiting {
+            mut active,
+            at,
+            pages,
+        }) = waiting
+        else {
+            return;
+        };
         match response {
             _ if aborted => self.finish(active, Status::Aborted),
             Some(Response::Success) => {
@@ -293,58 +317,20 @@ impl Queue {
                 active.attempts += 1;
                 self.ready.push_back(active);
             }
-            Some(Response::Invalid) => self.finish(active, Status::Invalid(at)),
+            Some(Response::Invalid) => {
+                // One answer for the whole group: the retry finds out which page it was about.
+                active.refused = pages;
+                active.not_before = now;
+                active.attempts += 1;
+                self.ready.push_back(active);
+            }
             Some(Response::Failure) => self.finish(active, Status::Failure(at)),
             None => self.finish(active, Status::NoAnswer(at)),
         }
     }
 
-    /// Cancels the jobs of an address space; those with an outstanding group end when it does.
-    pub(crate) fn abort(&mut self, pasid: Option<Pasid>) {
-        for list in [&mut self.ready, &mut self.starved] {
-            let (gone, kept) = std::mem::take(list)
-                .into_iter()
-                .partition(|a| a.job.pasid == pasid);
-            *list = kept;
-            let gone: VecDeque<Active> = gone;
-            for active in gone {
-                self.done.push_back(Completion {
-                    id: active.id,
-                    pasid,
-                    status: Status::Aborted,
-                    moved: active.done,
-                    data: active.data,
-                    pages_requested: active.pages_requested,
-                });
-            }
-        }
-        for (p, aborted) in self.running.values_mut() {
-            *aborted |= *p == pasid;
-        }
-        for (group, waiting) in &self.waiting {
-            if waiting.active.job.pasid == pasid {
-                self.aborted.insert(*group);
-            }
-        }
-        for answered in &self.answered {
-            if answered.open.pasid == pasid {
-                self.aborted.insert(answered.group.0);
-            }
-        }
-    }
-
     pub(crate) fn outstanding(&self, pasid: Option<Pasid>) -> usize {
         self.groups.of(pasid)
-    }
-
-    /// Turns the page request interface on again after a Failure; forgets outstanding groups.
-    pub(crate) fn reset_pri(&mut self) {
-        self.groups.reset();
-        self.aborted.clear();
-        for (_, Waiting { active, at }) in std::mem::take(&mut self.waiting) {
-            self.finish(active, Status::NoAnswer(at));
-        }
-        self.enabled = self.limits.allocation > 0;
     }
 
     pub(crate) fn pri_enabled(&self) -> bool {
@@ -355,6 +341,15 @@ impl Queue {
         let completion = self.done.pop_front()?;
         self.in_use -= 1;
         Some(completion)
+    }
+
+    /// Keeps a group's report for whoever collects it.
+    fn report(&mut self, answer: GroupAnswer) {
+        if self.answers.len() >= MAX_ANSWERS {
+            self.answers.pop_front();
+            self.stats.answers_lost += 1;
+        }
+        self.answers.push_back(answer);
     }
 
     pub(crate) fn poll_answer(&mut self) -> Option<GroupAnswer> {

@@ -16,6 +16,7 @@
 mod build;
 mod error;
 mod expect;
+mod fault;
 mod gzip;
 pub(crate) mod hex;
 mod memory;
@@ -26,6 +27,7 @@ mod write;
 pub use build::Builder;
 pub use error::{CaptureError, Place, Problem};
 pub use expect::Expect;
+pub use fault::vtd_fault;
 pub use memory::SceneMemory;
 pub use record::Recorder;
 

@@ -32,6 +32,7 @@ mod ports;
 mod record;
 mod regs;
 mod translate;
+mod watch;
 
 pub use config::{Config, Refused, Scalable, Widths};
 pub use device::{Setup, VtdUnit};
@@ -39,3 +40,4 @@ pub use diagnostics::{Counters, Diagnostic};
 pub use embed::OpenSession;
 pub use inject::Injection;
 pub use record::{fault_event, request_type};
+pub use watch::{Notice, Watch};

@@ -7,15 +7,16 @@ use crate::{Op, Via};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
 use std::ops::Range;
 use std::sync::{PoisonError, RwLockReadGuard};
-use viommu_api::AtsCompletion;
+use viommu_api::{AtsCompletion, Translate};
 
 /// How one attempt to move a piece ended.
 pub(super) enum Attempt {
     Moved,
     /// The device TLB lost a race against invalidations; try again later.
     Raced,
-    Missing,
-    Failed(Status),
+    Missing(Iova, Access),
+    /// With the access that failed, where that is known.
+    Failed(Status, Option<(Iova, Access)>),
 }
 
 /// Why a translation is not in the device TLB.
@@ -50,6 +51,9 @@ impl Device {
             data.extend_from_slice(buffer);
             return Attempt::Moved;
         };
+        if matches!(job.op, Op::Touch { .. }) {
+            return self.touch(job, to);
+        }
         if let Op::Write { to: base, data } = &job.op {
             let start = usize::try_from(to.0.wrapping_sub(base.0)).unwrap_or(usize::MAX);
             let source = data.get(start..).and_then(|rest| rest.get(..len));
@@ -61,6 +65,20 @@ impl Device {
             self.memory.write(pa, part).map_err(|e| e.at)
         };
         self.access(job, to, piece.len, job.write_access(), write)
+    }
+
+    /// Gets the translation for a write, and leaves memory alone.
+    fn touch(&self, job: &Job, at: Iova) -> Attempt {
+        let access = job.write_access();
+        if job.via != Via::Ats || self.cached_for(job.pasid, at, access) {
+            return Attempt::Moved;
+        }
+        match self.fill(job.pasid, at, access) {
+            Ok(()) => Attempt::Moved,
+            Err(Miss::Raced) => Attempt::Raced,
+            Err(Miss::Absent) => Attempt::Missing(at, access),
+            Err(Miss::Failed(status)) => Attempt::Failed(status, Some((at, access))),
+        }
     }
 
     /// Makes one access of `len` bytes within a 4 KiB page; `each` moves the bytes.
@@ -75,45 +93,49 @@ impl Device {
         let kind = match job.via {
             Via::Untranslated => DmaKind::Untranslated,
             Via::Translated => DmaKind::Translated,
+            Via::Host => DmaKind::Untranslated,
             Via::Ats => return self.access_through_atc(job, at, len, access, each),
         };
-        self.memory_request(job.pasid, kind, at, len, access, each)
-    }
-
-    fn memory_request(
-        &self,
-        pasid: Option<Pasid>,
-        kind: DmaKind,
-        at: Iova,
-        len: u64,
-        access: Access,
-        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
-    ) -> Attempt {
+        let liar = job
+            .broken
+            .requester
+            .filter(|_| job.via == Via::Untranslated);
         let dma = Dma {
-            requester: self.rid,
-            pasid,
+            requester: liar.unwrap_or(self.rid),
+            pasid: job.pasid,
             kind,
             addr: at,
             access,
         };
+        match (job.via, &self.ports.host) {
+            (Via::Host, Some(host)) => self.memory_request(&**host, &dma, len, each),
+            (Via::Host, None) => Attempt::Failed(Status::Blocked(at), Some((at, access))),
+            _ => self.memory_request(&*self.ports.translate, &dma, len, each),
+        }
+    }
+
+    fn memory_request(
+        &self,
+        port: &dyn Translate,
+        dma: &Dma,
+        len: u64,
+        each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
+    ) -> Attempt {
         let mut offset = 0usize;
         let mut error = None;
-        let outcome = self
-            .ports
-            .translate
-            .with_translation(&dma, len, &mut |pa, n| {
-                let n = usize::try_from(n).unwrap_or(usize::MAX);
-                if error.is_none() {
-                    error = each(pa, offset, n).err();
-                }
-                offset = offset.saturating_add(n);
-            });
+        let outcome = port.with_translation(dma, len, &mut |pa, n| {
+            let n = usize::try_from(n).unwrap_or(usize::MAX);
+            if error.is_none() {
+                error = each(pa, offset, n).err();
+            }
+            offset = offset.saturating_add(n);
+        });
         match (outcome, error) {
             (Err(blocked), _) => {
                 self.queue().stats.blocked += 1;
-                Attempt::Failed(Status::Blocked(blocked.at))
+                Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
             }
-            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at)),
+            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at), None),
             (Ok(()), None) => Attempt::Moved,
         }
     }
@@ -135,8 +157,10 @@ impl Device {
             let Some(hit) = hit.filter(|hit| grants(hit.perms, access)) else {
                 match self.fill(job.pasid, at, access) {
                     Ok(()) | Err(Miss::Raced) => continue,
-                    Err(Miss::Absent) => return Attempt::Missing,
-                    Err(Miss::Failed(status)) => return Attempt::Failed(status),
+                    Err(Miss::Absent) => return Attempt::Missing(at, access),
+                    Err(Miss::Failed(status)) => {
+                        return Attempt::Failed(status, Some((at, access)));
+                    }
                 }
             };
             self.queue().stats.atc_hits += 1;
@@ -149,8 +173,15 @@ impl Device {
                 if stale { Ok(()) } else { each(pa, offset, n) }
             };
             // A translated request says nothing of its PASID; few IOMMUs would take it.
-            let (kind, translated) = (DmaKind::Translated, Iova(hit.pa.0));
-            let attempt = self.memory_request(None, kind, translated, len, access, &mut guarded);
+            let dma = Dma {
+                requester: self.rid,
+                pasid: None,
+                kind: DmaKind::Translated,
+                addr: Iova(hit.pa.0),
+                access,
+            };
+            let port = &*self.ports.translate;
+            let attempt = self.memory_request(port, &dma, len, &mut guarded);
             if !stale {
                 return attempt;
             }
@@ -192,15 +223,17 @@ impl Device {
         }
     }
 
+    fn cached_for(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
+        let atc = self.atc();
+        atc.lookup(space_of(pasid, access), at)
+            .is_some_and(|hit| grants(hit.perms, access))
+    }
+
     /// Whether a page is at hand, asking for its translation where it is not.
     pub(super) fn present(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
-        let cached = {
-            let atc = self.atc();
-            atc.lookup(space_of(pasid, access), at)
-                .is_some_and(|hit| grants(hit.perms, access))
-        };
         // A failure is left for the access itself to meet.
-        cached || !matches!(self.fill(pasid, at, access), Err(Miss::Absent))
+        self.cached_for(pasid, at, access)
+            || !matches!(self.fill(pasid, at, access), Err(Miss::Absent))
     }
 }
 

@@ -1,8 +1,9 @@
 use super::*;
-use crate::{Memory, Op, Via};
+use crate::{Memory, OnFault, Op, Via};
 use iopf::Gpa;
 use std::fmt::Write;
 use testkit::{FakeClock, FakeIommu, Ram};
+use viommu_api::PageRequestOutcome;
 
 const RID: Rid = Rid(0x10);
 const PASID: Option<Pasid> = Pasid::new(5);
@@ -48,6 +49,16 @@ impl Bench {
             writeln!(log, "job {} {:?} moved {:#x}", c.id.0, c.status, c.moved).unwrap();
         }
         log
+    }
+
+    /// Steps until idle; how many pages were requested meanwhile.
+    fn run_until_idle(&self) -> usize {
+        for _ in 0..100 {
+            if self.device.step(self.clock.now()) != Step::Worked {
+                break;
+            }
+        }
+        self.iommu.take_requests().len()
     }
 
     fn map(&self, at: u64, to: u64, perms: Access) {
@@ -284,4 +295,73 @@ fn untranslated_requests_stop_at_the_first_page_the_iommu_refuses() {
     bench.device.submit(job).unwrap();
     assert_eq!(bench.run(), "job 0 Blocked(iova:0x2000) moved 0x4\n");
     assert_eq!(bench.device.stats().blocked, 1);
+}
+
+fn touch(at: u64, len: u32) -> Op {
+    Op::Touch { at: Iova(at), len }
+}
+
+#[test]
+fn an_invalid_answer_ends_the_job_at_the_page_it_was_about() {
+    let bench = Bench::new(Config::default());
+    let op = Op::Write {
+        to: Iova(0x1800),
+        data: vec![7; 0x2800],
+    };
+    bench.device.submit(Job::new(PASID, op)).unwrap();
+    assert_eq!(
+        bench.run(),
+        "ask 0x1000 w group 0\nask 0x2000 w group 0\nask 0x3000 w group 0 last\n"
+    );
+    // Software mapped the first page and gave up at the second, as Linux does.
+    bench.map(0x1000, 0x20_0000, Access::RW);
+    bench.answer(0, Response::Invalid);
+    assert_eq!(bench.run_until_idle(), 0, "nothing is asked twice");
+    let end = bench.device.poll_completion().unwrap();
+    assert_eq!(end.status, Status::Invalid(Iova(0x2000)));
+    assert_eq!(end.failed, Some((Iova(0x2000), Access::WRITE)));
+    assert_eq!(end.moved, 0x800);
+}
+
+#[test]
+fn a_job_that_does_not_wait_ends_at_the_side_that_is_missing() {
+    let bench = Bench::new(Config::default());
+    bench.map(0x1000, 0x20_0000, Access::READ);
+    bench.map(0x8000, 0x30_0000, Access::READ);
+    let op = Op::Copy {
+        from: Iova(0x1010),
+        to: Iova(0x8020),
+        len: 16,
+    };
+    let job = Job {
+        on_fault: OnFault::Stop,
+        ..Job::new(PASID, op)
+    };
+    bench.device.submit(job).unwrap();
+    assert_eq!(bench.run_until_idle(), 0, "no page is requested");
+    let end = bench.device.poll_completion().unwrap();
+    assert_eq!(end.status, Status::NoTranslation(Iova(0x8020)));
+    assert_eq!(end.failed, Some((Iova(0x8020), Access::WRITE)));
+}
+
+#[test]
+fn touching_pages_requests_them_and_leaves_memory_alone() {
+    let bench = Bench::new(Config::default());
+    bench.ram.write(Gpa(0x30_0000), &[7; 0x1000]);
+    bench.map(0x8000, 0x30_0000, Access::RW);
+    bench
+        .device
+        .submit(Job::new(PASID, touch(0x8fff, 2)))
+        .unwrap();
+    assert_eq!(bench.run(), "ask 0x9000 w group 0 last\n");
+    bench.map(0x9000, 0x30_1000, Access::RW);
+    bench.answer(0, Response::Success);
+    assert_eq!(
+        bench.run(),
+        "group 0 Some(Success) 0ns\njob 0 Done moved 0x2\n"
+    );
+    assert_eq!(bench.device.cached(), 2);
+    let mut page = [0; 0x1000];
+    bench.ram.read(Gpa(0x30_0000), &mut page);
+    assert_eq!(page, [7; 0x1000]);
 }

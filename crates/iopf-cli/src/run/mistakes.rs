@@ -85,11 +85,10 @@ impl Shot {
             _ => Op::Read { from: at, len: 8 },
         };
         Job {
-            pasid: self.pasid.map(Pasid::truncate),
-            op,
             privileged: matches!(self.act, Act::PrivilegedRead),
             execute: matches!(self.act, Act::Fetch),
             via: self.via,
+            ..Job::new(self.pasid.map(Pasid::truncate), op)
         }
     }
 }
@@ -279,6 +278,7 @@ fn told(status: Status) -> String {
         Status::CompleterAbort(at) => format!("translation of {at}: Completer Abort"),
         Status::BusError(at) => format!("no memory at {at}"),
         Status::Aborted => "aborted".to_owned(),
+        Status::BusMasterOff => "bus master off".to_owned(),
     }
 }
 

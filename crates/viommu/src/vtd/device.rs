@@ -9,11 +9,12 @@ use super::diagnostics::{Counters, Diagnostic, Diagnostics};
 use super::interrupt::Msi;
 use super::regs::{Effect, Regs};
 use super::translate::Translator;
+use super::watch::{Notice, Watch, Watcher};
 use crate::mem::GuestRam;
 use crate::session::Sessions;
 use iommu_walk::vtd::Unit;
 use iommu_wire::vtd::command::{Command, DeviceTlb, GroupResponse, Range, RawCommand, Wait};
-use iommu_wire::vtd::regs::{Cap, Ecap, QueueError};
+use iommu_wire::vtd::regs::{Cap, Ecap, QueueError, offset};
 use iopf::{Pasid, Response, Rid};
 use rustc_hash::FxBuildHasher;
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ pub struct Setup<A> {
 pub struct VtdUnit<A> {
     pub(super) ram: GuestRam<A>,
     msi: Arc<dyn MsiSink>,
+    pub(super) watcher: Watcher,
     endpoints: RwLock<HashMap<u16, Weak<dyn Endpoint>, FxBuildHasher>>,
     pub(super) sessions: Sessions,
     pub(super) translator: Translator,
@@ -85,8 +87,9 @@ impl<A> VtdUnit<A> {
     }
 
     pub(super) fn send(&self, msi: Option<Msi>) {
-        if let Some(Msi { addr, data }) = msi {
-            self.msi.msi(addr, data);
+        if let Some(msi) = msi {
+            self.msi.msi(msi.addr, msi.data);
+            self.watcher.notice(msi.into());
         }
     }
 
@@ -113,6 +116,12 @@ impl<A> VtdUnit<A> {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&requester.0);
+    }
+
+    /// The guest's memory.
+    #[must_use]
+    pub const fn ram(&self) -> &GuestRam<A> {
+        &self.ram
     }
 
     /// CAP_REG.
@@ -160,6 +169,7 @@ where
         Ok(Self {
             ram: setup.ram,
             msi,
+            watcher: Watcher::default(),
             endpoints: RwLock::default(),
             sessions: Sessions::new(),
             translator: Translator::new(cap, ecap, &setup.config),
@@ -173,6 +183,13 @@ where
             cap,
             ecap,
         })
+    }
+
+    /// Has `watch` told of what happens from now on.
+    #[must_use]
+    pub fn watched(mut self, watch: Arc<dyn Watch>) -> Self {
+        self.watcher = Watcher(Some(watch));
+        self
     }
 
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
@@ -386,6 +403,7 @@ where
                 Response::from(response.code),
             );
         }
+        self.watcher.notice(Notice::Response(response));
     }
 
     fn wait(&self, place: Place, wait: &Wait) -> Next {
@@ -462,6 +480,9 @@ where
                 state.diagnostics.counters.queue_errors += u64::from(stops);
                 effect
             };
+            if at == offset::IQT {
+                self.watcher.notice(Notice::Tail);
+            }
             self.act(effect);
         }
     }

@@ -15,6 +15,8 @@ pub struct Diagnostic {
     pub failure: Failure,
     /// The guest got a record of it.
     pub recorded: bool,
+    /// It was a page request message.
+    pub page_request: bool,
 }
 
 /// Exact counts since the unit was made.

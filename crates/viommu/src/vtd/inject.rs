@@ -39,10 +39,9 @@ where
             addr: attempt.addr,
             access: attempt.access,
         };
-        if self.0.tell(&dma) {
-            Injected::Told
-        } else {
-            Injected::Vanished
+        match self.0.tell(&dma) {
+            Some(_) => Injected::Told,
+            None => Injected::Vanished,
         }
     }
 

@@ -3,9 +3,11 @@
 use super::device::{State, VtdUnit};
 use super::diagnostics::Diagnostic;
 use super::events::Recorded;
+use super::interrupt::Msi;
 use super::page_requests::Room;
 use super::record::{fault_event, request_type};
 use super::translate::Target;
+use super::watch::Notice;
 use crate::session::Session;
 use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
 use iommu_wire::pcie::pri::PageMessage;
@@ -43,12 +45,15 @@ where
         } else if failure.suppressed() {
             counters.suppressed += 1;
         }
-        diagnostics.push(Diagnostic {
+        let diagnostic = Diagnostic {
             dma: *dma,
             failure: *failure,
             recorded,
-        });
+            page_request: request == RequestType::PAGE,
+        };
+        diagnostics.push(diagnostic);
         drop(state);
+        self.watcher.notice(Notice::Fault(&diagnostic));
         self.send(msi);
     }
 
@@ -133,22 +138,18 @@ where
         Blocked { at: dma.addr }
     }
 
-    /// Does with an access what the guest's tables say, short of making it: a fault is recorded, and
-    /// a translation that is there is counted as vanished. Says whether there was a fault.
-    pub(super) fn tell(&self, dma: &Dma) -> bool {
+    /// Does with an access what the guest's tables say, short of making it, for an access that the
+    /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
+    /// tables translate the access it is counted as vanished.
+    pub fn tell(&self, dma: &Dma) -> Option<Failure> {
         let mut failed = None;
         self.sessions.run(|_| self.page(dma, &mut failed));
         self.resume();
         match &failed {
-            None => {
-                self.state().diagnostics.counters.vanished += 1;
-                false
-            }
-            Some(failure) => {
-                self.dma_fault(dma, failure);
-                true
-            }
+            None => self.state().diagnostics.counters.vanished += 1,
+            Some(failure) => self.dma_fault(dma, failure),
         }
+        failed
     }
 }
 
@@ -257,6 +258,28 @@ where
     A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
     fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
+        let (outcome, msi) = self.take_page_request(requester, request);
+        self.watcher.notice(Notice::PageRequest {
+            requester,
+            request,
+            outcome,
+        });
+        self.send(msi);
+        self.resume();
+        outcome
+    }
+}
+
+impl<A> VtdUnit<A>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
+{
+    /// What becomes of a page request, and the message that is due.
+    fn take_page_request(
+        &self,
+        requester: Rid,
+        request: &PageRequest,
+    ) -> (PageRequestOutcome, Option<Msi>) {
         let dma = Dma {
             requester,
             pasid: request.pasid,
@@ -266,7 +289,7 @@ where
         };
         if !self.ecap.prs() {
             self.state().diagnostics.counters.page_requests_refused += 1;
-            return refuse(request, Response::Invalid);
+            return (refuse(request, Response::Invalid), None);
         }
         // From the check to the queue: software that took the address space away and waited must not
         // find a request that was checked before.
@@ -280,7 +303,7 @@ where
             self.state().diagnostics.counters.page_requests_refused += 1;
             let record = failure.cause.reason().0 != 0 && !failure.suppressed();
             self.fault(&dma, &failure, RequestType::PAGE, record);
-            return refuse(request, PAGE_REQUEST_ANSWER);
+            return (refuse(request, PAGE_REQUEST_ANSWER), None);
         }
         // Privilege and execution travel with a PASID; Linux refuses a request that has them.
         let with_pasid = Access::PRIV.union(Access::EXEC);
@@ -299,7 +322,7 @@ where
             regs, diagnostics, ..
         } = &mut *state;
         let counters = &mut diagnostics.counters;
-        let (outcome, msi) = match regs.pages.room() {
+        match regs.pages.room() {
             Room::At(at) => match self.ram.write(at, descriptor.encode().as_bytes()) {
                 Ok(()) => {
                     counters.page_requests += 1;
@@ -319,11 +342,6 @@ where
                 counters.page_requests_refused += 1;
                 (refuse(request, Response::Invalid), None)
             }
-        };
-        drop(state);
-        drop(session);
-        self.send(msi);
-        self.resume();
-        outcome
+        }
     }
 }

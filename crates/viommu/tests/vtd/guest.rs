@@ -2,12 +2,12 @@
 
 use crate::rig::{DEVICE, Ear, Heard};
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use testkit::vtd::tables::{PageTable, Stage};
 use testkit::vtd::{Backing, Guest, Mm, Setup};
 use testkit::{Interrupts, Ram};
 use viommu::mem::GuestRam;
-use viommu::vtd::{self, Config, VtdUnit};
+use viommu::vtd::{self, Config, Notice, VtdUnit, Watch};
 use viommu_api::{Ats, AtsCompletion, PageRequestOutcome, Pri, Translate};
 use vm_memory::GuestMemoryMmap;
 
@@ -18,13 +18,24 @@ struct Machine {
 }
 
 fn boot(config: Config, setup: Setup) -> Machine {
+    boot_watched(config, setup, Arc::new(Nobody))
+}
+
+struct Nobody;
+
+impl Watch for Nobody {
+    fn notice(&self, _: Notice<'_>) {}
+}
+
+fn boot_watched(config: Config, setup: Setup, watch: Arc<dyn Watch>) -> Machine {
     let ram = Arc::new(Ram::new(8 << 20).expect("memory"));
     let irqs = Arc::new(Interrupts::new());
     let parts = vtd::Setup {
         config,
         ram: GuestRam::new(ram.memory()),
     };
-    let unit = Arc::new(VtdUnit::new(parts, irqs.clone()).expect("a good configuration"));
+    let unit = VtdUnit::new(parts, irqs.clone()).expect("a good configuration");
+    let unit = Arc::new(unit.watched(watch));
     let ear = Arc::new(Ear::default());
     let weak: Weak<Ear> = Arc::downgrade(&ear);
     unit.attach(DEVICE, weak);
@@ -199,4 +210,63 @@ fn a_legacy_domain_is_mapped_used_and_unmapped() {
     let faults = guest.faults();
     assert_eq!((faults.total(), faults.latest[0].reason), (1, 5));
     assert!(!faults.latest[0].read);
+}
+
+/// Writes down what a unit tells, one line a notice.
+#[derive(Default)]
+struct Diary(Mutex<String>);
+
+impl Watch for Diary {
+    fn notice(&self, notice: Notice<'_>) {
+        let line = match notice {
+            Notice::Fault(fault) => format!("fault {}", fault.failure.cause.code()),
+            Notice::PageRequest {
+                requester,
+                request,
+                outcome,
+            } => format!("request {requester} {:?} {outcome:?}", request.group),
+            // Where and what is the guest's choice.
+            Notice::Message { .. } => "message".to_owned(),
+            Notice::Tail => "tail".to_owned(),
+            Notice::Response(response) => format!("response {:?}", response.group),
+        };
+        let mut lines = self.0.lock().expect("it holds");
+        lines.push_str(&line);
+        lines.push('\n');
+    }
+}
+
+#[test]
+fn a_watcher_is_told_of_a_request_before_the_guest_is_and_of_the_answer_after_it_was_given() {
+    let diary = Arc::new(Diary::default());
+    let Machine { guest, unit, .. } =
+        boot_watched(Config::default(), Setup::default(), diary.clone());
+    let pasid = Pasid::new(5).unwrap();
+    let mm = Arc::new(Mm::new(guest.ram(), pasid, 4).unwrap());
+    mm.mmap(Iova(0x7000_0000), 1, Access::READ, Backing::Pattern(7));
+    guest.probe(DEVICE, true, 0).unwrap();
+    guest.bind(DEVICE, &mm).unwrap();
+    diary.0.lock().unwrap().clear();
+    let request = PageRequest {
+        pasid: Some(pasid),
+        group: GroupIndex(9),
+        addr: Iova(0x7000_0000),
+        access: Access::READ,
+        last: true,
+        response_needs_pasid: true,
+        private_data: [0; 2],
+    };
+    unit.page_request(DEVICE, &request);
+    assert!(guest.service());
+    let write = dma(Some(pasid), 0x7000_0000, Access::WRITE);
+    assert!(unit.with_translation(&write, 1, &mut |_, _| {}).is_err());
+    assert_eq!(
+        *diary.0.lock().unwrap(),
+        "request 00:04.0 GroupIndex(9) Queued\n\
+         message\n\
+         tail\n\
+         response GroupIndex(9)\n\
+         fault SGN.6\n\
+         message\n"
+    );
 }

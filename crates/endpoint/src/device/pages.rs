@@ -1,0 +1,125 @@
+//! The page request interface of a device: messages out, and its switches.
+
+use super::Device;
+use crate::MAX_GROUPS;
+use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Response};
+use std::time::Duration;
+use viommu_api::PageRequestOutcome;
+
+impl Device {
+    /// Whether page requests may be sent; a Response Failure turns them off.
+    #[must_use]
+    pub fn pri_enabled(&self) -> bool {
+        self.queue().pri_enabled()
+    }
+
+    /// Whether any group waits for an answer.
+    #[must_use]
+    pub fn any_outstanding(&self) -> bool {
+        self.queue().any_outstanding()
+    }
+
+    /// Resets the page request interface and turns it on; jobs that wait end with
+    /// [`Status::NoAnswer`](crate::Status::NoAnswer).
+    pub fn reset_pri(&self) {
+        self.queue().reset_pri();
+    }
+
+    /// Turns the page request interface on with an allocation in pages, or off. Groups that are
+    /// outstanding are waited for either way.
+    pub fn set_pri(&self, enabled: bool, allocation: u32) {
+        self.queue().set_pri(enabled, allocation);
+    }
+
+    /// Tells the IOMMU that no more page requests of `pasid` follow: last in its group, and neither
+    /// read nor write.
+    ///
+    /// PCI Express Base Specification, "Stop Marker Messages".
+    pub fn stop_marker(&self, pasid: Pasid) -> PageRequestOutcome {
+        let marker = PageRequest {
+            pasid: Some(pasid),
+            group: GroupIndex(MAX_GROUPS - 1),
+            addr: Iova(0),
+            access: Access::empty(),
+            last: true,
+            response_needs_pasid: false,
+            private_data: [0; 2],
+        };
+        self.ports.pri.page_request(self.rid, &marker)
+    }
+
+    /// Pages in one group at most.
+    pub(crate) fn group_pages(&self) -> u32 {
+        self.config.group_pages.clamp(1, MAX_GROUPS)
+    }
+
+    /// Asks for up to `pages` pages from `from` on as one group, on no job's behalf, within the
+    /// allocation; the answer comes out of [`poll_answer`](Device::poll_answer). Returns the group and
+    /// how many pages it asked for; `None` without credits, or with the interface off.
+    #[must_use]
+    pub fn request_pages(
+        &self,
+        pasid: Option<Pasid>,
+        from: Iova,
+        pages: u32,
+        access: Access,
+        now: Duration,
+    ) -> Option<(GroupIndex, u32)> {
+        let pages = pages.min(self.group_pages());
+        let (group, pages) = self.queue().open_group(pasid, pages, now)?;
+        self.send(pasid, group, &run(from, pages, access));
+        Some((group, pages))
+    }
+
+    /// Asks for `pages` pages from `from` on as one group without regard to the allocation, and waits
+    /// for no answer: a broken device. Returns the answer of an IOMMU that gave one at once; `None`
+    /// where it gave none or the interface is off.
+    pub fn flood(
+        &self,
+        pasid: Option<Pasid>,
+        from: Iova,
+        pages: u32,
+        access: Access,
+    ) -> Option<Response> {
+        let pages = pages.min(MAX_GROUPS);
+        let group = self.queue().stray_group(pasid, pages)?;
+        self.send(pasid, group, &run(from, pages, access))
+    }
+
+    /// Sends the messages of a group; returns the answer, if one came at once.
+    pub(super) fn send(
+        &self,
+        pasid: Option<Pasid>,
+        group: GroupIndex,
+        pages: &[(Iova, Access)],
+    ) -> Option<Response> {
+        let mut answer = None;
+        for (i, &(addr, access)) in pages.iter().enumerate() {
+            let request = PageRequest {
+                pasid,
+                group,
+                addr,
+                access,
+                last: i + 1 == pages.len(),
+                response_needs_pasid: pasid.is_some(),
+                private_data: [0; 2],
+            };
+            match self.ports.pri.page_request(self.rid, &request) {
+                PageRequestOutcome::Queued => {}
+                PageRequestOutcome::Answered(response) => {
+                    self.queue().handle_response(pasid, group, response, true);
+                    answer = Some(response);
+                }
+                PageRequestOutcome::Dropped => self.queue().stats.dropped += 1,
+            }
+        }
+        answer
+    }
+}
+
+/// `count` pages that follow each other; the last page of the address space is followed by the first.
+fn run(from: Iova, count: u32, access: Access) -> Vec<(Iova, Access)> {
+    (0..u64::from(count))
+        .map(|i| (Iova((from.0 & !0xfff).wrapping_add(i << 12)), access))
+        .collect()
+}

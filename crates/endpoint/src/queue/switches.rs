@@ -1,0 +1,127 @@
+//! What stops jobs from outside: cancelling, the switches of the page request interface, a reset. And
+//! page requests on no job's behalf.
+
+use super::{Active, Queue, Waiting};
+use crate::groups::Outstanding;
+use crate::job::{GroupAnswer, Status};
+use iopf::{GroupIndex, Pasid};
+use std::collections::VecDeque;
+use std::mem::take;
+use std::time::Duration;
+
+impl Queue {
+    /// Cancels the jobs of an address space; those with an outstanding group end when it does.
+    pub(crate) fn abort(&mut self, pasid: Option<Pasid>) {
+        let (mut ready, mut starved) = (take(&mut self.ready), take(&mut self.starved));
+        for list in [&mut ready, &mut starved] {
+            let (gone, kept): (VecDeque<Active>, _) =
+                take(list).into_iter().partition(|a| a.job.pasid == pasid);
+            *list = kept;
+            for active in gone {
+                self.finish(active, Status::Aborted);
+            }
+        }
+        (self.ready, self.starved) = (ready, starved);
+        for (p, aborted) in self.running.values_mut() {
+            *aborted |= *p == pasid;
+        }
+        for (group, waiting) in &self.waiting {
+            if waiting.active.job.pasid == pasid {
+                self.aborted.insert(*group);
+            }
+        }
+        for answered in &self.answered {
+            if answered.open.pasid == pasid {
+                self.aborted.insert(answered.group.0);
+            }
+        }
+    }
+
+    /// Cancels everything and forgets every group: a reset of the function.
+    pub(crate) fn reset(&mut self) {
+        for active in take(&mut self.ready)
+            .into_iter()
+            .chain(take(&mut self.starved))
+        {
+            self.finish(active, Status::Aborted);
+        }
+        for (_, aborted) in self.running.values_mut() {
+            *aborted = true;
+        }
+        let waiting = take(&mut self.waiting).into_values();
+        let answered = take(&mut self.answered).into_iter();
+        for Waiting { active, .. } in waiting.chain(answered.filter_map(|a| a.waiting)) {
+            self.finish(active, Status::Aborted);
+        }
+        self.groups.reset();
+        self.aborted.clear();
+        self.answers.clear();
+        self.enabled = self.limits.allocation > 0;
+    }
+
+    /// Turns the page request interface on again after a Failure; forgets outstanding groups.
+    pub(crate) fn reset_pri(&mut self) {
+        for (group, open) in self.groups.drain() {
+            match self.waiting.remove(&group.0) {
+                Some(Waiting { active, at, .. }) => self.finish(active, Status::NoAnswer(at)),
+                None => self.report(GroupAnswer {
+                    pasid: open.pasid,
+                    group,
+                    pages: open.pages,
+                    response: None,
+                    at_once: false,
+                    waited: Duration::ZERO,
+                }),
+            }
+        }
+        self.aborted.clear();
+        self.enabled = self.limits.allocation > 0;
+    }
+
+    /// Turns the page request interface on with an allocation, or off. What is outstanding is waited
+    /// for either way.
+    pub(crate) fn set_pri(&mut self, enabled: bool, allocation: u32) {
+        self.limits.allocation = allocation;
+        self.groups.set_allocation(allocation);
+        self.enabled = enabled && allocation > 0;
+    }
+
+    /// Opens a group of as many of `pages` as there are credits for, on no job's behalf. Its answer
+    /// is reported like any other.
+    pub(crate) fn open_group(
+        &mut self,
+        pasid: Option<Pasid>,
+        pages: u32,
+        now: Duration,
+    ) -> Option<(GroupIndex, u32)> {
+        let pages = pages.min(self.groups.credits());
+        if !self.enabled {
+            return None;
+        }
+        let group = self.groups.open(Outstanding {
+            pasid,
+            pages,
+            sent: now,
+            deadline: now.saturating_add(self.limits.timeout),
+        })?;
+        self.stats.groups += 1;
+        self.stats.pages_requested += u64::from(pages);
+        Some((group, pages))
+    }
+
+    /// An index for a group beyond the allocation that nobody waits for.
+    pub(crate) fn stray_group(&mut self, pasid: Option<Pasid>, pages: u32) -> Option<GroupIndex> {
+        if !self.enabled {
+            return None;
+        }
+        let group = self.groups.stray(pasid)?;
+        self.stats.groups += 1;
+        self.stats.pages_requested += u64::from(pages);
+        Some(group)
+    }
+
+    /// Groups that wait for an answer, of whatever address space.
+    pub(crate) fn any_outstanding(&self) -> bool {
+        self.groups.any()
+    }
+}

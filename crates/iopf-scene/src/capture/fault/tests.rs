@@ -1,0 +1,101 @@
+use super::*;
+use crate::capture::SceneMemory;
+use crate::explain::{Explanation, Outcome, vtd::Scene};
+use iopf::{Access, Dma, Gpa, Iova, Rid};
+
+/// A root and a context entry for 00:05.0, legacy mode, and a second-stage table with one read-only
+/// page at 0x1000. Words typed by hand from the specification's tables.
+const TABLES: &str = r#"{"iopf_capture":1,"arch":"vtd","requests":[],
+    "registers":{"RTADDR_REG":"0x1000"},"memory_limit":"0x10000",
+    "memory":[{"addr":"0x1000","words":["0x2001"]},
+              {"addr":"0x2280","words":["0x3001","0x1"]},
+              {"addr":"0x3000","words":["0x4003"]},{"addr":"0x4000","words":["0x5003"]},
+              {"addr":"0x5008","words":["0x8001"]}]}"#;
+
+fn of(dma: Dma, page_request: bool) -> (Capture, Unit, Diagnostic) {
+    let scene = Capture::parse(TABLES.as_bytes()).unwrap();
+    let unit = crate::explain::vtd::unit(&scene);
+    let memory = SceneMemory::new(&scene);
+    let failure = if page_request {
+        vtd::page_request(&unit, &memory, dma.requester, dma.pasid, &mut ()).unwrap_err()
+    } else {
+        vtd::translate(&unit, &memory, &dma, &mut Updates::new(), &mut ()).unwrap_err()
+    };
+    let fault = Diagnostic {
+        dma,
+        failure,
+        recorded: true,
+        page_request,
+    };
+    (scene, unit, fault)
+}
+
+fn explained(capture: &Capture) -> Explanation {
+    let text = capture.to_text();
+    let read = Capture::parse(text.as_bytes()).unwrap();
+    assert_eq!(read, *capture, "what is written is what is read");
+    Scene::new(&read).next().unwrap()
+}
+
+fn dma(kind: DmaKind, addr: u64, access: Access) -> Dma {
+    Dma {
+        requester: Rid(0x0028),
+        pasid: None,
+        kind,
+        addr: Iova(addr),
+        access,
+    }
+}
+
+#[test]
+fn a_capture_of_a_fault_holds_what_the_walk_reads_and_explains_to_the_same_code() {
+    // Root and context entry, two tables of a three-level walk, and the read-only leaf.
+    let (scene, unit, fault) = of(dma(DmaKind::Untranslated, 0x1234, Access::WRITE), false);
+    let capture = vtd_fault(&unit, SceneMemory::new(&scene), &fault, "a test").unwrap();
+    let words: usize = capture
+        .memory
+        .iter()
+        .map(|range| range.data.len() / 8)
+        .sum();
+    assert_eq!(
+        words,
+        2 + 2 + 3,
+        "entries of 128 bits, then one word a level"
+    );
+    let Outcome::Fault(fault) = explained(&capture).outcome else {
+        panic!("it faults")
+    };
+    assert_eq!(
+        fault.code,
+        Some(5),
+        "LGN.2: write, and the page is read-only"
+    );
+    assert_eq!(fault.entry_addr, Some(Gpa(0x5008)));
+}
+
+#[test]
+fn translation_translated_and_page_requests_stay_what_they_were() {
+    for (kind, page_request, code) in [
+        (DmaKind::Translation { no_write: true }, false, 0x0d),
+        (DmaKind::Translated, false, 0x0d),
+        (DmaKind::Untranslated, true, 0x32),
+    ] {
+        let (scene, unit, fault) = of(dma(kind, 0x1234, Access::READ), page_request);
+        let capture = vtd_fault(&unit, SceneMemory::new(&scene), &fault, "").unwrap();
+        let Outcome::Fault(fault) = explained(&capture).outcome else {
+            panic!("it faults")
+        };
+        assert_eq!(fault.code, Some(code), "{kind:?}");
+    }
+}
+
+#[test]
+fn tables_that_changed_meanwhile_give_no_capture() {
+    let (_, unit, fault) = of(dma(DmaKind::Untranslated, 0x1234, Access::WRITE), false);
+    let mended = TABLES.replace("0x8001", "0x8003");
+    let mended = Capture::parse(mended.as_bytes()).unwrap();
+    assert!(vtd_fault(&unit, SceneMemory::new(&mended), &fault, "").is_none());
+    let worse = TABLES.replace("0x2001", "0x2000");
+    let worse = Capture::parse(worse.as_bytes()).unwrap();
+    assert!(vtd_fault(&unit, SceneMemory::new(&worse), &fault, "").is_none());
+}
