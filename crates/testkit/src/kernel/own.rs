@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+#[cfg(test)]
+mod tests;
+
 /// The source package: the newest of Debian's backports as this is written.
 const SOURCE: &str = "linux-source-7.3";
 
@@ -49,6 +52,8 @@ pub fn own() -> Result<&'static Kernel, &'static SetupError> {
             let workshop = Workshop {
                 dir: cache_dir().join("kernels/own"),
                 apt: Apt::new(&cache_dir().join("debian")),
+                make: "make".into(),
+                tools: tools::ensure,
             };
             workshop.ensure(&mut io::stderr())
         })
@@ -70,6 +75,9 @@ fn recipe() -> String {
 struct Workshop {
     dir: PathBuf,
     apt: Apt,
+    make: PathBuf,
+    /// Makes sure that the tools of a build are there.
+    tools: fn(&mut dyn io::Write) -> Result<(), SetupError>,
 }
 
 impl Workshop {
@@ -91,9 +99,11 @@ impl Workshop {
         if let Some(kernel) = self.existing() {
             return Ok(kernel);
         }
-        tools::ensure(progress)?;
+        (self.tools)(progress)?;
         let version = self.unpacked(progress)?;
         let tree = Tree {
+            make: &self.make,
+            lock: &lock,
             source: self.tree(),
             fragment: FRAGMENT,
         };
