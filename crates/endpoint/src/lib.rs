@@ -24,6 +24,7 @@ mod job;
 mod memory;
 pub mod pci;
 mod queue;
+pub mod virtio_rng;
 
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};

@@ -1,4 +1,4 @@
-//! Guest memory as a device reaches it: the one file of this crate that names `vm-memory`.
+//! Guest memory as a device reaches it once its address is translated, on top of `vm-memory`.
 
 use iopf::Gpa;
 use viommu_api::{BusError, PhysicalMemory};

@@ -25,6 +25,7 @@ Exit status:
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Run(crate::run::Args),
+    Serve(crate::serve::Args),
     Explain(ExplainArgs),
     Decode(DecodeArgs),
     Completions(CompletionsArgs),

@@ -9,6 +9,7 @@ mod explain;
 mod help;
 mod input;
 mod run;
+mod serve;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -50,6 +51,7 @@ fn run(command: &Command, out: &mut dyn Write) -> Result<Exit, Stop> {
         Command::Explain(args) => explain::main(args, out),
         Command::Decode(args) => decode::main(args, out),
         Command::Run(args) => run::main(args, out),
+        Command::Serve(args) => serve::main(args, out),
         Command::Completions(args) => help::completions(args, out),
         Command::Man(args) => help::man(args, out),
     }

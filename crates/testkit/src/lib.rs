@@ -1,8 +1,11 @@
 //! Scripted guests, table builders and literal vectors for tests.
 
 mod clock;
+mod debian;
 mod fake;
+pub mod guest;
 mod irq;
+pub mod kernel;
 pub mod qemu;
 mod ram;
 pub mod vtd;

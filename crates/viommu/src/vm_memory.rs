@@ -23,7 +23,10 @@ use std::ops::Deref;
 use std::sync::Arc;
 use viommu_api::Translate;
 use vm_memory::iommu::{Error, IotlbIterator, IovaRange};
-use vm_memory::{GuestAddress, Iommu, Iotlb, Permissions};
+use vm_memory::{
+    GuestAddress, GuestAddressSpace, GuestMemoryBackend, GuestMemoryRegion, Iommu, IommuMemory,
+    Iotlb, Permissions,
+};
 
 /// Longest access in bytes: that of a virtio buffer. Bounds the pages that one access may walk.
 const LONGEST: u64 = 1 << 32;
@@ -230,6 +233,55 @@ impl<T: Model> Iommu for Behind<T> {
         };
         Iotlb::lookup(translated, from, length, access)
             .map_err(|fails| cannot(iova.0, length as u64, format!("unresolved: {fails:?}")))
+    }
+}
+
+/// The address space of one requester over guest memory whose map may change: a
+/// [`GuestAddressSpace`] for devices that ask for the memory anew at each piece of work.
+///
+/// What [`memory`](GuestAddressSpace::memory) gives sees the map of that moment.
+pub struct Space<A, T> {
+    ram: A,
+    behind: Behind<T>,
+}
+
+impl<A, T> Space<A, T> {
+    /// What `behind` reaches in `ram`.
+    pub const fn new(ram: A, behind: Behind<T>) -> Self {
+        Self { ram, behind }
+    }
+}
+
+impl<A: Clone, T> Clone for Space<A, T> {
+    fn clone(&self) -> Self {
+        Self::new(self.ram.clone(), self.behind.clone())
+    }
+}
+
+impl<A, T> fmt::Debug for Space<A, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space")
+            .field("behind", &self.behind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A, T> GuestAddressSpace for Space<A, T>
+where
+    A: GuestAddressSpace<M: GuestMemoryBackend<R: GuestMemoryRegion<B: Default>> + Clone>,
+    T: Model,
+{
+    type M = IommuMemory<A::M, Behind<T>>;
+    type T = Arc<Self::M>;
+
+    fn memory(&self) -> Self::T {
+        let map = A::M::clone(&self.ram.memory());
+        Arc::new(IommuMemory::new(
+            map,
+            self.behind.clone(),
+            true,
+            Default::default(),
+        ))
     }
 }
 

@@ -330,6 +330,11 @@ impl ConfigSpace {
         }
     }
 
+    /// Changes a register from the inside.
+    pub(crate) fn put(&mut self, at: u16, bytes: &[u8]) {
+        self.store.put(at, bytes);
+    }
+
     fn set(&mut self, at: u16, mask: u16, on: bool) {
         let old = self.store.u16(at);
         let new = if on { old | mask } else { old & !mask };

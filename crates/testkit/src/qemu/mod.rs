@@ -3,6 +3,5 @@
 //! [`root::ensure`] finds or fetches a QEMU that is new enough, without touching the system;
 //! [`qtest::Qtest`] starts it without a guest and drives its memory, registers and clock.
 
-mod apt;
 pub mod qtest;
 pub mod root;

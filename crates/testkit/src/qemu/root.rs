@@ -8,10 +8,9 @@
 //! it stopped; every package is checked against the hash its signed index names; a damaged root
 //! is rebuilt; without a network the error says what to do.
 
-use super::apt::{Apt, Package};
-use sha2::{Digest, Sha256};
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use crate::debian::{Apt, Order, Store};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -29,88 +28,18 @@ const NEEDED: [(&str, &str); 3] = [
     ("edu", "dma_mask="),
 ];
 
-/// The file whose presence makes a root complete: hashes, one a line.
-const MANIFEST: &str = "manifest.txt";
+/// QEMU and its firmware; apt adds everything they run on.
+const ORDER: Order = Order {
+    what: "qemu",
+    name: "QEMU",
+    suite: "trixie-backports",
+    packages: &["qemu-system-x86", "seabios"],
+    only: &[],
+    named_after: "qemu-system-x86_",
+    instead: "install QEMU 11 or later (with iommu-testdev), or name one in IOPF_QEMU",
+};
 
-/// Where a root is put together before it gets its name.
-const UNPACKING: &str = "unpacking";
-
-/// Why there is no QEMU to use.
-#[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// The named QEMU is not usable.
-    #[error("{path} (from IOPF_QEMU) is not usable: {why}")]
-    Named {
-        /// The path the user gave.
-        path: PathBuf,
-        /// What it lacks.
-        why: String,
-    },
-    /// A program that the set-up calls is missing.
-    #[error(
-        "{tool} is needed to fetch QEMU and is not on this system; install QEMU 11 or later (with \
-         iommu-testdev), or name one in IOPF_QEMU"
-    )]
-    NoTool {
-        /// The program.
-        tool: String,
-    },
-    /// No Debian archive keyring: nothing could be verified.
-    #[error(
-        "no Debian archive keyring is installed, so no package could be verified; install the \
-         package debian-archive-keyring, or name a QEMU 11 or later in IOPF_QEMU"
-    )]
-    NoKeyring,
-    /// The registry did not deliver.
-    #[error(
-        "cannot fetch QEMU from {mirror}: {why}\n\
-         What is downloaded so far is kept in {cache}; run the same command again to go on.\n\
-         Behind a proxy, set http_proxy; for another Debian mirror, set IOPF_DEBIAN_MIRROR; \
-         without a network, name a QEMU 11 or later in IOPF_QEMU."
-    )]
-    Registry {
-        /// The Debian mirror that was asked.
-        mirror: String,
-        /// Its first complaint.
-        why: String,
-        /// Where partial downloads are.
-        cache: PathBuf,
-    },
-    /// A package is not what the signed index says.
-    #[error(
-        "{file} does not match its checksum: expected {expected}, found {found}; it was removed, run again"
-    )]
-    Checksum {
-        /// The package's file name.
-        file: String,
-        /// SHA-256 from the index.
-        expected: String,
-        /// SHA-256 of the file.
-        found: String,
-    },
-    /// The unpacked QEMU does not run or lacks a device.
-    #[error("the QEMU that was fetched is not usable: {why}")]
-    Unusable {
-        /// What it lacks.
-        why: String,
-    },
-    /// A file operation failed.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was being done.
-        what: String,
-        /// The system's reason.
-        source: io::Error,
-    },
-}
-
-/// Names the place of an I/O error.
-pub(super) fn io<T>(what: impl FnOnce() -> String, result: io::Result<T>) -> Result<T, SetupError> {
-    result.map_err(|source| SetupError::Io {
-        what: what(),
-        source,
-    })
-}
+pub use crate::debian::{SetupError, cache_dir};
 
 /// A QEMU that runs here and has the devices the tests need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,151 +143,36 @@ pub fn ensure() -> Result<&'static QemuRoot, &'static SetupError> {
         if let Ok(system) = QemuRoot::of_binary("qemu-system-x86_64".into()).probe() {
             return Ok(system);
         }
-        let mut apt = Apt::new(&cache_dir().join("qemu"));
-        if let Ok(mirror) = std::env::var("IOPF_DEBIAN_MIRROR") {
-            apt.mirror = Some(mirror);
-        }
-        Cache {
-            dir: cache_dir().join("qemu"),
-            apt,
-            accept: QemuRoot::probe,
-        }
+        store(
+            cache_dir().join("qemu"),
+            Apt::new(&cache_dir().join("qemu")),
+            QemuRoot::probe,
+        )
         .ensure(&mut io::stderr())
     })
     .as_ref()
 }
 
-/// Where big things that can be fetched again are kept, outside the checkout.
-#[must_use]
-pub fn cache_dir() -> PathBuf {
-    let var = |name| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
-    var("IOPF_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("iopf")))
-        .or_else(|| var("HOME").map(|home| home.join(".cache/iopf")))
-        .unwrap_or_else(|| std::env::temp_dir().join("iopf"))
-}
-
-/// A directory of unpacked roots, one a version.
-struct Cache {
+/// The cache of unpacked QEMUs; `accept` probes a binary.
+fn store(
     dir: PathBuf,
     apt: Apt,
-    /// Probes a binary; tests put their own here.
-    accept: fn(QemuRoot) -> Result<QemuRoot, String>,
-}
-
-impl Cache {
-    fn ensure(&self, progress: &mut dyn io::Write) -> Result<QemuRoot, SetupError> {
-        if let Some(root) = self.existing() {
-            return Ok(root);
-        }
-        let at = || format!("preparing {}", self.dir.display());
-        io(at, fs::create_dir_all(&self.dir))?;
-        let lock = io(at, File::create(self.dir.join("lock")))?;
-        if lock.try_lock().is_err() {
-            let _ = writeln!(progress, "qemu: waiting for another process to set it up");
-            io(at, lock.lock())?;
-        }
-        // Whoever held the lock may have done the work.
-        if let Some(root) = self.existing() {
-            return Ok(root);
-        }
-        let (name, packages) = self.apt.download(progress)?;
-        self.unpack(&name, &packages, progress)?;
-        self.existing().ok_or_else(|| SetupError::Unusable {
-            why: self
-                .newest_first()
-                .first()
-                .map_or("nothing was unpacked".to_owned(), |dir| {
-                    self.open(dir).err().unwrap_or_default()
-                }),
-        })
-    }
-
-    /// The newest complete and undamaged root.
-    fn existing(&self) -> Option<QemuRoot> {
-        self.newest_first()
-            .iter()
-            .find_map(|dir| self.open(dir).ok())
-    }
-
-    /// Complete roots, the latest unpacked first.
-    fn newest_first(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut roots: Vec<_> = entries
-            .filter(|entry| entry.file_name() != UNPACKING)
-            .filter_map(|entry| {
-                let unpacked = fs::metadata(entry.path().join(MANIFEST)).ok()?.modified();
-                Some((unpacked.ok()?, entry.path()))
-            })
-            .collect();
-        roots.sort();
-        roots.into_iter().rev().map(|(_, path)| path).collect()
-    }
-
-    /// Checks the hash of the binary and probes it.
-    fn open(&self, dir: &Path) -> Result<QemuRoot, String> {
-        let manifest = fs::read_to_string(dir.join(MANIFEST)).map_err(|e| e.to_string())?;
-        let layout = Layout::of(dir).ok_or("the root lacks the binary or its C library")?;
-        let line = format!(
-            "{}  binary",
-            sha256(&layout.binary).map_err(|e| e.to_string())?
-        );
-        if !manifest.lines().any(|l| l == line) {
-            return Err(format!("{} is damaged", layout.binary.display()));
-        }
-        (self.accept)(layout.root())
-    }
-
-    fn unpack(
-        &self,
-        name: &str,
-        packages: &[Package],
-        progress: &mut dyn io::Write,
-    ) -> Result<(), SetupError> {
-        let temp = self.dir.join(UNPACKING);
-        let at = || format!("unpacking into {}", temp.display());
-        if temp.exists() {
-            io(at, fs::remove_dir_all(&temp))?;
-        }
-        io(at, fs::create_dir_all(&temp))?;
-        let _ = writeln!(progress, "qemu: unpacking {} packages", packages.len());
-        let mut manifest = String::new();
-        for package in packages {
-            let deb = self.apt.archives().join(&package.file);
-            let found = io(at, sha256(&deb))?;
-            if found != package.sha256 {
-                let _ = fs::remove_file(&deb);
-                return Err(SetupError::Checksum {
-                    file: package.file.clone(),
-                    expected: package.sha256.clone(),
-                    found,
-                });
-            }
-            self.apt.unpack(&deb, &temp)?;
-            manifest += &format!("{found}  {}\n", package.file);
-        }
-        let layout = Layout::of(&temp).ok_or_else(|| SetupError::Unusable {
-            why: "the packages hold no qemu-system-x86_64 or no C library".to_owned(),
-        })?;
-        manifest += &format!("{}  binary\n", io(at, sha256(&layout.binary))?);
-        let write = |path: PathBuf| -> io::Result<()> {
-            let mut file = File::create(path)?;
-            file.write_all(manifest.as_bytes())?;
-            file.sync_all()
-        };
-        io(at, write(temp.join(MANIFEST)))?;
-        let place = self.dir.join(name);
-        if place.exists() {
-            io(at, fs::remove_dir_all(&place))?;
-        }
-        io(at, fs::rename(&temp, &place))?;
-        self.apt.forget_archives();
-        let _ = writeln!(progress, "qemu: ready in {}", place.display());
-        Ok(())
+    accept: impl Fn(QemuRoot) -> Result<QemuRoot, String> + 'static,
+) -> Store<QemuRoot> {
+    let lacking = "the packages hold no qemu-system-x86_64 or no C library";
+    Store {
+        order: ORDER,
+        dir,
+        apt,
+        arrange: Box::new(|tree, keep| {
+            fs::rename(tree, keep).map_err(|error| error.to_string())?;
+            Ok(())
+        }),
+        vouched: Box::new(move |dir| {
+            let layout = Layout::of(dir).ok_or(lacking)?;
+            Ok(vec![("binary".to_owned(), layout.binary)])
+        }),
+        open: Box::new(move |dir| accept(Layout::of(dir).ok_or(lacking)?.root())),
     }
 }
 
@@ -407,30 +221,5 @@ impl Layout {
             ],
             version: String::new(),
         }
-    }
-}
-
-/// SHA-256 of a file, in hex.
-fn sha256(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut file = File::open(path)?;
-    io::copy(&mut file, &mut HashWriter(&mut hasher))?;
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
-}
-
-/// Feeds what is written to a hash.
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.0.update(data);
-        Ok(data.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -174,3 +174,16 @@ fn a_session_lasts_as_long_as_the_guard() {
     assert!(!of.model.sessions.inside());
     assert_eq!(of.model.sessions.quiesce(), Ok(()));
 }
+
+#[test]
+fn a_space_sees_memory_that_was_plugged_in_after_it_was_made() {
+    let map = vm_memory::GuestMemoryAtomic::new(GuestMemoryMmap::<()>::new());
+    let space = Space::new(map.clone(), behind(&[(0x3000, Access::RW)]));
+    let write = |byte: u8| space.memory().write_obj(byte, GuestAddress(0x10008));
+    assert!(write(7).is_err(), "no memory at 0x3000");
+    let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap();
+    map.lock().unwrap().replace(ram);
+    write(7).unwrap();
+    let now: u8 = map.memory().read_obj(GuestAddress(0x3008)).unwrap();
+    assert_eq!(now, 7);
+}

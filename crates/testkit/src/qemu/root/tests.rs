@@ -1,6 +1,7 @@
 //! The cache against a pretended registry: shell scripts in place of apt and dpkg.
 
 use super::*;
+use crate::debian::Package;
 use std::os::unix::fs::PermissionsExt as _;
 
 /// What `apt-get` does in each test; `$0`'s directory holds its state. Like the real one, it plans
@@ -81,14 +82,11 @@ impl Registry {
         Self { dir }
     }
 
-    fn cache(&self) -> Cache {
+    fn cache(&self) -> Store<QemuRoot> {
         let dir = self.dir.path().join("cache");
         let keyring = self.dir.path().join("keyring.gpg");
-        Cache {
-            apt: Apt::with_tools(&dir, self.dir.path(), vec![keyring]),
-            dir,
-            accept: Ok,
-        }
+        let apt = Apt::with_tools(&dir, self.dir.path(), vec![keyring]);
+        store(dir, apt, Ok)
     }
 
     fn touch(&self, name: &str) {
@@ -200,6 +198,7 @@ fn a_package_that_is_not_what_the_index_says_is_refused_and_removed() {
     fs::create_dir_all(&cache.dir).unwrap();
     fs::write(archives.join("evil.deb"), "evil").unwrap();
     let package = Package {
+        uri: "http://deb.example/evil.deb".to_owned(),
         file: "evil.deb".to_owned(),
         size: 4,
         sha256: "00".to_owned(),

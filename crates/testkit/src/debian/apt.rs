@@ -3,7 +3,7 @@
 //! apt(8) as any user runs it: signed indexes, its own retries and partial files. The system's
 //! configuration is not read, apart from how to reach the network, so none of its hooks run.
 
-use super::root::{SetupError, io};
+use super::{Order, SetupError, io};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -12,10 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 /// The first release whose backports carry a QEMU with the devices the tests need.
-const RELEASE: &str = "trixie";
+pub(crate) const RELEASE: &str = "trixie";
 
-/// What is installed: QEMU and its firmware; apt adds everything they run on.
-const PACKAGES: [&str; 2] = ["qemu-system-x86", "seabios"];
+/// apt's own downloader of single files, which is not on the search path.
+const HELPER: &str = "/usr/lib/apt/apt-helper";
 
 /// Where Debian is, when apt's own configuration does not say.
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
@@ -28,40 +28,50 @@ const KEYRINGS: [&str; 2] = [
 
 /// One package of the plan, as the signed index describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Package {
+pub(crate) struct Package {
+    /// Where it comes from.
+    pub(crate) uri: String,
     /// File name in the archives directory.
-    pub(super) file: String,
+    pub(crate) file: String,
     /// Size in bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// SHA-256 in hex.
-    pub(super) sha256: String,
+    pub(crate) sha256: String,
 }
 
 /// apt and dpkg, and the directory their state is in.
 #[derive(Clone, Debug)]
-pub(super) struct Apt {
+pub(crate) struct Apt {
     dir: PathBuf,
     apt_get: PathBuf,
     apt_config: PathBuf,
+    apt_helper: PathBuf,
     dpkg_deb: PathBuf,
     keyrings: Vec<PathBuf>,
     /// A mirror to use whatever the system is set up with.
-    pub(super) mirror: Option<String>,
+    pub(crate) mirror: Option<String>,
 }
 
 impl Apt {
     /// The system's tools, with their state under `cache`.
-    pub(super) fn new(cache: &Path) -> Self {
+    ///
+    /// `IOPF_DEBIAN_MIRROR` names another mirror than the one apt is set up with.
+    pub(crate) fn new(cache: &Path) -> Self {
         let keyrings = KEYRINGS.map(PathBuf::from);
-        Self::with_tools(cache, Path::new(""), keyrings.into())
+        Self {
+            apt_helper: HELPER.into(),
+            mirror: std::env::var("IOPF_DEBIAN_MIRROR").ok(),
+            ..Self::with_tools(cache, Path::new(""), keyrings.into())
+        }
     }
 
     /// Tools from one directory; the empty path means the search path.
-    pub(super) fn with_tools(cache: &Path, tools: &Path, keyrings: Vec<PathBuf>) -> Self {
+    pub(crate) fn with_tools(cache: &Path, tools: &Path, keyrings: Vec<PathBuf>) -> Self {
         Self {
             dir: cache.join("apt"),
             apt_get: tools.join("apt-get"),
             apt_config: tools.join("apt-config"),
+            apt_helper: tools.join("apt-helper"),
             dpkg_deb: tools.join("dpkg-deb"),
             keyrings,
             mirror: None,
@@ -69,7 +79,7 @@ impl Apt {
     }
 
     /// Where apt puts finished packages.
-    pub(super) fn archives(&self) -> PathBuf {
+    pub(crate) fn archives(&self) -> PathBuf {
         self.dir.join("cache/archives")
     }
 
@@ -78,66 +88,118 @@ impl Apt {
         self.dir.join("cache/nothing")
     }
 
-    /// Packages are unpacked: their files are of no more use.
-    pub(super) fn forget_archives(&self) {
-        // What cannot be removed only takes room.
-        let _ = fs::remove_dir_all(self.archives());
+    /// These packages are unpacked: their files are of no more use.
+    pub(crate) fn forget(&self, packages: &[Package]) {
+        for package in packages {
+            // What cannot be removed only takes room.
+            let _ = fs::remove_file(self.archives().join(&package.file));
+        }
     }
 
-    /// Fetches the index and every package; gives the name of the root and the packages.
-    pub(super) fn download(
+    /// Fetches the index and every package of an order; gives the version that names the result,
+    /// and the packages.
+    ///
+    /// One at a time, whoever asks.
+    pub(crate) fn download(
         &self,
+        order: &Order,
+        progress: &mut dyn io::Write,
+    ) -> Result<(String, Vec<Package>), SetupError> {
+        let at = || format!("preparing {}", self.dir.display());
+        io(at, fs::create_dir_all(&self.dir))?;
+        let lock = io(at, File::create(self.dir.join("lock")))?;
+        io(at, lock.lock())?;
+        let tool = |error| match error {
+            SetupError::NoTool { tool, .. } => order.no_tool(&tool),
+            other => other,
+        };
+        self.download_alone(order, progress).map_err(tool)
+    }
+
+    fn download_alone(
+        &self,
+        order: &Order,
         progress: &mut dyn io::Write,
     ) -> Result<(String, Vec<Package>), SetupError> {
         let mirror = match &self.mirror {
             Some(mirror) => mirror.clone(),
             None => self.system_mirror()?,
         };
-        self.configure(&mirror)?;
+        self.configure(&mirror, order)?;
         let refused = |why| SetupError::Registry {
+            what: order.name,
             mirror: mirror.clone(),
             why,
             cache: self.dir.clone(),
+            instead: order.instead,
         };
-        let _ = writeln!(progress, "qemu: none here that will do; asking {mirror}");
+        let what = order.what;
+        let _ = writeln!(progress, "{what}: none here that will do; asking {mirror}");
         let update = ["-q", "-o", "APT::Update::Error-Mode=any", "update"];
         let update = self.get(&update)?;
         if !update.status.success() {
             return Err(refused(complaint(&update)));
         }
-        let backports = format!("{RELEASE}-backports");
-        let install = ["-y", "--no-install-recommends", "-t", &backports, "install"];
+        let install = [
+            "-y",
+            "--no-install-recommends",
+            "-t",
+            order.suite,
+            "install",
+        ];
         // apt plans for what it has not got yet; we want every package, also after a download
         // that was cut short.
         let nothing = format!("Dir::Cache::archives={}", self.nothing().display());
-        let with = |options: &[&'static str]| -> Vec<String> {
-            let words = options.iter().copied().chain(install).chain(PACKAGES);
+        let with = |options: &[&str]| -> Vec<String> {
+            let words = options.iter().copied().chain(install);
+            let words = words.chain(order.packages.iter().copied());
             words.map(str::to_owned).collect()
         };
         let mut plan = with(&["-qq", "--print-uris"]);
         plan.extend(["-o".to_owned(), nothing]);
         let plan = self.get(&plan)?;
-        let every = parse_uris(&String::from_utf8_lossy(&plan.stdout));
+        let mut every = parse_uris(&String::from_utf8_lossy(&plan.stdout));
+        every.retain(|package| order.wants(&package.file));
         let version = every
             .iter()
-            .find_map(|p| p.file.strip_prefix("qemu-system-x86_"))
+            .find_map(|p| p.file.strip_prefix(order.named_after))
             .and_then(|rest| rest.strip_suffix(".deb"))
             .map(str::to_owned);
         let (true, Some(version)) = (plan.status.success(), version) else {
             return Err(refused(format!(
-                "no plan to install QEMU: {}",
+                "no plan to install {}: {}",
+                order.name,
                 complaint(&plan)
             )));
         };
-        self.fetch(&with(&["-qq", "--download-only"]), &every, progress)?
+        let mut fetch = if order.only.is_empty() {
+            self.apt(&with(&["-qq", "--download-only"]))
+        } else {
+            self.helper(&every)
+        };
+        self.fetch(&mut fetch, order.what, &every, progress)?
             .map_err(refused)?;
         Ok((version.replace("%3a", "-"), every))
+    }
+
+    /// Downloads single packages, without what they depend on.
+    fn helper(&self, packages: &[Package]) -> Command {
+        let mut command = self.configured(&self.apt_helper);
+        command.arg("-qq").arg("download-file");
+        for package in packages {
+            command
+                .arg(&package.uri)
+                .arg(self.archives().join(&package.file))
+                .arg(format!("SHA256:{}", package.sha256));
+        }
+        command
     }
 
     /// Runs the download, with a line of progress now and then; the inner error is apt's.
     fn fetch(
         &self,
-        args: &[String],
+        command: &mut Command,
+        what: &str,
         packages: &[Package],
         progress: &mut dyn io::Write,
     ) -> Result<Result<(), String>, SetupError> {
@@ -146,8 +208,7 @@ impl Apt {
         let log = self.dir.join("download.log");
         let out = io(at, File::create(&log))?;
         let err = io(at, out.try_clone())?;
-        let mut command = self.apt(args);
-        let mut child = started(command.stdout(out).stderr(err).spawn(), &command)?;
+        let mut child = started(command.stdout(out).stderr(err).spawn(), command)?;
         let mut told = None;
         let status = loop {
             let status = io(at, child.try_wait())?;
@@ -156,7 +217,7 @@ impl Apt {
             let tenth = have * 10 / total.max(1);
             if told != Some(tenth) {
                 told = Some(tenth);
-                let _ = writeln!(progress, "qemu: {have} of {total} MB");
+                let _ = writeln!(progress, "{what}: {have} of {total} MB");
             }
             if let Some(status) = status {
                 break status;
@@ -186,13 +247,14 @@ impl Apt {
     }
 
     /// Unpacks one package; its scripts are not run.
-    pub(super) fn unpack(&self, deb: &Path, into: &Path) -> Result<(), SetupError> {
+    pub(crate) fn unpack(&self, deb: &Path, into: &Path) -> Result<(), SetupError> {
         let mut command = Command::new(&self.dpkg_deb);
         let output = run(command.arg("-x").arg(deb).arg(into))?;
         if output.status.success() {
             return Ok(());
         }
         Err(SetupError::Unusable {
+            what: "package",
             why: format!("{}: {}", deb.display(), complaint(&output)),
         })
     }
@@ -216,9 +278,9 @@ impl Apt {
     }
 
     /// Writes the private configuration.
-    fn configure(&self, mirror: &str) -> Result<(), SetupError> {
+    fn configure(&self, mirror: &str, order: &Order) -> Result<(), SetupError> {
         let keyring = self.keyrings.iter().find(|path| path.is_file());
-        let keyring = keyring.ok_or(SetupError::NoKeyring)?.display();
+        let keyring = keyring.ok_or_else(|| order.no_keyring())?.display();
         let at = || format!("preparing {}", self.dir.display());
         for sub in [
             "etc",
@@ -270,9 +332,15 @@ impl Apt {
     }
 
     fn apt<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = Command::new(&self.apt_get);
+        let mut command = self.configured(&self.apt_get);
+        command.args(args);
         command
-            .args(args)
+    }
+
+    /// A tool of apt under the private configuration.
+    fn configured(&self, tool: &Path) -> Command {
+        let mut command = Command::new(tool);
+        command
             .env("APT_CONFIG", self.dir.join("apt.conf"))
             .env("LC_ALL", "C")
             .stdin(Stdio::null());
@@ -291,9 +359,11 @@ fn run(command: &mut Command) -> Result<Output, SetupError> {
 fn started<T>(result: io::Result<T>, command: &Command) -> Result<T, SetupError> {
     let tool = || command.get_program().to_string_lossy().into_owned();
     match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(SetupError::NoTool { tool: tool() })
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SetupError::NoTool {
+            tool: tool(),
+            what: "a package",
+            instead: "install it",
+        }),
         other => io(|| format!("running {}", tool()), other),
     }
 }
@@ -306,8 +376,9 @@ fn megabytes(bytes: u64) -> u64 {
 fn parse_uris(text: &str) -> Vec<Package> {
     let parse = |line: &str| {
         let mut words = line.split_whitespace();
-        let _uri = words.next().filter(|uri| uri.starts_with('\''))?;
+        let uri = words.next()?.strip_prefix('\'')?.strip_suffix('\'')?;
         Some(Package {
+            uri: uri.to_owned(),
             file: words.next()?.to_owned(),
             size: words.next()?.parse().ok()?,
             sha256: words.next()?.strip_prefix("SHA256:")?.to_owned(),
@@ -339,6 +410,7 @@ mod tests {
         let text = "Reading package lists...\n'http://m/zlib1g_1%3a1.3_amd64.deb' \
                     zlib1g_1%3a1.3_amd64.deb 88884 SHA256:015be740\n";
         let zlib = Package {
+            uri: "http://m/zlib1g_1%3a1.3_amd64.deb".to_owned(),
             file: "zlib1g_1%3a1.3_amd64.deb".to_owned(),
             size: 88884,
             sha256: "015be740".to_owned(),

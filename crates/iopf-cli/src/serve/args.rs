@@ -1,0 +1,214 @@
+//! Arguments of `iopf serve`, and the plan they become.
+
+use crate::args::ArchArg;
+use iopf::Rid;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Put the virtual IOMMU and devices behind it in front of a guest in QEMU
+///
+/// Serves an Intel VT-d unit and the functions behind it over vfio-user, one socket a function, and
+/// writes what QEMU needs: the DMAR table and the command line. QEMU 10.1 or newer has the client.
+/// The devices that QEMU models itself stay out of the IOMMU's reach.
+#[derive(clap::Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Whose IOMMU
+    #[arg(long, value_enum, default_value = "vtd")]
+    pub(crate) arch: ArchArg,
+    /// Folder for the sockets, the table and the command line [default: a new one in the temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// A function behind the IOMMU: dma, rng or dsa, and its place on bus 0; may be given again
+    #[arg(
+        long = "endpoint",
+        value_name = "KIND@SLOT",
+        default_values = ["dma@04.0", "rng@06.0", "dsa@07.0"]
+    )]
+    pub(crate) endpoints: Vec<EndpointArg>,
+    /// The IOMMU's own place on bus 0
+    #[arg(long, value_name = "SLOT", default_value = "05.0")]
+    pub(crate) slot: SlotArg,
+    /// Where firmware puts the IOMMU's registers; a wrong guess is reported and the table put right
+    #[arg(long, value_name = "ADDRESS", default_value = "0xfebf0000", value_parser = address)]
+    pub(crate) bar: u64,
+    /// Legacy mode only: no PASIDs, no page requests
+    #[arg(long)]
+    pub(crate) legacy: bool,
+    /// Where the entropy device has its bytes from, over and over
+    #[arg(long, value_name = "FILE", default_value = "/dev/urandom")]
+    pub(crate) entropy: PathBuf,
+    /// Guest memory on the QEMU command line that is printed
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub(crate) memory: String,
+    /// Write a capture for iopf explain into this folder at each new kind of fault
+    #[arg(long, value_name = "DIR")]
+    pub(crate) capture_dir: Option<PathBuf>,
+    /// Log what the guest does wrong, within a budget for each device; by default it is counted only
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    /// One line for each step of a page request, with its time
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// Events as JSON, one a line, on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Accept guest memory that its owner could truncate under us
+    #[arg(long)]
+    pub(crate) trust_unsealed: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  iopf serve                              sockets in a new folder, and the QEMU command line
+  iopf serve --dir /run/vm1 --capture-dir /run/vm1/faults
+  iopf serve --endpoint dma@04.0 --legacy
+  iopf serve --json --trace | jq -c 'select(.event == \"step\")'
+
+Stop it with Ctrl-C or SIGTERM: it then removes its sockets and says what it counted.";
+
+/// A place on bus 0: `04.0`, or `4`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotArg(pub(crate) Rid);
+
+impl FromStr for SlotArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is no place on bus 0: write 04.0, with a device of 1 to 1f");
+        let (device, function) = text.split_once('.').unwrap_or((text, "0"));
+        let device = u8::from_str_radix(device, 16).map_err(|_| wrong())?;
+        let function = function.parse().map_err(|_| wrong())?;
+        let rid = Rid::new(0, device, function).ok_or_else(wrong)?;
+        // 00:00.0 is the host bridge.
+        if device == 0 {
+            Err(wrong())
+        } else {
+            Ok(Self(rid))
+        }
+    }
+}
+
+impl fmt::Display for SlotArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}.{}", self.0.device(), self.0.function())
+    }
+}
+
+/// The kinds of function that can be put behind the IOMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The DMA engine of `docs/endpoints.md`.
+    Dma,
+    /// virtio-rng.
+    Rng,
+    /// Intel DSA.
+    Dsa,
+}
+
+impl Kind {
+    /// All of them, as arguments name them.
+    const ALL: [(&'static str, Self); 3] =
+        [("dma", Self::Dma), ("rng", Self::Rng), ("dsa", Self::Dsa)];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(_, kind)| *kind == self)
+            .map_or("", |(name, _)| name)
+    }
+}
+
+/// A kind and its place: `dma@04.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndpointArg {
+    pub(crate) kind: Kind,
+    pub(crate) slot: SlotArg,
+}
+
+impl FromStr for EndpointArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, slot) = text
+            .split_once('@')
+            .ok_or_else(|| format!("{text:?} names no place: write dma@04.0"))?;
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|(name, _)| *name == kind)
+            .map(|(_, kind)| kind)
+            .ok_or_else(|| format!("there is no endpoint {kind:?}: write dma, rng or dsa"))?;
+        Ok(Self {
+            kind,
+            slot: slot.parse()?,
+        })
+    }
+}
+
+fn address(text: &str) -> Result<u64, String> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    match u64::from_str_radix(digits, 16) {
+        Ok(at) if at != 0 && at.is_multiple_of(4096) => Ok(at),
+        _ => Err("write a page's address in hex, such as 0xfebf0000".to_owned()),
+    }
+}
+
+/// What is to be served, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) unit: Rid,
+    pub(super) endpoints: Vec<(Kind, Rid)>,
+    pub(super) bar: u64,
+    pub(super) legacy: bool,
+    pub(super) memory: String,
+    pub(super) entropy: PathBuf,
+    pub(super) captures: Option<PathBuf>,
+    pub(super) verbose: bool,
+    pub(super) trace: bool,
+    pub(super) trust_unsealed: bool,
+}
+
+impl Plan {
+    /// What the arguments ask for.
+    ///
+    /// # Errors
+    /// A sentence, where two functions want one place, or one asks for what legacy mode lacks.
+    pub(super) fn of(args: &Args) -> Result<Self, String> {
+        let ArchArg::Vtd = args.arch;
+        let endpoints: Vec<_> = args
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.kind, endpoint.slot.0))
+            .collect();
+        let mut places: Vec<Rid> = endpoints.iter().map(|(_, rid)| *rid).collect();
+        places.push(args.slot.0);
+        places.sort();
+        if let Some([rid, _]) = places.array_windows().find(|[a, b]| a == b) {
+            return Err(format!("two functions at {}", SlotArg(*rid)));
+        }
+        // PCI: a device is looked for at its function 0.
+        let alone = places
+            .iter()
+            .find(|rid| rid.function() != 0 && !places.iter().any(|r| r.0 == rid.0 & !7));
+        if let Some(rid) = alone {
+            return Err(format!(
+                "a guest finds {} only beside a function 0",
+                SlotArg(*rid)
+            ));
+        }
+        Ok(Self {
+            unit: args.slot.0,
+            endpoints,
+            bar: args.bar,
+            legacy: args.legacy,
+            memory: args.memory.clone(),
+            entropy: args.entropy.clone(),
+            captures: args.capture_dir.clone(),
+            verbose: args.verbose,
+            trace: args.trace,
+            trust_unsealed: args.trust_unsealed,
+        })
+    }
+}

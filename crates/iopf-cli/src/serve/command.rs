@@ -1,0 +1,72 @@
+//! The QEMU command line that fits what is served.
+
+use super::args::SlotArg;
+use iopf::Rid;
+use std::path::Path;
+
+/// A function and its socket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Socket<'a> {
+    pub(super) place: Rid,
+    pub(super) path: &'a Path,
+}
+
+/// The arguments that QEMU needs for these sockets, this table and this much memory.
+pub(super) fn arguments(memory: &str, table: &Path, sockets: &[Socket<'_>]) -> Vec<String> {
+    let mut words = vec![
+        "-machine".to_owned(),
+        "q35,memory-backend=iopf-ram".to_owned(),
+        "-object".to_owned(),
+        format!("memory-backend-memfd,id=iopf-ram,size={memory},share=on"),
+        "-acpitable".to_owned(),
+        format!(
+            "sig={},rev=1,oem_id=IOPF,oem_table_id=IOPFDMAR,data={}",
+            super::dmar::SIGNATURE,
+            table.display()
+        ),
+    ];
+    for socket in sockets {
+        let device = serde_json::json!({
+            "driver": "vfio-user-pci",
+            "addr": SlotArg(socket.place).to_string(),
+            "socket": { "type": "unix", "path": socket.path },
+        });
+        words.extend(["-device".to_owned(), device.to_string()]);
+    }
+    words
+}
+
+/// The arguments as a shell reads them.
+pub(super) fn quoted(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:".contains(c);
+    let quoted = words.iter().map(|word| {
+        if word.chars().all(plain) && !word.is_empty() {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_those_that_attach_a_model_to_qemu() {
+        let sockets = [Socket {
+            place: Rid(0x0028),
+            path: Path::new("/run/it's/iommu.sock"),
+        }];
+        let words = arguments("512M", Path::new("/run/t"), &sockets);
+        assert_eq!(
+            quoted(&words),
+            "-machine q35,memory-backend=iopf-ram \
+             -object memory-backend-memfd,id=iopf-ram,size=512M,share=on \
+             -acpitable sig=DMAR,rev=1,oem_id=IOPF,oem_table_id=IOPFDMAR,data=/run/t \
+             -device '{\"addr\":\"05.0\",\"driver\":\"vfio-user-pci\",\
+             \"socket\":{\"path\":\"/run/it'\\''s/iommu.sock\",\"type\":\"unix\"}}'"
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! What happens while serving, as data; text and JSON are views of it.
+
+use serde::Serialize;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+/// Something worth a line.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(super) enum Event {
+    /// QEMU can be started.
+    Ready {
+        dir: PathBuf,
+        table: PathBuf,
+        bar: Hex,
+        functions: Vec<Function>,
+        /// Arguments of QEMU, one a word.
+        qemu: Vec<String>,
+    },
+    /// A client has come.
+    Connected { function: String },
+    /// A client has gone.
+    Disconnected { function: String, why: String },
+    /// A client broke the protocol, or was turned away.
+    Refused { function: String, why: String },
+    /// Firmware or guest has placed the registers of the IOMMU.
+    Bar {
+        address: Hex,
+        table: Hex,
+        /// The table names that address.
+        fits: bool,
+    },
+    /// The guest has reset a function.
+    Reset { function: String },
+    /// A capture was written.
+    Capture {
+        file: PathBuf,
+        device: String,
+        code: u32,
+        name: &'static str,
+    },
+    /// A capture could not be written.
+    NoCapture { why: String },
+    /// A fault of the guest's making, with --verbose.
+    Fault {
+        device: String,
+        access: String,
+        address: Hex,
+        code: u32,
+    },
+    /// Faults of a device that got no line of their own.
+    Suppressed { device: String, count: u64 },
+    /// A fault that the host's IOMMU met, and what the guest's tables say of it.
+    HostFault {
+        device: String,
+        access: String,
+        address: Hex,
+        /// The reason in the host's tables; the guest is not told of it.
+        host_code: u32,
+        host_name: &'static str,
+        /// The reason in the guest's own tables, or none where they translate the address.
+        guest_code: Option<u32>,
+    },
+    /// A step of a page request, with --trace.
+    Step(Step),
+    /// Counts, when they have changed.
+    Counts(Counts),
+    /// The end.
+    Stopped { counts: Counts, lines_lost: u64 },
+}
+
+/// A function that is served.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Function {
+    pub(super) function: String,
+    pub(super) kind: &'static str,
+    pub(super) socket: PathBuf,
+}
+
+/// A step of a page request.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Step {
+    /// Nanoseconds since the program started.
+    pub(super) nanos: u64,
+    /// What happened.
+    pub(super) step: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) device: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) group: Option<u32>,
+    /// More, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) note: String,
+}
+
+/// Counts since the program started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Counts {
+    pub(super) faults: u64,
+    pub(super) recorded: u64,
+    pub(super) lost: u64,
+    pub(super) page_requests: u64,
+    pub(super) page_requests_lost: u64,
+    pub(super) page_requests_refused: u64,
+    pub(super) responses: u64,
+    pub(super) responses_lost: u64,
+    pub(super) vanished: u64,
+    pub(super) queue_errors: u64,
+    pub(super) bytes: u64,
+    pub(super) messages: u64,
+    pub(super) messages_lost: u64,
+    pub(super) captures: u64,
+    /// Faults that got a line of their own (with --verbose) and those that did not.
+    pub(super) logged: u64,
+    pub(super) suppressed: u64,
+}
+
+/// A number that JSON and text show in hex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hex(pub(super) u64);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready {
+                dir,
+                bar,
+                functions,
+                qemu,
+                ..
+            } => {
+                writeln!(
+                    f,
+                    "serving in {}, registers expected at {bar}",
+                    dir.display()
+                )?;
+                for Function { function, kind, .. } in functions {
+                    writeln!(f, "  {function}  {kind}")?;
+                }
+                write!(
+                    f,
+                    "start QEMU (10.1 or newer) with\n  qemu-system-x86_64 -accel tcg -cpu max {}\n\
+                     and the kernel parameters\n  intel_iommu=on",
+                    super::command::quoted(qemu)
+                )
+            }
+            Self::Connected { function } => write!(f, "{function}: a client has come"),
+            Self::Disconnected { function, why } => {
+                write!(f, "{function}: its client has gone: {why}")
+            }
+            Self::Refused { function, why } => write!(f, "{function}: refused: {why}"),
+            Self::Bar {
+                address,
+                fits: true,
+                ..
+            } => write!(
+                f,
+                "firmware has put the IOMMU at {address}, as the table says"
+            ),
+            Self::Bar { address, table, .. } => write!(
+                f,
+                "firmware has put the IOMMU at {address}, but the guest was given a table that says {table}; \
+                 the table is right now: start QEMU again, or serve with --bar {address}"
+            ),
+            Self::Reset { function } => write!(f, "{function}: reset"),
+            Self::Capture {
+                file,
+                device,
+                code,
+                name,
+            } => write!(
+                f,
+                "{device}: fault {code:#04x} ({name}), captured in {}",
+                file.display()
+            ),
+            Self::NoCapture { why } => write!(f, "no capture: {why}"),
+            Self::Fault {
+                device,
+                access,
+                address,
+                code,
+            } => write!(
+                f,
+                "{device}: {access} at {address} blocked, reason {code:#04x}"
+            ),
+            Self::Suppressed { device, count } => write!(f, "{device}: {count} faults not shown"),
+            Self::HostFault {
+                device,
+                access,
+                address,
+                host_code,
+                host_name,
+                guest_code,
+            } => {
+                write!(
+                    f,
+                    "{device}: {access} at {address} met {host_code:#04x} ({host_name}) in the host's tables; "
+                )?;
+                match guest_code {
+                    Some(code) => write!(f, "the guest is told {code:#04x}"),
+                    None => f.write_str("the guest's tables know nothing of it"),
+                }
+            }
+            Self::Step(step) => step.fmt(f),
+            Self::Counts(counts) => counts.fmt(f),
+            Self::Stopped { counts, lines_lost } => {
+                write!(f, "stopped: {counts}")?;
+                if *lines_lost > 0 {
+                    write!(f, "; {lines_lost} lines were not printed")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (millis, rest) = (self.nanos / 1_000_000, self.nanos % 1_000_000);
+        write!(f, "{millis:>8}.{rest:06} ms  {}", self.step)?;
+        if let Some(device) = &self.device {
+            write!(f, "  {device}")?;
+        }
+        if let Some(group) = self.group {
+            write!(f, "  group {group}")?;
+        }
+        if !self.note.is_empty() {
+            write!(f, "  {}", self.note)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes moved, {} faults ({} recorded, {} lost), {} page requests ({} lost, {} refused), {} answered",
+            self.bytes,
+            self.faults,
+            self.recorded,
+            self.lost,
+            self.page_requests,
+            self.page_requests_lost,
+            self.page_requests_refused,
+            self.responses,
+        )
+    }
+}
+
+/// Lines on their way to the printer. A line that finds no room is counted.
+const ROOM: usize = 1024;
+
+/// The way of events to whoever prints them; cheap to clone in an `Arc`.
+#[derive(Debug)]
+pub(super) struct Events {
+    sender: SyncSender<Event>,
+    lost: AtomicU64,
+    started: Instant,
+}
+
+impl Events {
+    pub(super) fn new() -> (Self, Receiver<Event>) {
+        let (sender, receiver) = sync_channel(ROOM);
+        let events = Self {
+            sender,
+            lost: AtomicU64::new(0),
+            started: Instant::now(),
+        };
+        (events, receiver)
+    }
+
+    /// Says it, unless the printer is too far behind.
+    pub(super) fn say(&self, event: Event) {
+        if self.sender.try_send(event).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Lines that were not printed.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Time since the start.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// The next event, if one comes in time; `Err` when nobody is left to send one.
+pub(super) fn next(events: &Receiver<Event>, wait: Duration) -> Result<Option<Event>, ()> {
+    match events.recv_timeout(wait) {
+        Ok(event) => Ok(Some(event)),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Err(()),
+    }
+}

@@ -1,0 +1,282 @@
+//! What is served: memory, unit, functions, their threads and sockets.
+
+use super::args::Plan;
+use super::captures::Captures;
+use super::command::Socket;
+use super::event::{Counts, Event, Events};
+use super::functions::{self, Behind};
+use super::host::Host;
+use super::log::Log;
+use super::place::{Placed, Table};
+use super::watcher::Watcher;
+use super::worker::{Bell, Worker};
+use crate::exit::Stop;
+use endpoint::{Config as EndpointConfig, IommuFunction, Ports, dma_engine};
+use iopf::Rid;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use vfio_user_server::codec::Limits;
+use vfio_user_server::{Event as Happening, Function, GuestMap, MapLimits};
+use vfio_user_server::{Observer, Port, Server, Space};
+use viommu::mem::GuestRam;
+use viommu::vtd::{Config, Setup, VtdUnit};
+use viommu_api::PciFunction;
+
+/// The unit in front of a guest whose memory comes over sockets.
+pub(super) type Unit = VtdUnit<Space>;
+
+/// A function with its socket.
+struct Served {
+    place: Rid,
+    kind: &'static str,
+    path: PathBuf,
+    port: Arc<Port>,
+    server: Server,
+}
+
+/// Everything that is served.
+pub(super) struct Machine {
+    // Fields drop in the order written: no client, then no work, then no functions.
+    served: Vec<Served>,
+    workers: Vec<Worker>,
+    endpoints: Vec<Arc<dyn Behind>>,
+    unit: Arc<Unit>,
+    watcher: Arc<Watcher>,
+    events: Arc<Events>,
+    table: Arc<Table>,
+}
+
+/// Tells of what happens on one socket.
+struct Ear {
+    function: String,
+    events: Arc<Events>,
+}
+
+impl Observer for Ear {
+    fn event(&self, event: &Happening<'_>) {
+        let function = self.function.clone();
+        self.events.say(match event {
+            Happening::Connected { .. } => Event::Connected { function },
+            Happening::Disconnected { why } => Event::Disconnected {
+                function,
+                why: why.to_string(),
+            },
+            Happening::Refused { .. } | Happening::Busy { .. } => Event::Refused {
+                function,
+                why: event.to_string(),
+            },
+        });
+    }
+}
+
+fn host(error: impl std::fmt::Display) -> Stop {
+    Stop::host(error)
+}
+
+impl Machine {
+    /// Makes everything and starts to listen.
+    pub(super) fn start(plan: &Plan, dir: &Path, events: &Arc<Events>) -> Result<Self, Stop> {
+        let places: Vec<Rid> = plan.endpoints.iter().map(|(_, rid)| *rid).collect();
+        let guest = Arc::new(GuestMap::new(MapLimits {
+            trust_unsealed: plan.trust_unsealed,
+            ..MapLimits::default()
+        }));
+        let config = config(plan.legacy);
+        let table = Table::new(dir, plan.bar, config.host_width, places.clone()).map_err(host)?;
+        let table = Arc::new(table);
+        let watcher = Arc::new(watcher(plan, &places, events)?);
+
+        let port = Arc::new(Port::new());
+        let parts = Setup {
+            config,
+            ram: GuestRam::new(guest.space()),
+        };
+        let unit = VtdUnit::new(parts, port.clone()).map_err(host)?;
+        let unit = Arc::new(unit.watched(watcher.clone()));
+        // Set once: the watcher was made for this unit.
+        let _ = watcher.unit.set(Arc::downgrade(&unit));
+
+        let mut machine = Self {
+            served: Vec::new(),
+            workers: Vec::new(),
+            endpoints: Vec::new(),
+            unit: unit.clone(),
+            watcher,
+            events: events.clone(),
+            table: table.clone(),
+        };
+        let registers = unit.clone();
+        let told = events.clone();
+        let function = IommuFunction::new(unit.clone(), move || {
+            registers.reset();
+            told.say(Event::Reset {
+                function: "the IOMMU".to_owned(),
+            });
+        });
+        let placed = Placed {
+            function: function.map_err(host)?,
+            table,
+            events: events.clone(),
+            seen: Mutex::new(None),
+        };
+        machine.listen(dir, plan.unit, "iommu", Arc::new(placed), port, &guest)?;
+
+        let beyond = Arc::new(Host::new(unit.clone(), &places, events.clone()).map_err(host)?);
+        let around = functions::Around {
+            unit: &unit,
+            space: guest.space(),
+            entropy: &plan.entropy,
+        };
+        for &(kind, rid) in &plan.endpoints {
+            let port = Arc::new(Port::new());
+            let bell = Arc::new(Bell::default());
+            let setup = dma_engine::Setup {
+                rid,
+                config: EndpointConfig::default(),
+                ports: Ports::of(unit.clone()).with_host(beyond.clone()),
+                memory: guest.clone(),
+                irq: port.clone(),
+                waker: bell.waker(),
+            };
+            let (function, endpoint) = functions::make(kind, setup, &around)?;
+            if let Some(endpoint) = &endpoint {
+                unit.attach(rid, Arc::downgrade(endpoint));
+            }
+            let worker = Worker::start(kind.name(), function.clone(), &bell).map_err(host)?;
+            machine.workers.push(worker);
+            machine.endpoints.push(function.clone());
+            machine.listen(dir, rid, kind.name(), function, port, &guest)?;
+        }
+        Ok(machine)
+    }
+
+    fn listen(
+        &mut self,
+        dir: &Path,
+        place: Rid,
+        kind: &'static str,
+        device: Arc<dyn PciFunction>,
+        port: Arc<Port>,
+        guest: &Arc<GuestMap>,
+    ) -> Result<(), Stop> {
+        let path = dir.join(format!(
+            "{kind}-{:02x}.{}.sock",
+            place.device(),
+            place.function()
+        ));
+        let ear = Ear {
+            function: place.to_string(),
+            events: self.events.clone(),
+        };
+        let function = Function {
+            device,
+            port: port.clone(),
+            guest: guest.clone(),
+            observer: Arc::new(ear),
+            limits: Limits::default(),
+        };
+        let server = Server::bind(&path, function).map_err(host)?;
+        self.served.push(Served {
+            place,
+            kind,
+            path,
+            port,
+            server,
+        });
+        Ok(())
+    }
+
+    /// The file QEMU reads the table from.
+    pub(super) fn table(&self) -> &Path {
+        &self.table.path
+    }
+
+    /// The functions: place, kind, socket.
+    pub(super) fn functions(&self) -> impl Iterator<Item = (Rid, &'static str, &Path)> {
+        self.served
+            .iter()
+            .map(|s| (s.place, s.kind, s.path.as_path()))
+    }
+
+    /// What QEMU is to connect to.
+    pub(super) fn sockets(&self) -> Vec<Socket<'_>> {
+        self.functions()
+            .map(|(place, _, path)| Socket { place, path })
+            .collect()
+    }
+
+    /// Functions with a client.
+    pub(super) fn connected(&self) -> usize {
+        self.served.iter().filter(|s| s.port.is_connected()).count()
+    }
+
+    /// To be called now and then: ends the budgets of the log.
+    pub(super) fn beat(&self) {
+        if let Some(mut log) = self.watcher.log() {
+            log.handle_timeout(self.events.elapsed(), &self.events);
+        }
+    }
+
+    /// What was counted so far.
+    pub(super) fn counts(&self) -> Counts {
+        let unit = self.unit.counters();
+        let ports = self.served.iter().map(|s| s.port.counters());
+        let (logged, suppressed) = self.watcher.log().map_or((0, 0), |log| log.counts());
+        Counts {
+            faults: unit.faults,
+            recorded: unit.recorded,
+            lost: unit.lost,
+            page_requests: unit.page_requests,
+            page_requests_lost: unit.page_requests_lost,
+            page_requests_refused: unit.page_requests_refused,
+            responses: unit.responses,
+            responses_lost: unit.responses_lost,
+            vanished: unit.vanished,
+            queue_errors: unit.queue_errors,
+            bytes: self.endpoints.iter().map(|e| e.bytes()).sum(),
+            messages: self.watcher.messages.load(Ordering::Relaxed),
+            messages_lost: ports.map(|p| p.messages_lost + p.messages_refused).sum(),
+            captures: self.watcher.captures.as_ref().map_or(0, Captures::kinds),
+            logged,
+            suppressed,
+        }
+    }
+
+    /// Lets the clients go, ends the threads, and gives the last counts.
+    pub(super) fn stop(mut self) -> Counts {
+        for served in std::mem::take(&mut self.served) {
+            served.server.stop();
+        }
+        self.workers.clear();
+        if let Some(mut log) = self.watcher.log() {
+            log.close(self.events.elapsed(), &self.events);
+        }
+        self.counts()
+    }
+}
+
+fn watcher(plan: &Plan, places: &[Rid], events: &Arc<Events>) -> Result<Watcher, Stop> {
+    let captures = plan.captures.as_deref().map(Captures::new).transpose();
+    let log = plan.verbose.then(|| Log::new(places)).transpose();
+    Ok(Watcher {
+        events: events.clone(),
+        captures: captures.map_err(|error| host(format_args!("--capture-dir: {error}")))?,
+        log: log.map_err(host)?.map(Mutex::new),
+        trace: plan.trace,
+        unit: OnceLock::new(),
+        messages: AtomicU64::new(0),
+    })
+}
+
+fn config(legacy: bool) -> Config {
+    let config = Config::default();
+    if legacy {
+        Config {
+            scalable: None,
+            ..config
+        }
+    } else {
+        config
+    }
+}

@@ -1,0 +1,161 @@
+//! `iopf serve`: a VT-d unit and functions behind it, in front of a guest in QEMU.
+
+mod args;
+mod captures;
+mod command;
+mod dmar;
+mod event;
+mod functions;
+mod host;
+mod log;
+mod machine;
+mod place;
+mod status;
+mod watcher;
+mod worker;
+
+pub(crate) use args::Args;
+
+use crate::exit::{Exit, Stop};
+use args::Plan;
+use event::{Event, Events, Function};
+use machine::Machine;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// How often counts are looked at, and the status line drawn.
+const BEAT: Duration = Duration::from_millis(200);
+
+/// Runs the command until it is told to stop.
+pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
+    let plan = Plan::of(args).map_err(Stop::usage)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, stop.clone())
+            .map_err(|error| Stop::host(format_args!("cannot listen for signals: {error}")))?;
+    }
+    let dir = Dir::new(args.dir.as_deref())?;
+    let (events, lines) = Events::new();
+    let events = Arc::new(events);
+    let machine = Machine::start(&plan, &dir.path, &events)?;
+    let mut view = View {
+        out,
+        json: args.json,
+        status: status::Line::new(args.json),
+    };
+    view.show(&ready(&plan, &dir.path, &machine)?)?;
+    let served = view.run(&machine, &lines, &stop);
+    let counts = machine.stop();
+    served?;
+    // What the threads said before they ended.
+    while let Ok(event) = lines.try_recv() {
+        view.show(&event)?;
+    }
+    view.show(&Event::Stopped {
+        counts,
+        lines_lost: events.lost(),
+    })?;
+    Ok(Exit::Done)
+}
+
+fn ready(plan: &Plan, dir: &Path, machine: &Machine) -> Result<Event, Stop> {
+    let sockets = machine.sockets();
+    let qemu = command::arguments(&plan.memory, machine.table(), &sockets);
+    let script = dir.join("qemu-arguments");
+    fs::write(&script, qemu.join("\n") + "\n")
+        .map_err(|error| Stop::host(format_args!("{}: {error}", script.display())))?;
+    Ok(Event::Ready {
+        dir: dir.to_owned(),
+        table: machine.table().to_owned(),
+        bar: event::Hex(plan.bar),
+        functions: machine
+            .functions()
+            .map(|(rid, kind, socket)| Function {
+                function: rid.to_string(),
+                kind,
+                socket: socket.to_owned(),
+            })
+            .collect(),
+        qemu,
+    })
+}
+
+/// Shows events as they come.
+struct View<'a> {
+    out: &'a mut dyn Write,
+    json: bool,
+    status: status::Line,
+}
+
+impl View<'_> {
+    fn show(&mut self, event: &Event) -> Result<(), Stop> {
+        if self.json {
+            serde_json::to_writer(&mut self.out, event).map_err(std::io::Error::from)?;
+            writeln!(self.out)?;
+        } else {
+            let out = &mut self.out;
+            self.status.around(|| writeln!(out, "{event}"))?;
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    fn run(
+        &mut self,
+        machine: &Machine,
+        lines: &Receiver<Event>,
+        stop: &AtomicBool,
+    ) -> Result<(), Stop> {
+        let mut counts = machine.counts();
+        while !stop.load(Ordering::Relaxed) {
+            if let Ok(Some(event)) = event::next(lines, BEAT) {
+                self.show(&event)?;
+                // A burst is shown before the counts are looked at again.
+                continue;
+            }
+            machine.beat();
+            let now = machine.counts();
+            self.status.draw(&now, machine.connected());
+            if now != counts {
+                counts = now;
+                if self.json {
+                    self.show(&Event::Counts(now))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The folder of the sockets. One that was made for this run goes with it.
+struct Dir {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Dir {
+    fn new(path: Option<&Path>) -> Result<Self, Stop> {
+        let refused = |error| Stop::host(format_args!("cannot make the folder: {error}"));
+        if let Some(path) = path {
+            fs::create_dir_all(path).map_err(refused)?;
+            return Ok(Self {
+                path: path.to_owned(),
+                _temporary: None,
+            });
+        }
+        let made = tempfile::Builder::new()
+            .prefix("iopf-")
+            .tempdir()
+            .map_err(refused)?;
+        Ok(Self {
+            path: made.path().to_owned(),
+            _temporary: Some(made),
+        })
+    }
+}

@@ -1,0 +1,158 @@
+//! `iopf serve` under test, and guests in front of it.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use testkit::guest::{Builder, Guest};
+
+/// How long an event may take that is sure to come.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A running server. It is killed when it goes out of scope.
+pub struct Served {
+    child: Child,
+    dir: TempDir,
+    lines: Receiver<Value>,
+    /// Every event so far.
+    pub events: Vec<Value>,
+    /// The address of the BAR is known to be in the table.
+    placed: bool,
+}
+
+impl Served {
+    /// Starts a server with these arguments, a folder of its own and a folder for captures.
+    pub fn start(arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
+            .args(["serve", "--json", "--dir"])
+            .arg(dir.path())
+            .arg("--capture-dir")
+            .arg(dir.path().join("captures"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("iopf starts");
+        let out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(value).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut served = Self {
+            child,
+            dir,
+            lines,
+            events: Vec::new(),
+            placed: false,
+        };
+        served.wait("ready", |_| true);
+        served
+    }
+
+    /// The server's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder of captures.
+    pub fn captures(&self) -> PathBuf {
+        self.dir.path().join("captures")
+    }
+
+    /// Takes in what was said meanwhile.
+    pub fn catch_up(&mut self) {
+        self.events.extend(self.lines.try_iter());
+    }
+
+    /// Waits for an event of this name that `wanted` likes, among those to come.
+    pub fn wait(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(event) => {
+                    self.events.push(event.clone());
+                    if event["event"] == name && wanted(&event) {
+                        return event;
+                    }
+                }
+                Err(why @ (RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) => {
+                    panic!("no {name}: {why}; events so far:\n{}", self.transcript());
+                }
+            }
+        }
+    }
+
+    /// The events so far, one a line.
+    pub fn transcript(&self) -> String {
+        self.events
+            .iter()
+            .map(|event| format!("{event}\n"))
+            .collect()
+    }
+
+    fn ready(&self) -> &Value {
+        self.events
+            .iter()
+            .find(|event| event["event"] == "ready")
+            .expect("it was waited for")
+    }
+
+    /// Gives a guest the functions and the table.
+    pub fn attach(&self, mut guest: Builder) -> Builder {
+        let ready = self.ready();
+        for function in ready["functions"].as_array().expect("a list") {
+            let (place, socket) = (&function["function"], &function["socket"]);
+            let place = place.as_str().expect("a place").trim_start_matches("00:");
+            guest = guest.device(Path::new(socket.as_str().expect("a path")), place);
+        }
+        let words = ready["qemu"].as_array().expect("a list");
+        let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
+        let table = words
+            .iter()
+            .position(|word| *word == "-acpitable")
+            .expect("a table");
+        guest.arguments(words[table..table + 2].iter().copied())
+    }
+
+    /// Boots a guest in front of it. The first time, firmware runs alone before, so that the table is
+    /// right when the guest reads it.
+    pub fn boot(&mut self, guest: Builder) -> Guest {
+        let guest = self.attach(guest);
+        if !self.placed {
+            guest.probe().expect("firmware comes up");
+            self.wait("bar", |_| true);
+            self.placed = true;
+        }
+        let booted = guest.boot();
+        self.catch_up();
+        booted.unwrap_or_else(|error| panic!("{error}\nthe server said:\n{}", self.transcript()))
+    }
+
+    /// Stops it as a user would, and gives its last word.
+    pub fn stop(mut self) -> Value {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        let last = self.wait("stopped", |_| true);
+        let status = self.child.wait().expect("it ends");
+        assert!(status.success(), "{status}\n{}", self.transcript());
+        last
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have been stopped already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,306 @@
+//! How a guest is described and started.
+
+use super::control::Control;
+use super::initramfs::Archive;
+use super::machine::Machine;
+use super::{Guest, GuestError, agent};
+use crate::kernel::Kernel;
+use crate::qemu::root::{self, QemuRoot};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Where the agent finds what to load: `guests/agent/src/init.rs`.
+const LIST: &str = "/etc/iopf/modules";
+
+/// What every guest is told. A panic ends it, and then QEMU.
+const COMMAND_LINE: &str = "console=ttyS0,115200 panic=-1 oops=panic";
+
+/// How long a guest may take from power-on to its agent's hello.
+const BOOT: Duration = Duration::from_secs(120);
+
+/// How long QEMU may take to connect.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// What SeaBIOS says when it has set up the machine and finds nothing to boot.
+const FIRMWARE_DONE: &str = "No bootable device";
+
+/// A guest that can be started: a q35 machine with shared memory, one of our kernels, our agent.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    kernel: Kernel,
+    memory: u32,
+    cpus: u8,
+    append: Vec<String>,
+    devices: Vec<(PathBuf, String)>,
+    arguments: Vec<String>,
+    modules: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
+    patience: Duration,
+    quiet: bool,
+    reboots: bool,
+}
+
+impl Builder {
+    pub(super) fn new(kernel: &Kernel) -> Self {
+        Self {
+            kernel: kernel.clone(),
+            memory: 512,
+            cpus: 1,
+            append: Vec::new(),
+            devices: Vec::new(),
+            arguments: Vec::new(),
+            modules: Vec::new(),
+            files: Vec::new(),
+            patience: BOOT,
+            quiet: true,
+            reboots: false,
+        }
+    }
+
+    /// Memory in MiB; 512 when not said.
+    #[must_use]
+    pub fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
+    /// Processors; 1 when not said.
+    #[must_use]
+    pub fn cpus(mut self, count: u8) -> Self {
+        self.cpus = count;
+        self
+    }
+
+    /// Adds words to the kernel's command line.
+    #[must_use]
+    pub fn append(mut self, words: &str) -> Self {
+        self.append.push(words.to_owned());
+        self
+    }
+
+    /// Adds a PCI function that is served over vfio-user at `socket`. `address` is its place on
+    /// bus 0, such as `05.0`. Someone must be listening when the guest starts.
+    #[must_use]
+    pub fn device(mut self, socket: &Path, address: &str) -> Self {
+        self.devices.push((socket.to_owned(), address.to_owned()));
+        self
+    }
+
+    /// Adds arguments to QEMU's command line.
+    #[must_use]
+    pub fn arguments<S: Into<String>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Loads a module, after those it needs, before the agent says hello.
+    #[must_use]
+    pub fn module(self, name: &str) -> Self {
+        self.module_with(name, "")
+    }
+
+    /// Loads a module with parameters, as `module`.
+    #[must_use]
+    pub fn module_with(mut self, name: &str, parameters: &str) -> Self {
+        self.modules.push((name.to_owned(), parameters.to_owned()));
+        self
+    }
+
+    /// Puts a file into the guest, executable.
+    #[must_use]
+    pub fn file(mut self, path: &str, data: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.to_owned(), data.into()));
+        self
+    }
+
+    /// How long the guest may take to come up; two minutes when not said.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Puts everything the kernel says on the console, not only warnings and errors: boots slower.
+    #[must_use]
+    pub fn verbose(mut self) -> Self {
+        self.quiet = false;
+        self
+    }
+
+    /// Lets the guest reboot; without this, QEMU ends when it does.
+    #[must_use]
+    pub fn reboots(mut self) -> Self {
+        self.reboots = true;
+        self
+    }
+
+    /// Starts the guest and waits for its agent.
+    ///
+    /// # Errors
+    /// Where QEMU is missing, the guest does not come up in time, or something that it was to do
+    /// on the way, such as loading a module, failed.
+    pub fn boot(&self) -> Result<Guest, GuestError> {
+        let deadline = Instant::now() + self.patience;
+        let dir = Machine::directory()?;
+        let initramfs = dir.path().join("initramfs.cpio");
+        let archive = self.initramfs().map_err(GuestError::Initramfs)?;
+        fs::write(&initramfs, archive)?;
+        let socket = dir.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket)?;
+        let mut command = self.machine(root::ensure()?, dir.path());
+        command
+            .args(["-chardev", &file_chardev("console", &dir)])
+            .args(["-serial", "chardev:console"])
+            .arg("-chardev")
+            .arg(format!("socket,id=agent,path={}", escape(&socket)))
+            .args(["-serial", "chardev:agent"])
+            .arg("-kernel")
+            .arg(self.kernel.image())
+            .arg("-initrd")
+            .arg(&initramfs)
+            .args(["-append", &self.command_line()]);
+        let machine = start(command, dir)?;
+        let stream = accept(&listener, &machine).map_err(|why| machine.down("connect", why))?;
+        let mut control = Control::new(stream)?;
+        let hello = control
+            .hello(deadline)
+            .map_err(|why| machine.down("hello", why))?;
+        if !hello.failed.is_empty() {
+            return Err(machine.down("hello", &hello.failed));
+        }
+        Ok(Guest {
+            machine,
+            control: control.into(),
+            hello,
+        })
+    }
+
+    /// Runs firmware alone on the same machine, without a kernel, until it has set up the devices:
+    /// a server then knows where their BARs are. Gives what firmware said.
+    ///
+    /// # Errors
+    /// Where QEMU is missing, or firmware is not done within a minute.
+    pub fn probe(&self) -> Result<String, GuestError> {
+        let dir = Machine::directory()?;
+        let mut command = self.machine(root::ensure()?, dir.path());
+        command
+            .args(["-chardev", &file_chardev("firmware", &dir)])
+            .args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
+        let machine = start(command, dir)?;
+        machine.wait_log(FIRMWARE_DONE, Duration::from_secs(60))?;
+        machine.stop();
+        Ok(machine.log())
+    }
+
+    /// The machine itself, the same for a probe and for a boot.
+    fn machine(&self, qemu: &QemuRoot, dir: &Path) -> Command {
+        let mut command = qemu.command();
+        let memory = format!("memory-backend-memfd,id=m,size={}M,share=on", self.memory);
+        command
+            .args(["-M", "q35,memory-backend=m", "-object", &memory])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+            .args(["-smp", &self.cpus.to_string()])
+            .args(["-nodefaults", "-display", "none", "-monitor", "none"]);
+        if !self.reboots {
+            command.arg("-no-reboot");
+        }
+        for (socket, address) in &self.devices {
+            let socket = socket.to_string_lossy();
+            let socket = socket.replace('\\', "\\\\").replace('"', "\\\"");
+            command.arg("-device").arg(format!(
+                r#"{{"driver":"vfio-user-pci","addr":"{address}","socket":{{"type":"unix","path":"{socket}"}}}}"#
+            ));
+        }
+        command.args(&self.arguments).current_dir(dir);
+        command
+    }
+
+    fn command_line(&self) -> String {
+        let mut line = COMMAND_LINE.to_owned();
+        if self.quiet {
+            line += " quiet";
+        }
+        for words in &self.append {
+            line += " ";
+            line += words;
+        }
+        line
+    }
+
+    /// The agent as the first process, modules, and whatever else was asked for.
+    fn initramfs(&self) -> Result<Vec<u8>, String> {
+        let read =
+            |path: &Path| fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+        let mut archive = Archive::new();
+        let mut put = |path: &str, data: &[u8]| {
+            let added = archive.file(path, data);
+            added.map_err(|error| format!("{path}: {error}"))
+        };
+        put("/init", &read(agent::binary()?)?)?;
+        let names: Vec<_> = self.modules.iter().map(|(name, _)| name.as_str()).collect();
+        let mut list = String::new();
+        for module in self.kernel.modules(&names)? {
+            let name = module.file_stem().unwrap_or_default().to_string_lossy();
+            let same = |(other, _): &&(String, String)| other.replace('-', "_") == name;
+            let wanted = self.modules.iter().find(same);
+            let parameters = wanted.map_or("", |(_, parameters)| parameters);
+            let path = format!("/lib/modules/{name}.ko");
+            put(&path, &read(&module)?)?;
+            list += format!("{path} {parameters}").trim_end();
+            list += "\n";
+        }
+        put(LIST, list.as_bytes())?;
+        for (path, data) in &self.files {
+            put(path, data)?;
+        }
+        archive.finish().map_err(|error| error.to_string())
+    }
+}
+
+fn file_chardev(id: &str, dir: &TempDir) -> String {
+    let path = Machine::console(dir.path());
+    format!("file,id={id},path={}", escape(&path))
+}
+
+/// A path as the value of a QEMU option: a comma is written twice.
+fn escape(path: &Path) -> String {
+    path.to_string_lossy().replace(',', ",,")
+}
+
+fn start(mut command: Command, dir: TempDir) -> Result<Machine, GuestError> {
+    let errors = File::create(Machine::errors(dir.path()))?;
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(errors)
+        .spawn()?;
+    Ok(Machine::new(child, dir))
+}
+
+/// Waits for QEMU to connect, or to end.
+fn accept(listener: &UnixListener, machine: &Machine) -> io::Result<UnixStream> {
+    listener.set_nonblocking(true)?;
+    let started = Instant::now();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false)?;
+                return Ok(stream);
+            }
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            Err(_) => {}
+        }
+        if machine.ended().is_some() {
+            return Err(io::Error::other("it ended"));
+        }
+        if started.elapsed() > CONNECT {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

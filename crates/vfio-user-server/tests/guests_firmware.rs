@@ -1,0 +1,99 @@
+//! A real QEMU in front of a function: it is realized, the firmware finds it, memory arrives.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
+
+mod client;
+
+use client::{Rig, until};
+use iopf::Gpa;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use vfio_user_server::Server;
+use viommu_api::{MsiSink, PhysicalMemory};
+
+/// What the guest has. The firmware remaps some of it, so less is reachable at times.
+const MEMORY: u64 = 256 << 20;
+
+/// A QEMU that is gone when the test is, whatever happens.
+struct Qemu(Child);
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Qemu {
+    fn start(sockets: &[(&str, &std::path::Path)], backend: &str) -> Self {
+        let root = testkit::qemu::root::ensure().unwrap();
+        println!("{}", root.version());
+        let mut command: Command = root.command();
+        command
+            .args(["-M", "q35,memory-backend=m", "-object", backend])
+            .args(["-accel", "tcg", "-cpu", "max", "-nodefaults"])
+            .args(["-display", "none", "-no-reboot"]);
+        for (slot, path) in sockets {
+            let socket = format!(
+                "{{\"driver\":\"vfio-user-pci\",\"addr\":\"{slot}\",\"socket\":{{\"type\":\"unix\",\"path\":\"{}\"}}}}",
+                path.display()
+            );
+            command.args(["-device", &socket]);
+        }
+        Self(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+const MEMFD: &str = "memory-backend-memfd,id=m,size=256M,share=on";
+
+#[test]
+fn the_firmware_of_a_real_qemu_finds_two_functions_and_their_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("4.sock"), dir.path().join("5.sock"));
+    let rig = Rig::new();
+    let other = Rig::of(rig.guest.clone());
+    let server = Server::bind(&first, rig.function()).unwrap();
+    let other_server = Server::bind(&second, other.function()).unwrap();
+    let started = Instant::now();
+    let mut qemu = Qemu::start(&[("04.0", &first), ("05.0", &second)], MEMFD);
+    // Memory decoding on: the firmware is done with the function.
+    let decodes = |rig: &Rig| rig.device.config.lock().unwrap()[4] & 2 != 0;
+    until(|| decodes(&rig) && decodes(&other));
+    let base = |rig: &Rig| rig.device.sized.lock().unwrap().1;
+    println!(
+        "{:?} until both functions decode memory, at {:#x} and {:#x}; {} ranges, {:#x} bytes",
+        started.elapsed(),
+        base(&rig),
+        base(&other),
+        rig.guest.ranges(),
+        rig.guest.bytes()
+    );
+    assert!(base(&rig) > 0x8000_0000 && base(&rig) != base(&other));
+    assert!(rig.guest.bytes() >= MEMORY, "{:#x}", rig.guest.bytes());
+    // The guest's memory is ours too: the firmware keeps its data area at 0x400.
+    let mut memory_size = [0; 2];
+    rig.guest.read(Gpa(0x413), &mut memory_size).unwrap();
+    assert!((512..=640).contains(&u16::from_le_bytes(memory_size)));
+    rig.guest
+        .write(Gpa(0x80_0000), b"from the function")
+        .unwrap();
+    let mut back = [0; 17];
+    rig.guest.read(Gpa(0x80_0000), &mut back).unwrap();
+    assert_eq!(&back, b"from the function");
+    // The firmware switched bus mastering on for neither: QEMU says so of a message.
+    rig.port.msi(0xfee0_0000, 0);
+    std::thread::sleep(Duration::from_millis(200));
+    println!("{:?}", rig.port.counters());
+    assert!(qemu.runs());
+    println!("{}", rig.log.text());
+    assert_eq!(rig.log.count("answered with"), 0);
+    // A QEMU that is killed leaves nothing behind.
+    drop(qemu);
+    until(|| rig.log.contains("disconnected") && other.log.contains("disconnected"));
+    assert_eq!(rig.guest.bytes(), 0);
+    server.stop();
+    other_server.stop();
+}
