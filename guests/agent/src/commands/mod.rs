@@ -5,6 +5,7 @@ use crate::reply::{Done, Reply, USAGE};
 
 mod bar;
 mod dma;
+mod dsa;
 mod files;
 mod hwrng;
 mod kmsg;
@@ -29,6 +30,7 @@ pub(crate) struct Command {
 const ALL: &[&[Command]] = &[
     bar::COMMANDS,
     dma::COMMANDS,
+    dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
     kmsg::COMMANDS,
