@@ -236,3 +236,27 @@ fn block_on_fault_is_refused_where_the_queue_forbids_it() {
     bench.run();
     assert_eq!(bench.asked(), [(0x5_0000, Access::WRITE)]);
 }
+
+#[test]
+fn a_record_that_goes_away_meanwhile_is_an_error_at_its_own_address() {
+    let bench = Bench::new();
+    bench.map(0x1000, Access::READ);
+    bench.map(0x5_0000, Access::RW);
+    let copy = copy(BOF, 0x1000, 0x8000, 8);
+    bench.store(0, &copy.record(0x5_0020));
+    bench.run();
+    assert_eq!(bench.asked(), [(0x8000, Access::WRITE)]);
+    bench.iommu.unmap(PASID, Iova(0x5_0000));
+    bench.dsa.invalidate(&Invalidation {
+        pasid: PASID,
+        global: false,
+        addr: Iova(0),
+        size_shift: 64,
+    });
+    bench.map(0x8000, Access::RW);
+    bench.answer(0, Response::Success);
+    assert_eq!(bench.asked(), [(0x5_0000, Access::WRITE)]);
+    bench.answer(1, Response::Invalid);
+    assert_eq!(bench.get64(SWERROR + 16), 0x5_0020);
+    assert_eq!(bench.error(), Some(0x1a));
+}
