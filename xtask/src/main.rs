@@ -23,6 +23,7 @@ const HELP: &str = "Examples:
   cargo xtask test                       every tier, with all set-up
   cargo xtask test --tier unit           unit, property and snapshot tests alone
   cargo xtask test --tier differential   our VT-d walk against QEMU's model
+  cargo xtask test --tier guests         real Linux guests in QEMU
   cargo xtask ci                         format, lints, docs, floors, sizes, then every tier";
 
 #[derive(Subcommand)]

@@ -10,7 +10,7 @@ const WALL: usize = 600;
 pub(crate) fn report() -> Done {
     eprintln!("==> sizes");
     let mut sizes = Vec::new();
-    for folder in ["crates", "xtask", "fuzz"] {
+    for folder in ["crates", "guests", "xtask", "fuzz"] {
         collect(&root().join(folder), &mut sizes).map_err(|error| format!("sizes: {error}"))?;
     }
     sizes.sort_unstable_by(|a, b| b.cmp(a));

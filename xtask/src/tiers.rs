@@ -12,6 +12,10 @@ pub(crate) enum Tier {
     Unit,
     /// Our models against independent ones: QEMU over qtest.
     Differential,
+    /// Real Linux guests in QEMU.
+    Guests,
+    /// Ten minutes of mixed traffic in a guest; not in the default run.
+    Soak,
     /// Documentation examples.
     Doc,
     /// The pure crates and the walker under Miri, where the machine has it.
@@ -21,10 +25,29 @@ pub(crate) enum Tier {
 }
 
 /// What runs when no tier is named. Nextest comes last, so that its summary does.
-const DEFAULT: [Tier; 3] = [Tier::Doc, Tier::Unit, Tier::Differential];
+const DEFAULT: [Tier; 4] = [Tier::Doc, Tier::Unit, Tier::Differential, Tier::Guests];
 
-/// Test binaries that belong to the differential tier.
-const DIFFERENTIAL: &str = "binary(/^differential/)";
+/// How the names of the test binaries start in the tiers that have their own; all others are of
+/// the unit tier.
+const BINARIES: [(Tier, &str); 3] = [
+    (Tier::Differential, "differential"),
+    (Tier::Guests, "guests"),
+    (Tier::Soak, "soak"),
+];
+
+/// The nextest filter of the tiers that `has` names; `None` where none of them is nextest's.
+fn filter(has: impl Fn(Tier) -> bool) -> Option<String> {
+    let with = |wanted: bool| {
+        let names = BINARIES.iter().filter(|(tier, _)| has(*tier) == wanted);
+        let names: Vec<_> = names.map(|(_, name)| *name).collect();
+        (!names.is_empty()).then(|| format!("binary(/^({})/)", names.join("|")))
+    };
+    if has(Tier::Unit) {
+        Some(with(false).map_or("all()".to_owned(), |others| format!("not {others}")))
+    } else {
+        with(true)
+    }
+}
 
 pub(crate) fn run(chosen: &[Tier]) -> Done {
     let all = chosen.is_empty();
@@ -41,28 +64,21 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
     if has(Tier::Fuzz) {
         fuzz()?;
     }
-    let (what, filter) = match (has(Tier::Unit), has(Tier::Differential)) {
-        (true, true) => ("unit and differential tests", "all()".to_owned()),
-        (true, false) => ("unit tests", format!("not {DIFFERENTIAL}")),
-        (false, true) => ("differential tests", DIFFERENTIAL.to_owned()),
-        (false, false) => return Ok(()),
+    let Some(filter) = filter(has) else {
+        return Ok(());
     };
     tools::nextest()?;
-    if has(Tier::Differential) {
-        // Here, where its progress can be seen: nextest keeps what a test prints.
+    // Here, where its progress can be seen: nextest keeps what a test prints.
+    if has(Tier::Guests) || has(Tier::Soak) {
+        qemu::guests()?;
+    } else if has(Tier::Differential) {
         qemu::ensure()?;
     }
     step(
-        what,
+        "tests",
         cargo()
-            .args([
-                "nextest",
-                "run",
-                "--workspace",
-                "--all-features",
-                "-E",
-                &filter,
-            ])
+            .args(["nextest", "run", "--workspace", "--all-features", "-E"])
+            .arg(&filter)
             .env("PATH", tools::path()),
     )
 }
@@ -94,10 +110,21 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 6] = [
+const CORPORA: [(&str, &str); 11] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
+    (
+        "vfio_user_codec",
+        "crates/vfio-user-server/tests/corpus/vfio_user_codec",
+    ),
+    (
+        "vfio_user_session",
+        "crates/vfio-user-server/tests/corpus/vfio_user_session",
+    ),
+    ("config_space", "crates/endpoint/tests/corpus/config_space"),
+    ("dma_engine", "crates/endpoint/tests/corpus/dma_engine"),
+    ("virtio_rng", "crates/endpoint/tests/corpus/virtio_rng"),
     ("kernel_log", "crates/iopf-scene/tests/data/log"),
     ("capture", "examples/captures"),
     ("explain", "examples/captures"),
@@ -129,4 +156,29 @@ fn fuzz() -> Done {
         step(&format!("fuzz {target} for 10 s"), &mut command)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_run_leaves_out_nothing_but_the_soak() {
+        let default = filter(|tier| DEFAULT.contains(&tier));
+        assert_eq!(default.as_deref(), Some("not binary(/^(soak)/)"));
+        let every = [Tier::Unit, Tier::Differential, Tier::Guests, Tier::Soak];
+        assert_eq!(
+            filter(|tier| every.contains(&tier)).as_deref(),
+            Some("all()")
+        );
+    }
+
+    #[test]
+    fn a_tier_alone_runs_its_own_binaries() {
+        let of = |tiers: &[Tier]| filter(|tier| tiers.contains(&tier));
+        assert_eq!(of(&[Tier::Guests]).as_deref(), Some("binary(/^(guests)/)"));
+        let unit = "not binary(/^(differential|guests|soak)/)";
+        assert_eq!(of(&[Tier::Unit]).as_deref(), Some(unit));
+        assert_eq!(of(&[Tier::Miri]), None);
+    }
 }

@@ -18,6 +18,8 @@ mod atc;
 mod device;
 pub mod dma_engine;
 pub mod dsa;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod groups;
 mod iommu;
 mod job;

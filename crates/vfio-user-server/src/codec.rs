@@ -27,4 +27,5 @@ pub use request::{
 pub use version::{Capabilities, DEFAULT_MAX_FDS, DEFAULT_MAX_MAPS, DEFAULT_MAX_TRANSFER};
 
 #[cfg(test)]
+#[cfg(target_endian = "little")]
 mod tests;

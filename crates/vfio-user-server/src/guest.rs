@@ -158,6 +158,13 @@ struct State {
     clock: u64,
 }
 
+#[cfg(test)]
+impl State {
+    fn files_kept(&self) -> usize {
+        self.files.len()
+    }
+}
+
 /// The memory of one guest.
 ///
 /// Maps may change at any moment. An access under way goes on with the map it began with, whose

@@ -19,6 +19,9 @@ mod server;
 mod session;
 mod socket;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 pub use connection::{Disconnect, Function, serve};
 pub use guest::{GuestMap, MapError, MapLimits, Space};
 pub use inbox::{Inbox, Incoming};

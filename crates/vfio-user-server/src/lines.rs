@@ -145,6 +145,3 @@ fn check(at: usize, descriptor: &OwnedFd) -> Result<(), BadEventfd> {
         _ => Err(BadEventfd::Blocks(at)),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -128,6 +128,3 @@ impl MsiSink for Port {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 }
-
-#[cfg(test)]
-mod tests;

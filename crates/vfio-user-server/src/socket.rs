@@ -346,6 +346,3 @@ fn len(data: &[u8]) -> u32 {
 fn left(deadline: Option<Instant>) -> Option<Duration> {
     deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,7 +3,7 @@
 //! apt(8) as any user runs it: signed indexes, its own retries and partial files. The system's
 //! configuration is not read, apart from how to reach the network, so none of its hooks run.
 
-use super::{Order, SetupError, io};
+use super::{Order, SetupError, io, sha256};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -246,8 +246,22 @@ impl Apt {
             .sum()
     }
 
-    /// Unpacks one package; its scripts are not run.
-    pub(crate) fn unpack(&self, deb: &Path, into: &Path) -> Result<(), SetupError> {
+    /// Unpacks a package that was downloaded, if it is what the index says; its scripts are not run.
+    pub(crate) fn unpack_checked(&self, package: &Package, into: &Path) -> Result<(), SetupError> {
+        let deb = self.archives().join(&package.file);
+        let found = io(|| format!("reading {}", deb.display()), sha256(&deb))?;
+        if found == package.sha256 {
+            return self.unpack(&deb, into);
+        }
+        let _ = fs::remove_file(&deb);
+        Err(SetupError::Checksum {
+            file: package.file.clone(),
+            expected: package.sha256.clone(),
+            found,
+        })
+    }
+
+    fn unpack(&self, deb: &Path, into: &Path) -> Result<(), SetupError> {
         let mut command = Command::new(&self.dpkg_deb);
         let output = run(command.arg("-x").arg(deb).arg(into))?;
         if output.status.success() {

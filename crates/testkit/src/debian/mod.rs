@@ -13,7 +13,7 @@ mod store;
 pub(crate) use apt::{Apt, Package};
 pub use error::SetupError;
 pub(crate) use error::io;
-pub(crate) use store::Store;
+pub(crate) use store::{Store, hex, sha256};
 
 use std::path::PathBuf;
 

@@ -119,18 +119,8 @@ impl<T> Store<T> {
         let _ = writeln!(progress, "{what}: unpacking {} packages", packages.len());
         let mut manifest = String::new();
         for package in packages {
-            let deb = self.apt.archives().join(&package.file);
-            let found = io(at, sha256(&deb))?;
-            if found != package.sha256 {
-                let _ = fs::remove_file(&deb);
-                return Err(SetupError::Checksum {
-                    file: package.file.clone(),
-                    expected: package.sha256.clone(),
-                    found,
-                });
-            }
-            self.apt.unpack(&deb, &tree)?;
-            manifest += &format!("{found}  {}\n", package.file);
+            self.apt.unpack_checked(package, &tree)?;
+            manifest += &format!("{}  {}\n", package.sha256, package.file);
         }
         (self.arrange)(&tree, &keep).map_err(|why| self.unusable(why))?;
         for (name, path) in (self.vouched)(&keep).map_err(|why| self.unusable(why))? {

@@ -11,7 +11,10 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// Builds the agent, static, into a target directory of its own; cargo knows whether there is
 /// anything to do. Once a process.
-pub(super) fn binary() -> Result<&'static Path, String> {
+///
+/// # Errors
+/// Where cargo does not start or the build fails; the text is what cargo said.
+pub fn binary() -> Result<&'static Path, String> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BINARY.get_or_init(build).as_ref();
     built.map(PathBuf::as_path).map_err(Clone::clone)

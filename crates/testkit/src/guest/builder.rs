@@ -3,7 +3,7 @@
 use super::control::Control;
 use super::initramfs::Archive;
 use super::machine::Machine;
-use super::{Guest, GuestError, agent};
+use super::{Guest, GuestError, Program, agent};
 use crate::kernel::Kernel;
 use crate::qemu::root::{self, QemuRoot};
 use std::fs::{self, File};
@@ -40,6 +40,7 @@ pub struct Builder {
     arguments: Vec<String>,
     modules: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
+    programs: Vec<Program>,
     patience: Duration,
     quiet: bool,
     reboots: bool,
@@ -56,6 +57,7 @@ impl Builder {
             arguments: Vec::new(),
             modules: Vec::new(),
             files: Vec::new(),
+            programs: Vec::new(),
             patience: BOOT,
             quiet: true,
             reboots: false,
@@ -115,6 +117,13 @@ impl Builder {
     #[must_use]
     pub fn file(mut self, path: &str, data: impl Into<Vec<u8>>) -> Self {
         self.files.push((path.to_owned(), data.into()));
+        self
+    }
+
+    /// Puts a program into the guest, with all that it needs.
+    #[must_use]
+    pub fn program(mut self, program: &Program) -> Self {
+        self.programs.push(program.clone());
         self
     }
 
@@ -255,6 +264,9 @@ impl Builder {
             list += "\n";
         }
         put(LIST, list.as_bytes())?;
+        for (path, from) in self.programs.iter().flat_map(Program::files) {
+            put(&path, &read(&from)?)?;
+        }
         for (path, data) in &self.files {
             put(path, data)?;
         }

@@ -130,7 +130,8 @@ impl Control {
         loop {
             if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();
-                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                let line = String::from_utf8_lossy(&line);
+                let line = line.trim_end_matches(['\r', '\n']).to_owned();
                 match Hello::parse(&line) {
                     Some(hello) => self.hellos.push(hello),
                     None => return Ok(line),

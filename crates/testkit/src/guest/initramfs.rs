@@ -26,7 +26,7 @@ impl Archive {
         }
     }
 
-    /// Adds a file, and the directories it is in. `path` is absolute; everyone may execute it.
+    /// Adds a file, and the directories it is in. Everyone may execute it.
     pub(super) fn file(&mut self, path: &str, data: &[u8]) -> io::Result<()> {
         let path = path.trim_start_matches('/');
         for (at, _) in path.match_indices('/') {

@@ -8,16 +8,18 @@
 //! Everything that waits has a deadline, and what goes wrong is told with the end of the guest's
 //! log. Dropping a [`Guest`] ends its QEMU, also on a panic.
 
-mod agent;
+pub mod agent;
 mod builder;
 mod control;
 mod error;
 mod initramfs;
 mod machine;
+mod program;
 
 pub use builder::Builder;
 pub use control::{Hello, Output};
 pub use error::GuestError;
+pub use program::{Program, accel_config};
 
 use crate::kernel::Kernel;
 use control::Control;

@@ -1,13 +1,16 @@
 //! Linux kernels for guests: Debian's, as they are, and one of our own build.
 //!
-//! A kernel lives in the cache as its image, the modules that tests may want (decompressed, with
-//! whatever those need) and its configuration where Debian ships one. The version is found at run time and
-//! printed: Debian moves.
+//! A kernel lives in the cache as its image, its configuration, the modules that tests may want
+//! (decompressed, with whatever those need) and the list of those built in. The version is found at run time: Debian moves.
 
+mod build;
 mod modules;
+mod own;
 mod stock;
+mod tools;
 
 pub use crate::debian::SetupError;
+pub use own::own;
 pub use stock::{Stock, stock};
 
 use std::fs;
@@ -20,18 +23,19 @@ pub struct Kernel {
     version: String,
 }
 
-/// The image in a kernel's directory.
+/// What is in a kernel's directory.
 const IMAGE: &str = "vmlinuz";
-
-/// The modules in a kernel's directory.
+const CONFIG: &str = "config";
+const BUILTIN: &str = "modules.builtin";
 const MODULES: &str = "modules";
 
 impl Kernel {
     /// The kernel kept in a directory; the error says what is missing.
     fn open(dir: &Path) -> Result<Self, String> {
-        let image = dir.join(IMAGE);
-        if !image.is_file() {
-            return Err(format!("there is no {}", image.display()));
+        for file in [IMAGE, CONFIG, BUILTIN] {
+            if !dir.join(file).is_file() {
+                return Err(format!("there is no {file} in {}", dir.display()));
+            }
         }
         let version = dir.file_name().unwrap_or_default().to_string_lossy();
         Ok(Self {
@@ -40,7 +44,7 @@ impl Kernel {
         })
     }
 
-    /// Where it came from and its version, as the cache names it.
+    /// Its version as Debian's package has it; of our own build, with the hash of what went in.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -52,25 +56,42 @@ impl Kernel {
         self.dir.join(IMAGE)
     }
 
+    /// What it was configured with: `name` as in `CONFIG_name`. `None` where it is not set.
+    #[must_use]
+    pub fn config(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.dir.join(CONFIG)).unwrap_or_default();
+        let start = format!("CONFIG_{name}=");
+        let value = text.lines().find_map(|line| line.strip_prefix(&start))?;
+        Some(value.to_owned())
+    }
+
     /// The files of the named modules and of all that they need, in the order to load them.
     ///
-    /// `-` and `_` are the same in a name. A module that is built into the kernel has no file and
-    /// must not be asked for.
+    /// `-` and `_` are the same in a name. What is built into the kernel has no file and is passed
+    /// over.
     ///
     /// # Errors
-    /// Where a module is not in the cache; the text names it.
+    /// Where a module is neither in the cache nor built in; the text names it.
     pub fn modules(&self, names: &[&str]) -> Result<Vec<PathBuf>, String> {
         let folder = self.dir.join(MODULES);
         let file = |name: &str| folder.join(format!("{name}.ko"));
-        modules::closure(names, |name| fs::read(file(name)).ok())
-            .map(|order| order.iter().map(|name| file(name)).collect())
-            .map_err(|name| format!("kernel {} has no module {name}", self.version))
+        let list = fs::read_to_string(self.dir.join(BUILTIN)).unwrap_or_default();
+        let builtin = modules::builtin(&list);
+        let missing = |name: &str| !builtin.iter().any(|other| other == name);
+        let names: Vec<_> = names.iter().map(|name| modules::canonical(name)).collect();
+        modules::closure(names.iter().filter(|name| missing(name)), |name| {
+            fs::read(file(name)).ok()
+        })
+        .map(|order| order.iter().map(|name| file(name)).collect())
+        .map_err(|name| format!("kernel {} has no module {name}", self.version))
     }
 }
 
 /// The files of a kernel that are checked before each use.
 fn vouched(dir: &Path) -> Result<Vec<(String, PathBuf)>, String> {
-    let mut files = vec![(IMAGE.to_owned(), dir.join(IMAGE))];
+    let mut files: Vec<_> = [IMAGE, CONFIG, BUILTIN]
+        .map(|name| (name.to_owned(), dir.join(name)))
+        .into();
     for entry in fs::read_dir(dir.join(MODULES)).into_iter().flatten() {
         let path = entry.map_err(|error| error.to_string())?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();

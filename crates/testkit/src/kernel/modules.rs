@@ -7,6 +7,15 @@ pub(super) fn canonical(name: &str) -> String {
     name.replace('-', "_")
 }
 
+/// The names in a `modules.builtin` file, which lists them as paths.
+pub(super) fn builtin(list: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let file = line.rsplit('/').next()?;
+        file.strip_suffix(".ko").map(canonical)
+    };
+    list.lines().filter_map(name).collect()
+}
+
 /// The names after `depends=` in the `.modinfo` section of a module file.
 pub(super) fn needs(module: &[u8]) -> Vec<String> {
     let section = object::File::parse(module).ok().and_then(|file| {
@@ -25,12 +34,12 @@ pub(super) fn needs(module: &[u8]) -> Vec<String> {
 /// The named modules and all that they need, each after what it needs. `file` gives a module's
 /// file by its canonical name; the error is the name of the first that has none.
 pub(super) fn closure(
-    names: &[&str],
+    names: impl IntoIterator<Item = impl AsRef<str>>,
     file: impl Fn(&str) -> Option<Vec<u8>>,
 ) -> Result<Vec<String>, String> {
     let mut order = Vec::new();
     for name in names {
-        add(&canonical(name), &file, &mut order)?;
+        add(&canonical(name.as_ref()), &file, &mut order)?;
     }
     Ok(order)
 }
@@ -98,7 +107,7 @@ mod tests {
 
     #[test]
     fn each_module_comes_after_what_it_needs_and_once() {
-        let order = closure(&["vfio-pci", "idxd", "vfio"], file).unwrap();
+        let order = closure(["vfio-pci", "idxd", "vfio"], file).unwrap();
         let expected = [
             "vfio",
             "irqbypass",
@@ -113,9 +122,15 @@ mod tests {
     #[test]
     fn a_module_that_is_not_there_is_named() {
         assert_eq!(
-            closure(&["idxd", "no-such"], file),
+            closure(["idxd", "no-such"], file),
             Err("no_such".to_owned())
         );
+    }
+
+    #[test]
+    fn what_is_built_in_is_listed_by_path() {
+        let list = "kernel/drivers/virtio/virtio_pci.ko\nkernel/drivers/vfio/pci/vfio-pci.ko\n";
+        assert_eq!(builtin(list), ["virtio_pci", "vfio_pci"]);
     }
 
     #[test]

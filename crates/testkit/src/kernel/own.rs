@@ -1,1 +1,227 @@
-//! Our own kernel.
+//! Our own build of Linux, for what no Debian kernel has.
+//!
+//! Debian's kernels come without iommufd. This one is Debian's source with the configuration in
+//! `guests/kernel/x86_64.config`, built once (6 minutes of two processors) and kept by the source's
+//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache; afterwards only
+//! the image (5 MB) stays, since a changed configuration or patch is rare and a stale tree is
+//! easily mistaken for a fresh one. A build that was interrupted goes on.
+
+use super::build::{Tree, failed};
+use super::{BUILTIN, CONFIG, IMAGE, Kernel, SetupError, tools, vouched};
+use crate::debian::{Apt, Order, cache_dir, hex, io, sha256};
+use sha2::{Digest as _, Sha256};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The source package: the newest of Debian's backports as this is written.
+const SOURCE: &str = "linux-source-7.3";
+
+const ORDER: Order = Order {
+    what: "own kernel",
+    name: "Linux's source",
+    suite: "trixie-backports",
+    packages: &[SOURCE],
+    only: &["linux-source-7.3_"],
+    named_after: "linux-source-7.3_",
+    instead: "run the other tiers (cargo xtask test --tier unit), or copy the cache from another machine",
+};
+
+/// What the kernel is configured with, on top of tinyconfig.
+const FRAGMENT: &str = include_str!("../../../../guests/kernel/x86_64.config");
+
+/// Changes to the source, in order: name and text of each.
+const PATCHES: [(&str, &str); 0] = [];
+
+/// The file whose presence makes a kernel complete, or a tree ready to build.
+const MANIFEST: &str = "manifest.txt";
+
+/// Finds our own kernel or builds it, once a process. Progress goes to standard error.
+///
+/// # Errors
+/// As [`SetupError`] says: the source is not there, a tool is missing, or the build fails.
+pub fn own() -> Result<&'static Kernel, &'static SetupError> {
+    static KERNEL: OnceLock<Result<Kernel, SetupError>> = OnceLock::new();
+    KERNEL
+        .get_or_init(|| {
+            let workshop = Workshop {
+                dir: cache_dir().join("kernels/own"),
+                apt: Apt::new(&cache_dir().join("debian")),
+            };
+            workshop.ensure(&mut io::stderr())
+        })
+        .as_ref()
+}
+
+/// The hash of what goes into the build besides the source.
+fn recipe() -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(FRAGMENT);
+    for (name, patch) in PATCHES {
+        hasher.update(name);
+        hasher.update(patch);
+    }
+    hex(&hasher.finalize())[..12].to_owned()
+}
+
+/// Where our kernels are built and kept.
+struct Workshop {
+    dir: PathBuf,
+    apt: Apt,
+}
+
+impl Workshop {
+    fn ensure(&self, progress: &mut dyn io::Write) -> Result<Kernel, SetupError> {
+        let at = || format!("preparing {}", self.dir.display());
+        if let Some(kernel) = self.existing() {
+            return Ok(kernel);
+        }
+        io(at, fs::create_dir_all(&self.dir))?;
+        let lock = io(at, File::create(self.dir.join("lock")))?;
+        if lock.try_lock().is_err() {
+            let _ = writeln!(
+                progress,
+                "own kernel: waiting for another process to build it"
+            );
+            io(at, lock.lock())?;
+        }
+        // Whoever held the lock may have done the work.
+        if let Some(kernel) = self.existing() {
+            return Ok(kernel);
+        }
+        tools::ensure(progress)?;
+        let version = self.unpacked(progress)?;
+        let tree = Tree {
+            source: self.tree(),
+            fragment: FRAGMENT,
+        };
+        let _ = writeln!(
+            progress,
+            "own kernel: building {version} in {}; it may be interrupted and goes on when run again",
+            self.dir.display()
+        );
+        tree.configure()?;
+        tree.build("bzImage", progress)?;
+        let place = self.keep(&tree, &version)?;
+        let _ = writeln!(progress, "own kernel: ready in {}", place.display());
+        Kernel::open(&place).map_err(failed)
+    }
+
+    /// A complete and undamaged kernel of this recipe.
+    fn existing(&self) -> Option<Kernel> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut found: Vec<_> = entries.map(|entry| entry.path()).collect();
+        found.sort();
+        let end = format!("-{}", recipe());
+        let ours = |path: &&PathBuf| path.to_string_lossy().ends_with(&end) && intact(path);
+        found
+            .iter()
+            .rev()
+            .filter(ours)
+            .find_map(|path| Kernel::open(path).ok())
+    }
+
+    /// Where the source is while it is needed.
+    fn build(&self) -> PathBuf {
+        self.dir.join("build")
+    }
+
+    fn tree(&self) -> PathBuf {
+        self.build().join(SOURCE)
+    }
+
+    /// Unpacks and patches the source where that is not done yet; gives its version.
+    fn unpacked(&self, progress: &mut dyn io::Write) -> Result<String, SetupError> {
+        let stamp = self.build().join("unpacked");
+        let patches: String = PATCHES.iter().map(|(name, _)| format!(" {name}")).collect();
+        if let Ok(text) = fs::read_to_string(&stamp)
+            && let Some((version, applied)) = text.split_once('\n')
+            && applied == patches
+        {
+            return Ok(version.to_owned());
+        }
+        let (version, packages) = self.apt.download(&ORDER, progress)?;
+        let build = self.build();
+        let at = || format!("unpacking into {}", build.display());
+        if build.exists() {
+            io(at, fs::remove_dir_all(&build))?;
+        }
+        io(at, fs::create_dir_all(&build))?;
+        let _ = writeln!(progress, "own kernel: unpacking the source (1.6 GB)");
+        let deb = build.join("package");
+        for package in &packages {
+            self.apt.unpack_checked(package, &deb)?;
+        }
+        let archive = deb.join(format!("usr/src/{SOURCE}.tar.xz"));
+        run(Command::new("tar")
+            .arg("-xf")
+            .arg(&archive)
+            .arg("-C")
+            .arg(&build))?;
+        io(at, fs::remove_dir_all(&deb))?;
+        for (name, text) in PATCHES {
+            let file = build.join(name);
+            io(at, fs::write(&file, text))?;
+            run(Command::new("patch")
+                .args(["-p1", "-s", "-i"])
+                .arg(&file)
+                .current_dir(self.tree()))?;
+        }
+        io(at, fs::write(&stamp, format!("{version}\n{patches}")))?;
+        self.apt.forget(&packages);
+        Ok(version)
+    }
+
+    /// Keeps what a guest needs, and drops the tree.
+    fn keep(&self, tree: &Tree<'_>, version: &str) -> Result<PathBuf, SetupError> {
+        let place = self.dir.join(format!("{version}-{}", recipe()));
+        let temp = self.dir.join("keeping");
+        let at = || format!("keeping {}", place.display());
+        for old in [&temp, &place] {
+            if old.exists() {
+                io(at, fs::remove_dir_all(old))?;
+            }
+        }
+        io(at, fs::create_dir_all(&temp))?;
+        for (name, file) in [
+            (IMAGE, "arch/x86/boot/bzImage"),
+            (CONFIG, ".config"),
+            (BUILTIN, "modules.builtin"),
+        ] {
+            io(at, fs::copy(tree.file(file), temp.join(name)))?;
+        }
+        let manifest = manifest(&temp).map_err(failed)?;
+        io(at, fs::write(temp.join(MANIFEST), manifest))?;
+        io(at, fs::rename(&temp, &place))?;
+        io(at, fs::remove_dir_all(self.build()))?;
+        Ok(place)
+    }
+}
+
+/// Hashes of a kernel's files, one a line.
+fn manifest(dir: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    for (name, path) in vouched(dir)? {
+        let hash = sha256(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        text += &format!("{hash}  {name}\n");
+    }
+    Ok(text)
+}
+
+/// Whether a kernel is complete and as it was built.
+fn intact(dir: &Path) -> bool {
+    let kept = fs::read_to_string(dir.join(MANIFEST)).ok();
+    kept.is_some() && kept == manifest(dir).ok()
+}
+
+fn run(command: &mut Command) -> Result<(), SetupError> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = io(|| format!("running {name}"), command.output())?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!("{name}: {}", said.trim())))
+}

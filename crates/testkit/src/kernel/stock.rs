@@ -1,7 +1,7 @@
 //! Debian's kernels, unmodified.
 
 use super::modules::{canonical, closure};
-use super::{IMAGE, Kernel, MODULES, SetupError, vouched};
+use super::{BUILTIN, CONFIG, IMAGE, Kernel, MODULES, SetupError, vouched};
 use crate::debian::{Apt, Order, Store, cache_dir};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,17 +29,23 @@ const STABLE: Order = Order {
     suite: "trixie",
     packages: &["linux-image-amd64"],
     only: &["linux-image-6"],
-    named_after: "linux-image-6",
+    named_after: "linux-image-",
     instead: INSTEAD,
 };
 
-/// Since 7.x the image and the modules are packages of their own.
+/// Since 7.x the image, the modules and the configuration are packages of their own.
 const NEWEST: Order = Order {
     what: "newest kernel",
     name: "Debian's newest kernel",
     suite: "trixie-backports",
     packages: &["linux-image-amd64"],
-    only: &["linux-binary-", "linux-modules-7", "linux-modules-8"],
+    only: &[
+        "linux-base-7",
+        "linux-base-8",
+        "linux-binary-",
+        "linux-modules-7",
+        "linux-modules-8",
+    ],
     named_after: "linux-binary-",
     instead: INSTEAD,
 };
@@ -105,24 +111,26 @@ fn store(order: Order, dir: PathBuf, apt: Apt) -> Store<Kernel> {
     }
 }
 
-/// Keeps the image and the wanted modules, decompressed.
+/// Keeps the image, the configuration and the wanted modules, decompressed.
 fn arrange(tree: &Path, keep: &Path) -> Result<(), String> {
     let at = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
-    let mut image = None;
-    let mut found = BTreeMap::new();
+    let (mut parts, mut found) = (BTreeMap::new(), BTreeMap::new());
     for folder in ["boot", "usr/lib/modules", "lib/modules"] {
         let folder = tree.join(folder);
         visit(&folder, &mut |path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if name.starts_with("vmlinuz") {
-                image = Some(path.clone());
-            } else if let Some(stem) = name.strip_suffix(".ko.xz").or(name.strip_suffix(".ko")) {
+            if let Some(stem) = name.strip_suffix(".ko.xz").or(name.strip_suffix(".ko")) {
                 found.insert(canonical(stem), path.clone());
+            }
+            for part in [IMAGE, CONFIG, BUILTIN] {
+                // With or without the version behind it.
+                if name == part || name.starts_with(&format!("{part}-")) {
+                    parts.insert(part, path.clone());
+                }
             }
         })
         .map_err(|error| at(&folder, error))?;
     }
-    let image = image.ok_or("the packages hold no vmlinuz")?;
     let wanted: Vec<_> = WANTED
         .into_iter()
         .filter(|name| found.contains_key(*name))
@@ -131,7 +139,12 @@ fn arrange(tree: &Path, keep: &Path) -> Result<(), String> {
     let names = closure(&wanted, file).map_err(|name| format!("module {name} is missing"))?;
     let modules = keep.join(MODULES);
     fs::create_dir_all(&modules).map_err(|error| at(&modules, error))?;
-    fs::rename(&image, keep.join(IMAGE)).map_err(|error| at(&image, error))?;
+    for part in [IMAGE, CONFIG, BUILTIN] {
+        let from = parts
+            .get(part)
+            .ok_or_else(|| format!("the packages hold no {part}"))?;
+        fs::rename(from, keep.join(part)).map_err(|error| at(from, error))?;
+    }
     for name in names {
         let module = read_module(&found[&name]).map_err(|error| at(&found[&name], error))?;
         let place = modules.join(format!("{name}.ko"));

@@ -70,6 +70,11 @@ impl Files {
         Ok(backing)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Closes what no range and no access needs any more.
     pub(super) fn forget_unused(&mut self) {
         self.0

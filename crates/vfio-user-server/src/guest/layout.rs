@@ -175,9 +175,9 @@ fn segment(base: u64, run: &Piece<'_>, old: &Layout) -> Result<Segment, i32> {
     let source = run.source(base);
     let reach = match (&run.mapping.file, source) {
         (Some((backing, _)), Some((_, offset))) => {
-            let known = old.0.iter().find(|segment| {
-                (segment.base, segment.len, segment.access, segment.source)
-                    == (base, len, access, source)
+            let there = old.0.binary_search_by_key(&base, |segment| segment.base);
+            let known = there.ok().map(|at| &old.0[at]).filter(|segment| {
+                (segment.len, segment.access, segment.source) == (len, access, source)
             });
             match known {
                 Some(segment) => segment.reach.clone(),

@@ -1,0 +1,200 @@
+//! Building Linux from a source tree.
+
+use super::SetupError;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often progress is told.
+const TELL: Duration = Duration::from_secs(10);
+
+/// An unpacked source tree.
+pub(super) struct Tree<'a> {
+    /// Where it is.
+    pub(super) source: PathBuf,
+    /// Configuration options on top of tinyconfig.
+    pub(super) fragment: &'a str,
+}
+
+impl Tree<'_> {
+    /// Writes the configuration, if the one that is there is not of the same fragment.
+    ///
+    /// The fragment is kept beside it; with the same one, a build goes on where it was.
+    pub(super) fn configure(&self) -> Result<(), SetupError> {
+        let fragment = self.source.join("iopf.config");
+        let same = fs::read_to_string(&fragment).is_ok_and(|text| text == self.fragment);
+        if same && self.dropped()?.is_empty() {
+            return Ok(());
+        }
+        // Its presence says that what follows is done.
+        let _ = fs::remove_file(&fragment);
+        let written = self.source.join("iopf.config.new");
+        self.at(fs::write(&written, self.fragment))?;
+        self.make(&["tinyconfig"])?;
+        let merge = "scripts/kconfig/merge_config.sh";
+        self.run(Command::new(self.source.join(merge)).args(["-m", ".config", "iopf.config.new"]))?;
+        self.make(&["olddefconfig"])?;
+        let dropped = self.dropped()?;
+        if !dropped.is_empty() {
+            return Err(failed(format!("Kconfig dropped {}", dropped.join(", "))));
+        }
+        self.at(fs::rename(&written, &fragment))
+    }
+
+    /// Lines of the fragment that the configuration does not have.
+    fn dropped(&self) -> Result<Vec<String>, SetupError> {
+        let config = self.at(fs::read_to_string(self.source.join(".config")))?;
+        Ok(dropped(self.fragment, &config))
+    }
+
+    /// Builds `target`; every ten seconds a line of progress. Objects that are there are not built
+    /// again.
+    pub(super) fn build(
+        &self,
+        target: &str,
+        progress: &mut dyn io::Write,
+    ) -> Result<(), SetupError> {
+        let log = self.source.join("iopf.log");
+        let out = self.at(File::create(&log))?;
+        let err = self.at(out.try_clone())?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut command = self.command();
+        command.arg(format!("-j{jobs}")).arg(target);
+        let mut child = self.at(command.stdout(out).stderr(err).spawn())?;
+        let mut reader = self.at(File::open(&log))?;
+        let (started, mut told) = (Instant::now(), Instant::now());
+        let mut steps = 0;
+        let status = loop {
+            let status = self.at(child.try_wait())?;
+            if let Some(status) = status {
+                break status;
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                steps += self.at(lines(&mut reader))?;
+                let seconds = started.elapsed().as_secs();
+                let _ = writeln!(progress, "own kernel: {steps} build steps in {seconds} s");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        if status.success() {
+            return Ok(());
+        }
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        Err(failed(format!(
+            "make ended with {status}:\n{}",
+            complaint(&text)
+        )))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("make");
+        command
+            .current_dir(&self.source)
+            .stdin(Stdio::null())
+            .env("LC_ALL", "C")
+            .env("KBUILD_BUILD_USER", "iopf")
+            .env("KBUILD_BUILD_HOST", "iopf")
+            // Those of a cargo that runs this mean something else to make.
+            .env_remove("MAKEFLAGS")
+            .env_remove("MFLAGS");
+        command
+    }
+
+    fn make(&self, arguments: &[&str]) -> Result<(), SetupError> {
+        self.run(self.command().args(arguments))
+    }
+
+    fn run(&self, command: &mut Command) -> Result<(), SetupError> {
+        command.current_dir(&self.source).stdin(Stdio::null());
+        let output = self.at(command.output())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(failed(format!(
+            "{:?}: {}",
+            command.get_program(),
+            complaint(&said)
+        )))
+    }
+
+    /// Names the place of an I/O error.
+    fn at<T>(&self, result: io::Result<T>) -> Result<T, SetupError> {
+        crate::debian::io(|| format!("building in {}", self.source.display()), result)
+    }
+
+    /// A file of the tree.
+    pub(super) fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.source.join(name)
+    }
+}
+
+/// The error for a build that did not succeed.
+pub(super) fn failed(why: String) -> SetupError {
+    SetupError::Build {
+        what: "our own kernel",
+        why,
+    }
+}
+
+/// Options of a fragment that a configuration does not have as written.
+fn dropped(fragment: &str, config: &str) -> Vec<String> {
+    let has = |line: &&str| config.lines().any(|other| other == *line);
+    let kept = |line: &&str| match line.strip_suffix("=n") {
+        // An option that cannot be set at all is off as well.
+        Some(name) => !config
+            .lines()
+            .any(|other| other.starts_with(&format!("{name}="))),
+        None => has(line),
+    };
+    let options = fragment.lines().filter(|line| line.starts_with("CONFIG_"));
+    options
+        .filter(|line| !kept(line))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The first error of a build's log with what follows, or its end.
+fn complaint(log: &str) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    let wrong = |line: &&str| line.contains("error:") || line.contains("Error ");
+    let at = lines
+        .iter()
+        .position(wrong)
+        .unwrap_or(lines.len().saturating_sub(10));
+    lines[at..lines.len().min(at + 10)].join("\n")
+}
+
+/// How many lines were added to a file since the last call.
+fn lines(file: &mut File) -> io::Result<usize> {
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(text.iter().filter(|byte| **byte == b'\n').count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_kconfig_dropped_is_named() {
+        let config = "CONFIG_PCI=y\n# CONFIG_SAMPLES is not set\nCONFIG_NR_CPUS=64\nCONFIG_SMB=y\n";
+        let fragment = "# a comment\nCONFIG_PCI=y\nCONFIG_SAMPLES=n\nCONFIG_FTRACE=n\n";
+        assert!(dropped(fragment, config).is_empty());
+        let fragment = "CONFIG_NR_CPUS=8\nCONFIG_SMB=n\nCONFIG_UIO=y\n";
+        assert_eq!(
+            dropped(fragment, config),
+            fragment.lines().collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn the_first_error_of_a_build_is_the_one_shown() {
+        let log = "  CC a.o\nb.c:1:1: error: no\nmake: *** [b.o] Error 1\n";
+        assert!(complaint(log).starts_with("b.c:1:1: error: no\n"));
+        assert_eq!(complaint("  CC a.o\nKilled"), "  CC a.o\nKilled");
+    }
+}

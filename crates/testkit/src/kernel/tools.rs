@@ -1,0 +1,98 @@
+//! What a kernel build needs of the system.
+
+use super::SetupError;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Programs and headers, each with the Debian package that has it.
+const NEEDED: [(&str, &str); 9] = [
+    ("make", "make"),
+    ("gcc", "gcc"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("tar", "tar"),
+    ("xz", "xz-utils"),
+    ("patch", "patch"),
+    ("/usr/include/gelf.h", "libelf-dev"),
+];
+
+/// Makes sure that all of it is there: as root on Debian it is installed, else the error says what
+/// to install.
+pub(super) fn ensure(progress: &mut dyn io::Write) -> Result<(), SetupError> {
+    let missing = missing(have);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let root = fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0);
+    if !root || !have("apt-get") {
+        return Err(lacking(&list, "not installed"));
+    }
+    let _ = writeln!(progress, "own kernel: installing {list}");
+    for arguments in [
+        vec!["update", "-q"],
+        [
+            &["install", "-y", "-q", "--no-install-recommends"][..],
+            &missing,
+        ]
+        .concat(),
+    ] {
+        let output = Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| lacking(&list, &error.to_string()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(lacking(&list, said.trim()));
+        }
+    }
+    Ok(())
+}
+
+fn lacking(list: &str, why: &str) -> SetupError {
+    SetupError::Build {
+        what: "our own kernel",
+        why: format!("it needs these packages: {list} ({why}); as root: apt-get install {list}"),
+    }
+}
+
+/// The packages of what is not there.
+fn missing(have: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let lacks = NEEDED.iter().filter(|(what, _)| !have(what));
+    lacks.map(|(_, package)| *package).collect()
+}
+
+/// Whether a program is on the search path, or a file of an absolute path exists.
+fn have(what: &str) -> bool {
+    if what.starts_with('/') {
+        return Path::new(what).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(what).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_by_its_package() {
+        assert_eq!(missing(|_| true), Vec::<&str>::new());
+        assert_eq!(missing(|what| what != "xz"), ["xz-utils"]);
+        assert_eq!(missing(|what| !what.starts_with('/')), ["libelf-dev"]);
+        let text = lacking("flex bc", "not installed").to_string();
+        assert!(text.ends_with("as root: apt-get install flex bc"), "{text}");
+    }
+
+    #[test]
+    fn a_program_is_found_on_the_search_path() {
+        assert!(have("sh") && have("/bin/sh"));
+        assert!(!have("no-such-program") && !have("/no/such/file"));
+    }
+}
