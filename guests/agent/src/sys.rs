@@ -1,8 +1,12 @@
-//! The one file of the agent that the compiler cannot check: mappings, ioctls, raw terminals.
+//! What the compiler cannot check, here and in `sys/`: mappings, ioctls, raw terminals.
 #![expect(
     unsafe_code,
     reason = "device registers are mapped and the kernel's argument blocks are passed here"
 )]
+
+mod memory;
+
+pub(crate) use memory::{Memory, Sharing, forked};
 
 use crate::reply::{Context as _, Done, Failure};
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};

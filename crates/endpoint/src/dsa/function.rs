@@ -378,3 +378,6 @@ fn not_taken(job: &Job) -> Completion {
         pages_requested: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use crate::reply::{Done, Reply, USAGE};
 
 mod bar;
 mod dma;
+mod dsa;
 mod files;
 mod hwrng;
 mod kmsg;
@@ -30,6 +31,7 @@ pub(crate) struct Command {
 const ALL: &[&[Command]] = &[
     bar::COMMANDS,
     dma::COMMANDS,
+    dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
     kmsg::COMMANDS,
