@@ -102,6 +102,8 @@ pub(super) struct Counts {
     pub(super) faults: u64,
     pub(super) recorded: u64,
     pub(super) lost: u64,
+    /// Faults that the guest wanted no record of (FPD).
+    pub(super) kept_back: u64,
     pub(super) page_requests: u64,
     pub(super) page_requests_lost: u64,
     pub(super) page_requests_refused: u64,

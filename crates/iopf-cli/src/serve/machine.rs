@@ -227,6 +227,7 @@ impl Machine {
             faults: unit.faults,
             recorded: unit.recorded,
             lost: unit.lost,
+            kept_back: unit.suppressed,
             page_requests: unit.page_requests,
             page_requests_lost: unit.page_requests_lost,
             page_requests_refused: unit.page_requests_refused,
