@@ -107,6 +107,8 @@ pub(super) struct Counts {
     pub(super) page_requests: u64,
     pub(super) page_requests_lost: u64,
     pub(super) page_requests_refused: u64,
+    /// Of those lost or refused: the last of their groups, which the unit answered itself.
+    pub(super) page_requests_answered: u64,
     pub(super) responses: u64,
     pub(super) responses_lost: u64,
     pub(super) vanished: u64,

@@ -231,6 +231,7 @@ impl Machine {
             page_requests: unit.page_requests,
             page_requests_lost: unit.page_requests_lost,
             page_requests_refused: unit.page_requests_refused,
+            page_requests_answered: unit.page_requests_answered,
             responses: unit.responses,
             responses_lost: unit.responses_lost,
             vanished: unit.vanished,
