@@ -51,20 +51,54 @@ fn scratch() {
     ] {
         println!("{:?}", guest.run(command));
     }
-    for scenario in ["operations","anonymous","stop","tmpfs","file","fork","huge","dontneed","read-only","unmapped","record","large","kill","anonymous"] {
+    for scenario in [
+        "operations",
+        "anonymous",
+        "stop",
+        "tmpfs",
+        "file",
+        "fork",
+        "huge",
+        "dontneed",
+        "read-only",
+        "unmapped",
+        "record",
+        "large",
+        "kill",
+        "anonymous",
+    ] {
         let t = std::time::Instant::now();
         served.catch_up();
         let before = served.events.len();
         println!("---- {scenario}");
         match guest.run(&format!("exec /init run dsa /dev/dsa/wq0.0 {scenario}")) {
-            Ok(o) => { println!("= {}", o.status); for l in o.lines { println!("  {l}"); } }
-            Err(e) => { println!("{e}"); break; }
+            Ok(o) => {
+                println!("= {}", o.status);
+                for l in o.lines {
+                    println!("  {l}");
+                }
+            }
+            Err(e) => {
+                println!("{e}");
+                break;
+            }
         }
         println!("   {:?}", t.elapsed());
         std::thread::sleep(std::time::Duration::from_millis(300));
         served.catch_up();
-        let steps = served.events[before..].iter().filter(|e| e["event"] == "step").count();
-        println!("   {steps} steps; {}", served.events[before..].iter().filter(|e| e["event"] != "step" && e["event"] != "counts").map(|e| e.to_string()).collect::<Vec<_>>().join("\n"));
+        let steps = served.events[before..]
+            .iter()
+            .filter(|e| e["event"] == "step")
+            .count();
+        println!(
+            "   {steps} steps; {}",
+            served.events[before..]
+                .iter()
+                .filter(|e| e["event"] != "step" && e["event"] != "counts")
+                .map(|e| e.to_string())
+                .collect::<Vec<_>>()
+                .join("\n")
+        );
     }
     for line in guest.must("dmesg").unwrap() {
         if line.contains("DMAR") || line.contains("idxd") || line.contains("00:07") {
