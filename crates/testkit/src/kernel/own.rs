@@ -2,9 +2,9 @@
 //!
 //! Debian's kernels come without iommufd. This one is Debian's source with the configuration in
 //! `guests/kernel/x86_64.config`, built once (6 minutes of two processors) and kept by the source's
-//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache; afterwards only
-//! the image (5 MB) stays, since a changed configuration or patch is rare and a stale tree is
-//! easily mistaken for a fresh one. A build that was interrupted goes on.
+//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache;
+//! afterwards only the image (5 MB) stays, since a changed configuration or patch is rare. A build
+//! that was interrupted goes on.
 
 use super::build::{Tree, failed};
 use super::{BUILTIN, CONFIG, IMAGE, Kernel, SetupError, tools, vouched};

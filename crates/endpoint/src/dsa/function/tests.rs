@@ -131,10 +131,7 @@ impl Bench {
         let woken = wakes.clone();
         let dsa = Dsa::new(Setup {
             rid: RID,
-            config: Config {
-                group_pages: 64,
-                ..Config::default()
-            },
+            config: Config::default(),
             ports: Ports::of(iommu.clone()),
             memory: Arc::new(Memory(ram.memory())),
             irq: irqs.clone(),
