@@ -1,4 +1,5 @@
 //! What breaks around a server, and what it leaves: killed servers, vanished guests, resets.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod process;
 mod served;
