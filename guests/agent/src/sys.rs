@@ -9,11 +9,12 @@ mod memory;
 pub(crate) use memory::{Memory, Sharing, forked};
 
 use crate::reply::{Context as _, Done, Failure};
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::termios::{ControlModes, OptionalActions};
 use std::ffi::c_void;
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 /// Takes all editing off a terminal and lets it pass bytes as they are.
@@ -93,6 +94,20 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
+    /// Memory of this process: zeros, not touched yet.
+    pub(crate) fn anonymous(len: usize) -> Result<Self, Failure> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: as in `new`.
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE) }?;
+        Ok(Self { base, len })
+    }
+
+    /// Where it lies in this process.
+    pub(crate) fn address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
     /// Where an access may go: inside, and aligned to its width.
     fn at(&self, offset: usize, width: Width) -> Result<*mut c_void, Failure> {
         let end = offset.checked_add(width.bytes());
@@ -152,6 +167,54 @@ impl Drop for Mapping {
         // SAFETY: mapped by `new`; no pointer into it outlives `self`.
         let _ = unsafe { rustix::mm::munmap(self.base, self.len) };
     }
+}
+
+// SAFETY: the registers and the memory behind a mapping belong to no thread.
+unsafe impl Send for Mapping {}
+
+/// An argument block of VFIO's type 1 IOMMU: `struct vfio_iommu_type1_dma_map`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct DmaMap {
+    pub(crate) argsz: u32,
+    pub(crate) flags: u32,
+    pub(crate) vaddr: u64,
+    pub(crate) iova: u64,
+    pub(crate) size: u64,
+}
+
+/// VFIO requests, `_IO(';', 100 + n)` of Linux's `include/uapi/linux/vfio.h`.
+const fn vfio(n: u8) -> Opcode {
+    opcode::none(b';', 100 + n)
+}
+
+/// `VFIO_GROUP_SET_CONTAINER`.
+pub(crate) fn set_container(group: &File, container: &File) -> Done {
+    let mut descriptor = container.as_fd().as_raw_fd();
+    // SAFETY: the request reads one `int`.
+    let request = unsafe { Updater::<{ vfio(4) }, _>::new(&mut descriptor) };
+    // SAFETY: as above; the block lives as long as the call.
+    unsafe { ioctl(group, request) }?;
+    Ok(())
+}
+
+/// `VFIO_SET_IOMMU`.
+pub(crate) fn set_iommu(container: &File, kind: usize) -> Done {
+    // SAFETY: the request takes a number and no block.
+    unsafe {
+        let request = IntegerSetter::<{ vfio(2) }>::new_usize(kind);
+        ioctl(container, request)
+    }?;
+    Ok(())
+}
+
+/// `VFIO_IOMMU_MAP_DMA`. The memory stays pinned until the container is closed.
+pub(crate) fn map_dma(container: &File, map: &mut DmaMap) -> Done {
+    // SAFETY: the request reads `argsz` bytes of the block.
+    let request = unsafe { Updater::<{ vfio(13) }, _>::new(map) };
+    // SAFETY: as above; the block lives as long as the call.
+    unsafe { ioctl(container, request) }?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod modules;
 mod pci;
 mod process;
 mod system;
+mod vfio;
 
 pub(crate) use system::power_off;
 
@@ -38,6 +39,7 @@ const ALL: &[&[Command]] = &[
     pci::COMMANDS,
     process::COMMANDS,
     system::COMMANDS,
+    vfio::COMMANDS,
 ];
 
 /// Every command there is, in one row.
