@@ -1,5 +1,6 @@
 //! Shared virtual addressing on an unmodified Debian kernel: its `idxd` driver binds our DSA, Debian's
 //! `accel-config` sets a work queue up, and processes hand their own memory to the device.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod dsa_guest;
 mod served;
