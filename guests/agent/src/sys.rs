@@ -6,7 +6,7 @@
 
 mod memory;
 
-pub(crate) use memory::{Memory, Sharing, forked};
+pub(crate) use memory::{Memory, Sharing, fork_and_end, forked};
 
 use crate::reply::{Context as _, Done, Failure};
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
