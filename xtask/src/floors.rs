@@ -55,8 +55,8 @@ const ALLOWED: [(&str, &[&str]); 10] = [
         "iopf-scene",
         &["viommu", "iommu-walk", "iommu-wire", "iopf"],
     ),
-    ("iopf-guest", &[]),
     ("vfio-user-server", &["viommu-api", "iopf"]),
+    ("iopf-guest", &[]),
     ("xtask", &[]),
 ];
 
