@@ -7,6 +7,7 @@ mod bar;
 mod dma;
 mod files;
 mod hwrng;
+mod iommufd;
 mod kmsg;
 mod modules;
 mod pci;
@@ -31,6 +32,7 @@ const ALL: &[&[Command]] = &[
     dma::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
+    iommufd::COMMANDS,
     kmsg::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
