@@ -53,7 +53,7 @@ use crate::pci::{
 use crate::{Config, Device, PhysicalMemory, Ports, Stats, Step, Waker};
 use iopf::Rid;
 use regs::{Order, Outcome, Progress, Regs};
-use run::Run;
+use run::{Gates, Run};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -263,26 +263,45 @@ impl DmaEngine {
 
     /// Takes up what was ordered, and drops what a reset has taken away.
     fn begin(&self, worker: &mut Worker, now: Duration) -> bool {
-        let mut worked = false;
-        let mut over = Vec::new();
-        {
+        let orders = {
             let mut state = self.state();
             if worker.generation != state.generation {
                 worker.generation = state.generation;
                 worker.runs = Default::default();
             }
-            for (index, slot) in worker.runs.iter_mut().enumerate() {
-                let Some(order) = state.channels[index].ordered.take() else {
-                    continue;
-                };
-                worked = true;
-                let mut run = Run::new(order, now);
-                run.launch(&self.device, &state.config);
-                *slot = self.settle(&mut state, index, run, now, &mut over);
-            }
+            state
+                .channels
+                .each_mut()
+                .map(|channel| channel.ordered.take())
+        };
+        let mut worked = false;
+        for (index, order) in orders.into_iter().enumerate() {
+            let Some(order) = order else { continue };
+            worked = true;
+            let run = Run::new(order, now);
+            worker.runs[index] = self.launch(worker.generation, index, run, now);
         }
-        self.interrupt(&over);
         worked
+    }
+
+    /// Starts a repeat of a run.
+    fn launch(&self, generation: u64, index: usize, mut run: Run, now: Duration) -> Option<Run> {
+        let gates = Gates::of(&self.state().config);
+        // No lock is held over this: it may copy 16 MiB.
+        let job = run.prepare(&gates, &self.device);
+        let mut over = None;
+        let run = {
+            let mut state = self.state();
+            if state.generation != generation {
+                return None;
+            }
+            if let Some(job) = job {
+                run.start(&self.device, job);
+            }
+            self.settle(&mut state, index, run, now, &mut over)
+        };
+        self.interrupt(over);
+        run
     }
 
     /// Shows where a run stands; a run that is over is not given back.
@@ -292,7 +311,7 @@ impl DmaEngine {
         index: usize,
         mut run: Run,
         now: Duration,
-        over: &mut Vec<usize>,
+        over: &mut Option<usize>,
     ) -> Option<Run> {
         let ended = run.progress.outcome != Outcome::Busy;
         if ended {
@@ -306,7 +325,7 @@ impl DmaEngine {
         channel.busy = false;
         channel.regs.count();
         if run.order.interrupt && state.config.msix().enabled && state.config.bus_master() {
-            over.push(index);
+            *over = Some(index);
         }
         None
     }
@@ -345,21 +364,21 @@ impl DmaEngine {
         data: &[u8],
         now: Duration,
     ) -> Option<Run> {
-        let mut over = Vec::new();
+        if run.next_repeat() {
+            return self.launch(generation, index, run, now);
+        }
+        let mut over = None;
         let run = {
             let mut state = self.state();
             if state.generation != generation {
                 return None;
             }
-            if run.next_repeat() {
-                run.launch(&self.device, &state.config);
-            }
-            if run.progress.outcome != Outcome::Busy && run.shows_data() {
+            if run.shows_data() {
                 state.channels[index].regs.fill_window(data);
             }
             self.settle(&mut state, index, run, now, &mut over)
         };
-        self.interrupt(&over);
+        self.interrupt(over);
         run
     }
 
@@ -384,9 +403,8 @@ impl DmaEngine {
         worked
     }
 
-    fn interrupt(&self, channels: &[usize]) {
-        for &index in channels {
-            let vector = u16::try_from(index).unwrap_or_default();
+    fn interrupt(&self, channel: Option<usize>) {
+        if let Some(vector) = channel.and_then(|index| u16::try_from(index).ok()) {
             self.irq.raise(InterruptKind::Msix, vector);
         }
     }

@@ -5,8 +5,9 @@
 //! IOMMU through the traits of `viommu_api` ([`Ports`]) and implements `viommu_api::Endpoint` to
 //! hear what the guest sends down the invalidation queue.
 //!
-//! [`pci`] is the configuration space that a function shows to a guest, [`dsa`] a function that Linux
-//! has a driver for.
+//! Four PCI functions stand on it or beside it: [`dma_engine`], which guest programs drive;
+//! [`virtio_rng`] and [`dsa`], which Linux has drivers for; and [`IommuFunction`], an IOMMU's
+//! registers. [`pci`] is the configuration space that they show to a guest.
 //!
 //! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time. A
 //! function tells its caller through a [`Waker`] that there is something to step for.

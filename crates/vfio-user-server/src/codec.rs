@@ -6,6 +6,7 @@
 
 mod header;
 mod limits;
+mod names;
 mod payload;
 mod refusal;
 mod reply;
@@ -14,6 +15,7 @@ mod version;
 
 pub use header::{Command, Errno, HEADER_SIZE, Header, HeaderError, Kind};
 pub use limits::Limits;
+pub use names::{IrqAction, IrqData, IrqIndex, MapAccess, Region};
 pub use payload::{
     DeviceInfo, DmaAccess, DmaMap, DmaUnmap, IrqInfo, IrqSet, RawHeader, RawVersion, RegionAccess,
     RegionInfo,
@@ -21,9 +23,8 @@ pub use payload::{
 pub use refusal::Refusal;
 pub(crate) use reply::encode_region_read;
 pub use reply::{Reply, decode_reply, encode_reply};
-pub use request::{
-    IrqAction, IrqData, IrqIndex, MapAccess, Region, Request, decode_request, encode_request,
-};
+pub(crate) use request::PAGE;
+pub use request::{Request, decode_request, encode_request};
 pub use version::{Capabilities, DEFAULT_MAX_FDS, DEFAULT_MAX_MAPS, DEFAULT_MAX_TRANSFER};
 
 #[cfg(test)]

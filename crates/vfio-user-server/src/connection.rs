@@ -7,7 +7,7 @@ use crate::guest::{GuestMap, Membership, Range};
 use crate::inbox::Inbox;
 use crate::port::Port;
 use crate::requests::Answer;
-use crate::server::{Event, Observer};
+use crate::server::{Event, Observer, process_of};
 use crate::session::{Action, Session, Shape, Violation};
 use crate::socket::{Link, Received, ServingMark, Unsent};
 use std::fmt::Display;
@@ -70,8 +70,9 @@ pub enum Disconnect {
 ///
 /// A function serves one client at a time; [`Server`](crate::Server) sees to that for a socket.
 pub fn serve(stream: UnixStream, function: &Function) -> Disconnect {
+    let process = process_of(&stream);
     let link = Arc::new(Link::new(stream, &function.limits));
-    serve_link(&link, function, 0)
+    serve_link(&link, function, process)
 }
 
 pub(crate) fn serve_link(link: &Arc<Link>, function: &Function, process: u32) -> Disconnect {

@@ -28,9 +28,10 @@ pub type Space = GuestMemoryAtomic<GuestMemoryMmap<()>>;
 pub struct MapLimits {
     /// Bytes that one connection may have mapped at a time.
     pub max_bytes: u64,
-    /// Maps files that their owner can shrink. A store into what was cut off kills this process
-    /// with SIGBUS, so this is for owners that are trusted. QEMU's `memory-backend-memfd` seals its
-    /// memory against shrinking and needs no trust; `memory-backend-file` can't.
+    /// Maps files that their owner can take away under us. An access to what was cut off kills this
+    /// process with SIGBUS, so this is for owners that are trusted. QEMU's `memory-backend-memfd`
+    /// seals its memory against shrinking and needs no trust; `memory-backend-file` can't, and huge
+    /// pages need trust even when they are sealed.
     pub trust_unsealed: bool,
 }
 
@@ -102,6 +103,15 @@ pub enum MapError {
         /// First address.
         address: u64,
     },
+    /// The owner could punch holes that can't be filled again.
+    #[error(
+        "the file behind {address:#x} is made of huge pages; where their owner punches a hole and \
+         none is free, an access would kill this process"
+    )]
+    HugePages {
+        /// First address.
+        address: u64,
+    },
     /// The kernel did not map the file.
     #[error("the kernel does not map {address:#x}: errno {errno}")]
     Refused {
@@ -122,7 +132,7 @@ impl MapError {
             Self::TooMany { .. } => Errno::ENOSPC,
             Self::TooMuch { .. } => Errno::ENOMEM,
             Self::NotAFile { .. } | Self::FileTooShort { .. } => Errno::EINVAL,
-            Self::Unsealed { .. } => Errno::EPERM,
+            Self::Unsealed { .. } | Self::HugePages { .. } => Errno::EPERM,
             Self::Refused { errno, .. } => u32::try_from(*errno).map_or(Errno::EINVAL, Errno),
         }
     }

@@ -251,8 +251,7 @@ fn accept(shared: &Arc<Shared>) {
 }
 
 fn receive_client(shared: &Arc<Shared>, stream: UnixStream, serving: &mut Option<JoinHandle<()>>) {
-    let process = rustix::net::sockopt::socket_peercred(&stream)
-        .map_or(0, |peer| peer.pid.as_raw_nonzero().get().unsigned_abs());
+    let process = process_of(&stream);
     let link = Arc::new(Link::new(stream, &shared.function.limits));
     let waited = shared
         .vacated
@@ -290,6 +289,12 @@ fn receive_client(shared: &Arc<Shared>, stream: UnixStream, serving: &mut Option
             shared.slot().current = None;
         }
     }
+}
+
+/// The process at the other end; 0 where the kernel does not say.
+pub(crate) fn process_of(stream: &UnixStream) -> u32 {
+    rustix::net::sockopt::socket_peercred(stream)
+        .map_or(0, |peer| peer.pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Gives the place up, also when a function panics.

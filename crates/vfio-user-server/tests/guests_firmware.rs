@@ -47,6 +47,36 @@ impl Qemu {
     }
 }
 
+/// Memory that its owner can shrink is none for us, and the guest runs all the same.
+#[test]
+fn memory_that_a_real_qemu_keeps_in_a_file_is_refused_and_the_log_says_what_to_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("4.sock");
+    let rig = Rig::new();
+    let server = Server::bind(&path, rig.function()).unwrap();
+    let file = dir.path().join("memory");
+    let backend = format!(
+        "memory-backend-file,id=m,size=256M,share=on,mem-path={}",
+        file.display()
+    );
+    let mut qemu = Qemu::start(&[("04.0", &path)], &backend);
+    until(|| rig.device.config.lock().unwrap()[4] & 2 != 0);
+    assert!(qemu.runs());
+    assert!(
+        rig.log.contains("DMA_MAP answered with EPERM"),
+        "{}",
+        rig.log.text()
+    );
+    assert!(
+        rig.log
+            .contains("use sealed memory (QEMU: memory-backend-memfd)")
+    );
+    assert!(rig.guest.bytes() < MEMORY);
+    rig.guest.read(Gpa(0x413), &mut [0; 2]).unwrap_err();
+    drop(qemu);
+    server.stop();
+}
+
 const MEMFD: &str = "memory-backend-memfd,id=m,size=256M,share=on";
 
 #[test]

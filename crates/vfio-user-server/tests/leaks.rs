@@ -43,7 +43,7 @@ fn litter(path: &std::path::Path, round: usize) {
     assert_eq!(client.call_with(&listen, &both).error(), None);
     assert_eq!(client.refused(&listen, &both[..1]), Errno::EINVAL);
     match round % 4 {
-        0 => drop(client.send(false, &Request::GetInfo, &vec![a.as_fd(); 30])),
+        0 => drop(client.send(false, &Request::GetInfo, &[a.as_fd(); 30])),
         1 => {
             let map = Request::DmaMap {
                 access: MapAccess::all(),

@@ -322,3 +322,65 @@ fn a_socket_is_listened_on_once_and_a_stale_one_replaced() {
     assert!(matches!(error, BindError::Io { .. }), "{error}");
     assert_eq!(std::fs::read(&plain).unwrap(), b"not a socket");
 }
+
+#[test]
+fn messages_of_several_threads_never_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rig, path) = (Rig::new(), dir.path().join("f.sock"));
+    let _server = Server::bind(&path, rig.function()).unwrap();
+    let mut client = Client::ready(&path);
+    let map = Request::DmaMap {
+        access: MapAccess::all(),
+        offset: 0,
+        address: 0,
+        size: 0x10_0000,
+    };
+    assert_eq!(client.call(&map).error(), None);
+    until(|| rig.port.is_connected());
+    const EACH: usize = 300;
+    let limits = vfio_user_server::codec::Limits::default();
+    thread::scope(|scope| {
+        for number in 0..2_u32 {
+            let port = &rig.port;
+            scope.spawn(move || (0..EACH).for_each(|_| port.msi(0xfee0_0000, number)));
+        }
+        // Long messages: many don't fit into the socket in one piece.
+        let guest = &rig.guest;
+        scope.spawn(move || {
+            for round in 0..20 {
+                guest.write(Gpa(0), &vec![round; 0x10_0000]).unwrap();
+            }
+        });
+        let (mut messages, mut long, mut replies) = (0, 0, 0);
+        let read = Request::RegionRead {
+            region: Region::Bar(0),
+            offset: 0,
+            count: 4096,
+        };
+        for _ in 0..EACH {
+            client.send(false, &read, &[]);
+        }
+        while replies < EACH || long < 20 || messages < 2 * EACH {
+            let message = client.receive().unwrap();
+            if let Kind::Reply { error } = message.header.kind {
+                assert_eq!((error, message.payload.len()), (None, 16 + 4096));
+                replies += 1;
+                continue;
+            }
+            match decode_request(message.header.command, &message.payload, &limits).unwrap() {
+                Request::DmaWrite { data, .. } if data.len() == 4 => messages += 1,
+                Request::DmaWrite { data, .. } => {
+                    assert!(data.iter().all(|byte| usize::from(*byte) == long));
+                    long += 1;
+                    let mut done = Vec::new();
+                    let reply = Reply::DmaWritten;
+                    vfio_user_server::codec::encode_reply(&message.header, &reply, &mut done);
+                    client.send_bytes(&done, &[]).unwrap();
+                }
+                request => panic!("{request:?}"),
+            }
+        }
+    });
+    assert_eq!(rig.port.counters().messages_lost, 0);
+    works(&mut client);
+}

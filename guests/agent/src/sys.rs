@@ -1,19 +1,23 @@
-//! The one file of the agent that the compiler cannot check: mappings, ioctls, raw terminals.
+//! What the compiler cannot check, here and in `sys/`: mappings, ioctls, raw terminals.
 #![expect(
     unsafe_code,
     reason = "device registers are mapped and the kernel's argument blocks are passed here"
 )]
 
+mod blocks;
+mod memory;
+
+pub(crate) use blocks::{address_of, call, fault_queue, share};
+pub(crate) use memory::{Memory, Sharing, forked};
+
 use crate::reply::{Context as _, Done, Failure};
-use iommufd_bindings as iommu;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::termios::{ControlModes, OptionalActions};
 use std::ffi::c_void;
 use std::fs::File;
-use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
-use vfio_bindings::bindings::vfio;
 
 /// Takes all editing off a terminal and lets it pass bytes as they are.
 pub(crate) fn make_raw(terminal: &File) -> Done {
@@ -92,13 +96,18 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
-    /// Memory of our own, zeroed, that a device may be let at.
+    /// Memory of this process: zeros, not touched yet.
     pub(crate) fn anonymous(len: usize) -> Result<Self, Failure> {
         let rights = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: as for `new`, without a file.
+        // SAFETY: as in `new`.
         let base =
-            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::SHARED) }?;
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE) }?;
         Ok(Self { base, len })
+    }
+
+    /// Where it lies in this process.
+    pub(crate) fn address(&self) -> u64 {
+        self.base.addr() as u64
     }
 
     /// Where an access may go: inside, and aligned to its width.
@@ -162,130 +171,52 @@ impl Drop for Mapping {
     }
 }
 
-/// Ties an argument block of iommufd or vfio to the one request that takes it.
-///
-/// # Safety
-/// The implementor is the `repr(C)` block that the kernel defines for request `NUMBER`; `size` is
-/// its first word, and bounds what the kernel writes. Where the block holds an address, the kernel
-/// reads there at most.
-pub(crate) unsafe trait Block {
-    /// The request's number. Requests of both interfaces have the type `;` and encode neither size
-    /// nor direction.
-    const NUMBER: u32;
+// SAFETY: the registers and the memory behind a mapping belong to no thread.
+unsafe impl Send for Mapping {}
 
-    /// The word that says how long the block is.
-    fn size(&mut self) -> &mut u32;
+/// An argument block of VFIO's type 1 IOMMU: `struct vfio_iommu_type1_dma_map`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct DmaMap {
+    pub(crate) argsz: u32,
+    pub(crate) flags: u32,
+    pub(crate) vaddr: u64,
+    pub(crate) iova: u64,
+    pub(crate) size: u64,
 }
 
-macro_rules! blocks {
-    ($($block:ty, $size:ident, $number:expr;)*) => {$(
-        // SAFETY: the row names a block, its first word, and the number of the request that the
-        // header gives to it; the crate of the bindings checks the layout when it is built.
-        unsafe impl Block for $block {
-            const NUMBER: u32 = $number;
-
-            fn size(&mut self) -> &mut u32 {
-                &mut self.$size
-            }
-        }
-    )*};
+/// VFIO requests, `_IO(';', 100 + n)` of Linux's `include/uapi/linux/vfio.h`.
+const fn vfio(n: u8) -> Opcode {
+    opcode::none(b';', 100 + n)
 }
 
-// Linux include/uapi/linux/iommufd.h and vfio.h.
-blocks! {
-    iommu::iommu_destroy, size, iommu::IOMMUFD_CMD_DESTROY;
-    iommu::iommu_ioas_alloc, size, iommu::IOMMUFD_CMD_IOAS_ALLOC;
-    iommu::iommu_hwpt_alloc, size, iommu::IOMMUFD_CMD_HWPT_ALLOC;
-    iommu::iommu_hwpt_invalidate, size, iommu::IOMMUFD_CMD_HWPT_INVALIDATE;
-    vfio::vfio_region_info, argsz, vfio::VFIO_BASE + 8;
-    vfio::vfio_device_bind_iommufd, argsz, vfio::VFIO_BASE + 18;
-    vfio::vfio_device_attach_iommufd_pt, argsz, vfio::VFIO_BASE + 19;
-    vfio::vfio_device_detach_iommufd_pt, argsz, vfio::VFIO_BASE + 20;
+/// `VFIO_GROUP_SET_CONTAINER`.
+pub(crate) fn set_container(group: &File, container: &File) -> Done {
+    let mut descriptor = container.as_fd().as_raw_fd();
+    // SAFETY: the request reads one `int`.
+    let request = unsafe { Updater::<{ vfio(4) }, _>::new(&mut descriptor) };
+    // SAFETY: as above; the block lives as long as the call.
+    unsafe { ioctl(group, request) }?;
+    Ok(())
 }
 
-/// One request with its block.
-struct Call<'a, B> {
-    number: u32,
-    block: &'a mut B,
+/// `VFIO_SET_IOMMU`.
+pub(crate) fn set_iommu(container: &File, kind: usize) -> Done {
+    // SAFETY: the request takes a number and no block.
+    unsafe {
+        let request = IntegerSetter::<{ vfio(2) }>::new_usize(kind);
+        ioctl(container, request)
+    }?;
+    Ok(())
 }
 
-// SAFETY: whoever makes a `Call` pairs the block with its request and has set its size; the pointer
-// comes from a live exclusive borrow.
-unsafe impl<B> Ioctl for Call<'_, B> {
-    type Output = ();
-    const IS_MUTATING: bool = true;
-
-    fn opcode(&self) -> Opcode {
-        Opcode::from(u32::from(vfio::VFIO_TYPE) << 8 | self.number)
-    }
-
-    fn as_ptr(&mut self) -> *mut c_void {
-        ptr::from_mut(self.block).cast()
-    }
-
-    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
-        Ok(())
-    }
-}
-
-const fn bytes_of<B>() -> u32 {
-    assert!(size_of::<B>() <= 4096);
-    #[expect(clippy::cast_possible_truncation, reason = "just checked")]
-    let bytes = size_of::<B>() as u32;
-    bytes
-}
-
-/// Makes one request.
-pub(crate) fn call<B: Block>(on: impl AsFd, block: &mut B) -> rustix::io::Result<()> {
-    *block.size() = bytes_of::<B>();
-    let number = B::NUMBER;
-    // SAFETY: `Block` pairs the block with its request.
-    unsafe { rustix::ioctl::ioctl(on, Call { number, block }) }
-}
-
-/// The address of a value that a block points at.
-pub(crate) fn address_of<T>(value: &T) -> u64 {
-    ptr::from_ref(value).expose_provenance() as u64
-}
-
-/// Lets the devices of an I/O address space read and write all of `memory`, from `iova` on.
-pub(crate) fn share(on: impl AsFd, ioas: u32, iova: u64, memory: &Mapping) -> Done {
-    let mut block = iommu::iommu_ioas_map {
-        size: bytes_of::<iommu::iommu_ioas_map>(),
-        flags: iommu::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
-            | iommu::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE
-            | iommu::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
-        ioas_id: ioas,
-        user_va: memory.base.expose_provenance() as u64,
-        length: memory.len as u64,
-        iova,
-        ..Default::default()
-    };
-    let call = Call {
-        number: iommu::IOMMUFD_CMD_IOAS_MAP,
-        block: &mut block,
-    };
-    // SAFETY: the block belongs to this request. Devices may write to `memory` from now on, to which
-    // all our own accesses are volatile; its pages are pinned and outlive the mapping if need be.
-    Ok(unsafe { rustix::ioctl::ioctl(on, call) }?)
-}
-
-/// Makes a fault queue: its object ID and its descriptor.
-pub(crate) fn fault_queue(on: impl AsFd) -> Result<(u32, OwnedFd), Failure> {
-    let mut block = iommu::iommu_fault_alloc {
-        size: bytes_of::<iommu::iommu_fault_alloc>(),
-        ..Default::default()
-    };
-    let call = Call {
-        number: iommu::IOMMUFD_CMD_FAULT_QUEUE_ALLOC,
-        block: &mut block,
-    };
-    // SAFETY: the block belongs to this request.
-    unsafe { rustix::ioctl::ioctl(on, call) }?;
-    let number = RawFd::try_from(block.out_fault_fd)
-        .map_err(|_| Failure::new("the kernel gave no descriptor"))?;
-    // SAFETY: the kernel has just made this descriptor for us, and nobody else knows of it.
-    Ok((block.out_fault_id, unsafe { OwnedFd::from_raw_fd(number) }))
+/// `VFIO_IOMMU_MAP_DMA`. The memory stays pinned until the container is closed.
+pub(crate) fn map_dma(container: &File, map: &mut DmaMap) -> Done {
+    // SAFETY: the request reads `argsz` bytes of the block.
+    let request = unsafe { Updater::<{ vfio(13) }, _>::new(map) };
+    // SAFETY: as above; the block lives as long as the call.
+    unsafe { ioctl(container, request) }?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::Device;
 use crate::MAX_GROUPS;
-use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Response};
+use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid};
 use std::time::Duration;
 use viommu_api::PageRequestOutcome;
 
@@ -72,28 +72,19 @@ impl Device {
     }
 
     /// Asks for `pages` pages from `from` on as one group without regard to the allocation, and waits
-    /// for no answer: a broken device. Returns the answer of an IOMMU that gave one at once; `None`
-    /// where it gave none or the interface is off.
-    pub fn flood(
-        &self,
-        pasid: Option<Pasid>,
-        from: Iova,
-        pages: u32,
-        access: Access,
-    ) -> Option<Response> {
+    /// for no answer: a broken device. What comes all the same is counted in
+    /// [`Stats::late_responses`](crate::Stats::late_responses). Nothing is sent with the interface
+    /// off.
+    pub fn flood(&self, pasid: Option<Pasid>, from: Iova, pages: u32, access: Access) {
         let pages = pages.min(MAX_GROUPS);
-        let group = self.queue().stray_group(pasid, pages)?;
-        self.send(pasid, group, &run(from, pages, access))
+        let group = self.queue().stray_group(pasid, pages);
+        if let Some(group) = group {
+            self.send(pasid, group, &run(from, pages, access));
+        }
     }
 
-    /// Sends the messages of a group; returns the answer, if one came at once.
-    pub(super) fn send(
-        &self,
-        pasid: Option<Pasid>,
-        group: GroupIndex,
-        pages: &[(Iova, Access)],
-    ) -> Option<Response> {
-        let mut answer = None;
+    /// Sends the messages of a group.
+    pub(super) fn send(&self, pasid: Option<Pasid>, group: GroupIndex, pages: &[(Iova, Access)]) {
         for (i, &(addr, access)) in pages.iter().enumerate() {
             let request = PageRequest {
                 pasid,
@@ -108,12 +99,10 @@ impl Device {
                 PageRequestOutcome::Queued => {}
                 PageRequestOutcome::Answered(response) => {
                     self.queue().handle_response(pasid, group, response, true);
-                    answer = Some(response);
                 }
                 PageRequestOutcome::Dropped => self.queue().stats.dropped += 1,
             }
         }
-        answer
     }
 }
 

@@ -1,7 +1,7 @@
 //! An order under way, from its first repeat to its end.
 
 use super::regs::{Order, Outcome, Path, Progress, Task};
-use crate::pci::ConfigSpace;
+use crate::pci::{ConfigSpace, PasidControl};
 use crate::{Broken, Completion, Device, GroupAnswer, Job, JobId, Op, Status, Via};
 use iopf::{Iova, Response};
 use std::collections::BTreeSet;
@@ -53,6 +53,26 @@ struct Asking {
     failed: Option<(u8, u64)>,
 }
 
+/// What configuration space allows at the moment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gates {
+    bus_master: bool,
+    ats: bool,
+    pri: bool,
+    pasid: PasidControl,
+}
+
+impl Gates {
+    pub(super) fn of(config: &ConfigSpace) -> Self {
+        Self {
+            bus_master: config.bus_master(),
+            ats: config.ats().enabled,
+            pri: config.pri().enabled,
+            pasid: config.pasid(),
+        }
+    }
+}
+
 /// One order.
 pub(super) struct Run {
     pub(super) order: Order,
@@ -99,29 +119,33 @@ impl Run {
         self.order.task == Some(Task::Read)
     }
 
-    /// Starts a repeat, or ends the order when it may not.
-    pub(super) fn launch(&mut self, device: &Device, config: &ConfigSpace) {
-        let started = self.gate(config).and_then(|task| match task {
-            Task::PageRequests => {
+    /// Gets a repeat ready, or ends the order when it may not run; returns the job to start, if it
+    /// takes one.
+    pub(super) fn prepare(&mut self, gates: &Gates, device: &Device) -> Option<Job> {
+        match self.check(gates) {
+            Ok(Task::PageRequests | Task::StopMarker) => {
                 self.asking = Asking::default();
                 self.late.get_or_insert(device.stats().late_responses);
-                Ok(())
+                None
             }
-            Task::StopMarker => Ok(()),
-            _ => {
-                let job = self.job(task, config.ats().enabled);
-                self.job = Some(device.submit(job).map_err(|_| REFUSED)?);
-                Ok(())
+            Ok(task) => Some(self.job(task, gates.ats)),
+            Err(code) => {
+                self.fail(code, 0);
+                None
             }
-        });
-        if let Err(code) = started {
-            self.fail(code, 0);
-            self.progress.outcome = Outcome::Error;
+        }
+    }
+
+    /// Starts the job of a repeat.
+    pub(super) fn start(&mut self, device: &Device, job: Job) {
+        match device.submit(job) {
+            Ok(id) => self.job = Some(id),
+            Err(_) => self.fail(REFUSED, 0),
         }
     }
 
     /// What configuration space and the order itself allow.
-    fn gate(&self, config: &ConfigSpace) -> Result<Task, u8> {
+    fn check(&self, gates: &Gates) -> Result<Task, u8> {
         let order = &self.order;
         let task = order.task.ok_or(REFUSED)?;
         let length = match task {
@@ -132,11 +156,11 @@ impl Run {
         if !length || (order.requester.is_some() && order.path != Path::Untranslated) {
             return Err(REFUSED);
         }
-        if !config.bus_master() && !order.without_bus_master {
+        if !gates.bus_master && !order.without_bus_master {
             return Err(BUS_MASTER);
         }
         if let Some(pasid) = order.pasid {
-            let control = config.pasid();
+            let control = gates.pasid;
             let modes =
                 (control.execute || !order.execute) && (control.privileged || !order.privileged);
             let narrow = pasid.get() >> control.width == 0;
@@ -145,7 +169,7 @@ impl Run {
             }
         }
         let asks = matches!(task, Task::PageRequests | Task::StopMarker);
-        if asks && !config.pri().enabled {
+        if asks && !gates.pri {
             return Err(NOT_ENABLED);
         }
         Ok(task)
@@ -274,9 +298,8 @@ impl Run {
         let pasid = self.order.pasid;
         let sent = if self.order.flood {
             let pages = left.min(device.group_pages());
-            if device.flood(pasid, from, pages, access).is_some() {
-                self.progress.moved += 1;
-            }
+            // Answers are counted when the repeat is over: nobody waits for them.
+            device.flood(pasid, from, pages, access);
             pages
         } else {
             match device.request_pages(pasid, from, left, access, now) {

@@ -125,3 +125,6 @@ impl Operation {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,6 @@ impl Register {
         self.words[0] &= !(ones & Self::ACKNOWLEDGE);
     }
 }
+
+#[cfg(test)]
+mod tests;

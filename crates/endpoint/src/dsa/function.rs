@@ -135,6 +135,8 @@ impl Dsa {
             // Those of an engine, and those of a reset that nobody has collected yet.
             jobs: setup.config.jobs.max(4 * ENGINES),
             max_len: setup.config.max_len.max(CHUNK),
+            // A descriptor asks for all that it misses next, as far as it may.
+            group_pages: setup.config.allocation,
             ..setup.config
         };
         let dsa = Self {
@@ -378,3 +380,6 @@ fn not_taken(job: &Job) -> Completion {
         pages_requested: 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,6 @@ impl Portals {
         self.slots.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

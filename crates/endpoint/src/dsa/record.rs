@@ -146,3 +146,6 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

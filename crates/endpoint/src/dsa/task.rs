@@ -199,7 +199,7 @@ impl Task {
         match (&mut self.phase, failure) {
             (Phase::Record, None) => self.begin(),
             (Phase::Record | Phase::Body(_) | Phase::Status(_), Some(outcome)) => {
-                self.discard(of_record(outcome))
+                self.discard(of_record(outcome, self.notice.record))
             }
             (Phase::Comparing(comparison), failure) => {
                 comparison.take(completion.data, failure);
@@ -303,11 +303,15 @@ pub(super) fn failure(completion: &Completion) -> Option<Outcome> {
     })
 }
 
-/// The same failure, met on the way to the completion record.
-fn of_record(outcome: Outcome) -> Outcome {
-    let status = match outcome.status.code() {
-        Status::PAGE_FAULT | Status::PAGE_REFUSED => Status::RECORD_FAULT.with_write(true),
-        _ => outcome.status,
-    };
-    Outcome { status, ..outcome }
+/// The same failure, met on the way to the completion record `at`.
+fn of_record(outcome: Outcome, at: Option<Iova>) -> Outcome {
+    match outcome.status.code() {
+        Status::PAGE_FAULT | Status::PAGE_REFUSED => Outcome {
+            status: Status::RECORD_FAULT.with_write(true),
+            // The record does not cross a page: it is missing as a whole.
+            fault: at.map_or(0, |at| at.0),
+            ..outcome
+        },
+        _ => outcome,
+    }
 }

@@ -1,4 +1,5 @@
 //! `iopf serve` under test, and guests in front of it.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -13,19 +14,19 @@ use testkit::guest::{Builder, Guest};
 const SOON: Duration = Duration::from_secs(20);
 
 /// A running server. It is killed when it goes out of scope.
-pub struct Served {
+pub(crate) struct Served {
     child: Child,
     dir: TempDir,
     lines: Receiver<Value>,
     /// Every event so far.
-    pub events: Vec<Value>,
+    pub(crate) events: Vec<Value>,
     /// The address of the BAR is known to be in the table.
     placed: bool,
 }
 
 impl Served {
     /// Starts a server with these arguments, a folder of its own and a folder for captures.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
             .args(["serve", "--json", "--dir"])
@@ -59,22 +60,22 @@ impl Served {
     }
 
     /// The server's process.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The folder of captures.
-    pub fn captures(&self) -> PathBuf {
+    pub(crate) fn captures(&self) -> PathBuf {
         self.dir.path().join("captures")
     }
 
     /// Takes in what was said meanwhile.
-    pub fn catch_up(&mut self) {
+    pub(crate) fn catch_up(&mut self) {
         self.events.extend(self.lines.try_iter());
     }
 
     /// Waits for an event of this name that `wanted` likes, among those to come.
-    pub fn wait(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + SOON;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -93,7 +94,7 @@ impl Served {
     }
 
     /// The events so far, one a line.
-    pub fn transcript(&self) -> String {
+    pub(crate) fn transcript(&self) -> String {
         self.events
             .iter()
             .map(|event| format!("{event}\n"))
@@ -108,7 +109,7 @@ impl Served {
     }
 
     /// Gives a guest the functions and the table.
-    pub fn attach(&self, mut guest: Builder) -> Builder {
+    pub(crate) fn attach(&self, mut guest: Builder) -> Builder {
         let ready = self.ready();
         for function in ready["functions"].as_array().expect("a list") {
             let (place, socket) = (&function["function"], &function["socket"]);
@@ -126,7 +127,7 @@ impl Served {
 
     /// Boots a guest in front of it. The first time, firmware runs alone before, so that the table is
     /// right when the guest reads it.
-    pub fn boot(&mut self, guest: Builder) -> Guest {
+    pub(crate) fn boot(&mut self, guest: Builder) -> Guest {
         let guest = self.attach(guest);
         if !self.placed {
             guest.probe().expect("firmware comes up");
@@ -139,7 +140,7 @@ impl Served {
     }
 
     /// Stops it as a user would, and gives its last word.
-    pub fn stop(mut self) -> Value {
+    pub(crate) fn stop(mut self) -> Value {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let last = self.wait("stopped", |_| true);

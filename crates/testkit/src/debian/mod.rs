@@ -8,6 +8,8 @@
 
 mod apt;
 mod error;
+#[cfg(test)]
+pub(crate) mod registry;
 mod store;
 
 pub(crate) use apt::{Apt, Package};

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// The file whose presence makes a thing complete: hashes, one a line.
 const MANIFEST: &str = "manifest.txt";
 
+/// How the names of packages end in a manifest; they are not kept.
+const PACKAGE: &str = ".deb";
+
 /// Where a thing is put together before it gets its name.
 const UNPACKING: &str = "unpacking";
 
@@ -92,11 +95,19 @@ impl<T> Store<T> {
     /// Checks the hashes and opens it.
     fn try_open(&self, dir: &Path) -> Result<T, String> {
         let manifest = fs::read_to_string(dir.join(MANIFEST)).map_err(|e| e.to_string())?;
+        let mut kept: Vec<_> = manifest
+            .lines()
+            .filter(|line| !line.ends_with(PACKAGE))
+            .collect();
         for (name, path) in (self.vouched)(dir)? {
             let line = format!("{}  {name}", sha256(&path).map_err(|e| e.to_string())?);
-            if !manifest.lines().any(|l| l == line) {
+            let Some(at) = kept.iter().position(|other| *other == line) else {
                 return Err(format!("{} is damaged", path.display()));
-            }
+            };
+            kept.swap_remove(at);
+        }
+        if let Some(line) = kept.first() {
+            return Err(format!("{} lacks {line}", dir.display()));
         }
         (self.open)(dir)
     }

@@ -154,7 +154,6 @@ impl Builder {
     /// Where QEMU is missing, the guest does not come up in time, or something that it was to do
     /// on the way, such as loading a module, failed.
     pub fn boot(&self) -> Result<Guest, GuestError> {
-        let deadline = Instant::now() + self.patience;
         let dir = Machine::directory()?;
         let initramfs = dir.path().join("initramfs.cpio");
         let archive = self.initramfs().map_err(GuestError::Initramfs)?;
@@ -173,6 +172,7 @@ impl Builder {
             .arg("-initrd")
             .arg(&initramfs)
             .args(["-append", &self.command_line()]);
+        let deadline = Instant::now() + self.patience;
         let machine = start(command, dir)?;
         let stream = accept(&listener, &machine).map_err(|why| machine.down("connect", why))?;
         let mut control = Control::new(stream)?;

@@ -1,8 +1,8 @@
 //! A real Linux in an unmodified QEMU, driven by a test.
 //!
-//! The guest boots a [`Kernel`](crate::kernel::Kernel) with an initramfs whose first process is our agent (`guests/agent`).
-//! The kernel's log goes to the first serial port and is kept ([`Guest::log`]); the agent takes
-//! commands over the second ([`Guest::run`]). Devices come as vfio-user sockets
+//! The guest boots a [`Kernel`] with an initramfs whose first process is our agent
+//! (`guests/agent`). The kernel's log goes to the first serial port and is kept ([`Guest::log`]);
+//! the agent takes commands over the second ([`Guest::run`]). Devices come as vfio-user sockets
 //! ([`Builder::device`]).
 //!
 //! Everything that waits has a deadline, and what goes wrong is told with the end of the guest's

@@ -4,14 +4,21 @@ use super::SetupError;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(10);
 
+/// What make says.
+const LOG: &str = "iopf.log";
+
 /// An unpacked source tree.
 pub(super) struct Tree<'a> {
+    /// The program make(1).
+    pub(super) make: &'a Path,
+    /// A locked file. make keeps it open, and so the lock, should it outlive this process.
+    pub(super) lock: &'a File,
     /// Where it is.
     pub(super) source: PathBuf,
     /// Configuration options on top of tinyconfig.
@@ -56,13 +63,8 @@ impl Tree<'_> {
         target: &str,
         progress: &mut dyn io::Write,
     ) -> Result<(), SetupError> {
-        let log = self.source.join("iopf.log");
-        let out = self.at(File::create(&log))?;
-        let err = self.at(out.try_clone())?;
-        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut command = self.command();
-        command.arg(format!("-j{jobs}")).arg(target);
-        let mut child = self.at(command.stdout(out).stderr(err).spawn())?;
+        let mut child = self.start(target)?;
+        let log = self.file(LOG);
         let mut reader = self.at(File::open(&log))?;
         let (started, mut told) = (Instant::now(), Instant::now());
         let mut steps = 0;
@@ -89,8 +91,19 @@ impl Tree<'_> {
         )))
     }
 
+    /// Starts make with a job for each processor; what it says goes to a file.
+    pub(super) fn start(&self, target: &str) -> Result<Child, SetupError> {
+        let out = self.at(File::create(self.file(LOG)))?;
+        let err = self.at(out.try_clone())?;
+        let lock = self.at(self.lock.try_clone())?;
+        let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut command = self.command();
+        command.arg(format!("-j{jobs}")).arg(target);
+        self.at(command.stdin(lock).stdout(out).stderr(err).spawn())
+    }
+
     fn command(&self) -> Command {
-        let mut command = Command::new("make");
+        let mut command = Command::new(self.make);
         command
             .current_dir(&self.source)
             .stdin(Stdio::null())

@@ -2,9 +2,9 @@
 //!
 //! Debian's kernels come without iommufd. This one is Debian's source with the configuration in
 //! `guests/kernel/x86_64.config`, built once (6 minutes of two processors) and kept by the source's
-//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache; afterwards only
-//! the image (5 MB) stays, since a changed configuration or patch is rare and a stale tree is
-//! easily mistaken for a fresh one. A build that was interrupted goes on.
+//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache;
+//! afterwards only the image (5 MB) stays, since a changed configuration or patch is rare. A build
+//! that was interrupted goes on.
 
 use super::build::{Tree, failed};
 use super::{BUILTIN, CONFIG, IMAGE, Kernel, SetupError, tools, vouched};
@@ -15,6 +15,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+
+#[cfg(test)]
+mod tests;
 
 /// The source package: the newest of Debian's backports as this is written.
 const SOURCE: &str = "linux-source-7.3";
@@ -49,6 +52,8 @@ pub fn own() -> Result<&'static Kernel, &'static SetupError> {
             let workshop = Workshop {
                 dir: cache_dir().join("kernels/own"),
                 apt: Apt::new(&cache_dir().join("debian")),
+                make: "make".into(),
+                tools: tools::ensure,
             };
             workshop.ensure(&mut io::stderr())
         })
@@ -70,6 +75,9 @@ fn recipe() -> String {
 struct Workshop {
     dir: PathBuf,
     apt: Apt,
+    make: PathBuf,
+    /// Makes sure that the tools of a build are there.
+    tools: fn(&mut dyn io::Write) -> Result<(), SetupError>,
 }
 
 impl Workshop {
@@ -91,9 +99,11 @@ impl Workshop {
         if let Some(kernel) = self.existing() {
             return Ok(kernel);
         }
-        tools::ensure(progress)?;
+        (self.tools)(progress)?;
         let version = self.unpacked(progress)?;
         let tree = Tree {
+            make: &self.make,
+            lock: &lock,
             source: self.tree(),
             fragment: FRAGMENT,
         };

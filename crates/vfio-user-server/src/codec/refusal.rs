@@ -1,7 +1,7 @@
 //! Why a command is answered with an error. The connection goes on.
 
 use super::header::{Command, Errno};
-use super::request::{IrqIndex, Region};
+use super::names::{IrqIndex, Region};
 
 /// What is wrong with a command, in numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

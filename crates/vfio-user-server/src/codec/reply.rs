@@ -6,8 +6,8 @@ use super::header::{Command, Errno, HEADER_SIZE, Header};
 use super::payload::{
     DeviceInfo, DmaAccess, DmaUnmap, IrqInfo, RawVersion, RegionAccess, RegionInfo,
 };
-use super::request::{Region, dma_block, fixed, len, put, region_block, size};
-use super::{IrqIndex, Refusal};
+use super::request::{dma_block, fixed, len, put, region_block, size};
+use super::{IrqIndex, Refusal, Region};
 use zerocopy::IntoBytes;
 
 /// What a reply says.

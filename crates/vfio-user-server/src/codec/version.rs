@@ -75,7 +75,7 @@ impl Capabilities {
             max_msg_fds: self.max_msg_fds.map(|_| limits.max_fds.into()),
             max_data_xfer_size: self.max_data_xfer_size.map(|_| limits.max_transfer.into()),
             max_dma_maps: self.max_dma_maps.map(|_| limits.max_maps.into()),
-            pgsizes: self.pgsizes.map(|_| super::request::PAGE),
+            pgsizes: self.pgsizes.map(|_| super::PAGE),
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Files that peers pass: what is admitted, and one open descriptor for each.
 
 use super::{MapError, Range};
-use rustix::fs::{FileType, OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat};
+use rustix::fs::{FileType, OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+
+/// The file system of huge pages, `<linux/magic.h>`.
+const HUGETLBFS: i64 = 0x9584_58f6;
 
 /// An admitted file. Two are the same when their keys are.
 #[derive(Clone, Debug)]
@@ -52,6 +55,10 @@ impl Files {
         let sealed = fcntl_get_seals(&descriptor).is_ok_and(|s| s.contains(SealFlags::SHRINK));
         if !sealed && !trust_unsealed {
             return Err(MapError::Unsealed { address });
+        }
+        let huge = fstatfs(&descriptor).map_err(refused)?.f_type == HUGETLBFS;
+        if huge && !trust_unsealed {
+            return Err(MapError::HugePages { address });
         }
         let mode = fcntl_getfl(&descriptor).map_err(refused)? & OFlags::RWMODE;
         let key = Key {

@@ -1,10 +1,10 @@
 //! The DMA engine of the `endpoint` crate: one command is one job.
 //!
-//! Source of the register map: `crates/endpoint`, module `dma`; one channel is one page of BAR 0.
+//! Source of the register map: `docs/endpoints.md`; one channel is one page of BAR 0.
 //!
 //! ```text
 //! dma BDF CH read ADDR LEN              memory to the window; says the first bytes, CRC in check=
-//! dma BDF CH write ADDR LEN data=HEX    window to memory, repeated
+//! dma BDF CH write ADDR LEN data=HEX    the data to memory, again and again
 //! dma BDF CH copy SRC DST LEN
 //! dma BDF CH fill ADDR LEN pattern=N
 //! dma BDF CH verify ADDR LEN pattern=N  counts wrong bytes in check=
@@ -191,6 +191,14 @@ impl Job {
     }
 }
 
+impl Job {
+    /// What the window is to hold: the data, again and again, as far as the job goes.
+    fn window(&self) -> Vec<u8> {
+        let len = usize::try_from(self.len).unwrap_or(WINDOW).min(WINDOW);
+        self.data.iter().copied().cycle().take(len).collect()
+    }
+}
+
 /// Bits 7:6 of CONTROL.
 fn path(name: &str) -> Result<u32, Failure> {
     let names = ["ats", "untranslated", "translated", "host"];
@@ -265,7 +273,7 @@ impl Channel {
     /// Gives the order for a job.
     pub(super) fn start(&self, job: &Job) -> Done {
         let (long, quad) = (Width::Four, Width::Eight);
-        for (at, word) in job.data.chunks(4).enumerate() {
+        for (at, word) in job.window().chunks(4).enumerate() {
             let mut padded = [0; 4];
             padded[..word.len()].copy_from_slice(word);
             let value = u32::from_le_bytes(padded);
@@ -384,7 +392,8 @@ mod tests {
         );
         let write = job("write 0x2000 8 data=0102").unwrap();
         assert_eq!((write.destination, write.control), (0x2000, 0x8000_0002));
-        assert_eq!(write.data, [1, 2]);
+        assert_eq!(write.window(), [1, 2, 1, 2, 1, 2, 1, 2]);
+        assert_eq!(job("write 0 3 data=0102").unwrap().window(), [1, 2, 1]);
         let copy = job("copy 1 2 3").unwrap();
         assert_eq!((copy.source, copy.destination, copy.len), (1, 2, 3));
         assert_eq!(copy.control, 0x8000_0003);

@@ -5,6 +5,7 @@ use crate::reply::{Done, Reply, USAGE};
 
 mod bar;
 mod dma;
+mod dsa;
 mod files;
 mod hwrng;
 mod iommufd;
@@ -13,6 +14,7 @@ mod modules;
 mod pci;
 mod process;
 mod system;
+mod vfio;
 
 pub(crate) use system::power_off;
 
@@ -30,6 +32,7 @@ pub(crate) struct Command {
 const ALL: &[&[Command]] = &[
     bar::COMMANDS,
     dma::COMMANDS,
+    dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
     iommufd::COMMANDS,
@@ -38,6 +41,7 @@ const ALL: &[&[Command]] = &[
     pci::COMMANDS,
     process::COMMANDS,
     system::COMMANDS,
+    vfio::COMMANDS,
 ];
 
 /// Every command there is, in one row.
