@@ -8,6 +8,7 @@ mod dma;
 mod dsa;
 mod files;
 mod hwrng;
+mod iommufd;
 mod kmsg;
 mod modules;
 mod pci;
@@ -34,6 +35,7 @@ const ALL: &[&[Command]] = &[
     dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
+    iommufd::COMMANDS,
     kmsg::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
