@@ -47,6 +47,7 @@ blocks! {
     iommu::iommu_hwpt_alloc, size, iommu::IOMMUFD_CMD_HWPT_ALLOC;
     iommu::iommu_hwpt_invalidate, size, iommu::IOMMUFD_CMD_HWPT_INVALIDATE;
     vfio::vfio_region_info, argsz, vfio::VFIO_BASE + 8;
+    vfio::vfio_iommu_type1_dma_map, argsz, vfio::VFIO_BASE + 13;
     vfio::vfio_device_bind_iommufd, argsz, vfio::VFIO_BASE + 18;
     vfio::vfio_device_attach_iommufd_pt, argsz, vfio::VFIO_BASE + 19;
     vfio::vfio_device_detach_iommufd_pt, argsz, vfio::VFIO_BASE + 20;
