@@ -8,6 +8,7 @@ mod dma;
 mod dsa;
 mod files;
 mod hwrng;
+mod iommufd;
 mod kmsg;
 mod modules;
 mod pci;
@@ -35,6 +36,7 @@ const ALL: &[&[Command]] = &[
     dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
+    iommufd::COMMANDS,
     kmsg::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,

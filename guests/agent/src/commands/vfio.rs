@@ -5,9 +5,10 @@
 use super::{Command, pci};
 use crate::args::Args;
 use crate::reply::{Context as _, Done, Failure, Reply};
-use crate::sys::{DmaMap, Mapping, Width, map_dma, set_container, set_iommu};
+use crate::sys::{Mapping, Width, call, set_container, set_iommu};
 use std::fs::File;
 use std::sync::{Mutex, PoisonError};
+use vfio_bindings::bindings::vfio::vfio_iommu_type1_dma_map;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -100,14 +101,14 @@ fn map(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     for at in (0..len).step_by(8) {
         memory.write(at, Width::Eight, pattern)?;
     }
-    let mut map = DmaMap {
-        argsz: u32::try_from(size_of::<DmaMap>()).unwrap_or_default(),
+    let mut map = vfio_iommu_type1_dma_map {
+        argsz: 0,
         flags,
         vaddr: memory.address(),
         iova,
         size,
     };
-    map_dma(&held.container, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
+    call(&held.container, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
     held.memory.push(memory);
     out.line(format_args!("iova={iova:#x} len={size:#x}"));
     Ok(())
