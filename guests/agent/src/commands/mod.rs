@@ -14,6 +14,7 @@ mod modules;
 mod pci;
 mod process;
 mod system;
+mod uio_sva;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -41,6 +42,7 @@ const ALL: &[&[Command]] = &[
     pci::COMMANDS,
     process::COMMANDS,
     system::COMMANDS,
+    uio_sva::COMMANDS,
     vfio::COMMANDS,
 ];
 

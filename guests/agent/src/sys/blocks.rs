@@ -132,6 +132,23 @@ pub(crate) fn share(on: impl AsFd, ioas: u32, iova: u64, memory: &Mapping) -> Do
     Ok(unsafe { rustix::ioctl::ioctl(on, call) }?)
 }
 
+/// The same for the devices of a type 1 container, with rights as `vfio.h` has them.
+pub(crate) fn share_type1(on: impl AsFd, iova: u64, rights: u32, memory: &Mapping) -> Done {
+    let mut block = vfio::vfio_iommu_type1_dma_map {
+        argsz: bytes_of::<vfio::vfio_iommu_type1_dma_map>(),
+        flags: rights,
+        vaddr: memory.base.addr() as u64,
+        iova,
+        size: memory.len as u64,
+    };
+    let call = Call {
+        number: vfio::VFIO_BASE + 13,
+        block: &mut block,
+    };
+    // SAFETY: as in `share`.
+    Ok(unsafe { rustix::ioctl::ioctl(on, call) }?)
+}
+
 /// Makes a fault queue: its object ID and its descriptor.
 pub(crate) fn fault_queue(on: impl AsFd) -> Result<(u32, OwnedFd), Failure> {
     let mut block = iommu::iommu_fault_alloc {

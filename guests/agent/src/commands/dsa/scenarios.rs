@@ -83,7 +83,7 @@ fn same(what: &str, memory: &Memory, expected: &[u8]) -> Done {
 }
 
 /// The fault of a write, or of a read, at an address.
-fn fault(status: u8, completed: u32, at: u64) -> Record {
+pub(super) fn fault(status: u8, completed: u32, at: u64) -> Record {
     Record {
         status,
         result: 0,
