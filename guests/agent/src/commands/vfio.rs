@@ -5,10 +5,9 @@
 use super::{Command, pci};
 use crate::args::Args;
 use crate::reply::{Context as _, Done, Failure, Reply};
-use crate::sys::{Mapping, Width, call, set_container, set_iommu};
+use crate::sys::{Mapping, Width, set_container, set_iommu, share_type1};
 use std::fs::File;
 use std::sync::{Mutex, PoisonError};
-use vfio_bindings::bindings::vfio::vfio_iommu_type1_dma_map;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
@@ -101,14 +100,7 @@ fn map(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     for at in (0..len).step_by(8) {
         memory.write(at, Width::Eight, pattern)?;
     }
-    let mut map = vfio_iommu_type1_dma_map {
-        argsz: 0,
-        flags,
-        vaddr: memory.address(),
-        iova,
-        size,
-    };
-    call(&held.container, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
+    share_type1(&held.container, iova, flags, &memory).context("VFIO_IOMMU_MAP_DMA")?;
     held.memory.push(memory);
     out.line(format_args!("iova={iova:#x} len={size:#x}"));
     Ok(())
