@@ -4,8 +4,10 @@
     reason = "device registers are mapped and the kernel's argument blocks are passed here"
 )]
 
+mod blocks;
 mod memory;
 
+pub(crate) use blocks::{address_of, call, fault_queue, share};
 pub(crate) use memory::{Memory, Sharing, fork_and_end, forked};
 
 use crate::reply::{Context as _, Done, Failure};
