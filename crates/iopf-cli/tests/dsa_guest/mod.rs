@@ -19,22 +19,22 @@ const SET_UP: [&str; 4] = [
 
 /// A guest with a work queue for processes.
 pub(crate) fn guest(served: &mut Served) -> Guest {
-    let kernel = stock(Stock::Newest).unwrap();
+    let kernel = stock(Stock::Newest).expect("Debian's kernel");
     let guest = served.boot(
         Guest::builder(kernel)
             .append("intel_iommu=on,sm_on setcpuid=movdir64b")
             .module("idxd")
-            .program(accel_config().unwrap()),
+            .program(accel_config().expect("Debian's tool")),
     );
     for step in SET_UP {
         guest
             .must(&format!("exec /usr/bin/accel-config {step}"))
-            .unwrap();
+            .expect("the tool does this");
     }
     // Linux leaves huge pages off where memory is small.
     guest
         .must("write /sys/kernel/mm/transparent_hugepage/enabled madvise")
-        .unwrap();
+        .expect("a file of the kernel");
     guest
 }
 
@@ -58,7 +58,9 @@ pub(crate) fn complaints(guest: &Guest) -> Vec<String> {
 pub(crate) fn mix(guest: &Guest, seconds: u64, seed: u64) {
     let command = format!("exec /init run dsa-mix /dev/dsa/wq0.0 {seconds} {seed}");
     let patience = Duration::from_secs(seconds + 60);
-    let output = guest.run_within(&command, patience).unwrap();
+    let output = guest
+        .run_within(&command, patience)
+        .expect("the guest answers");
     println!("seed {seed}: {:?}", output.lines);
     assert_eq!(output.status, 0, "seed {seed}: {:#?}", output.lines);
     let line = &output.lines[0];
