@@ -11,8 +11,9 @@
 //!   somebody else (`Witness`, `Child`).
 //!
 //! Each of these ends the command with a line that has `stale:` in it; a descriptor that is not
-//! completed ends it with a time-out. With `reads` the device never writes to a slot: so even a device
-//! that ignores invalidations harms nobody. The order of jobs and changes follows from the seed; when
+//! completed ends it with a time-out. With `reads` the device never writes to a slot, and its records
+//! and copies go to pages that stay, which is why nothing forks: so even a device that ignores
+//! invalidations harms nobody. The order of jobs and changes follows from the seed; when
 //! the device gets to them does not.
 //!
 //! `shake MILLISECONDS SEED` has the kernel move pages about, and says how many it moved.
@@ -82,7 +83,7 @@ pub(super) fn shake(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let (before, end) = (migrated()?, Instant::now() + time);
     while Instant::now() < end {
         fs::write("/proc/sys/vm/compact_memory", "1").context("compact_memory")?;
-        std::thread::sleep(Duration::from_millis(rng.u64(1..40)));
+        std::thread::sleep(Duration::from_millis(rng.u64(20..200)));
     }
     out.line(format_args!("migrated={}", migrated()? - before));
     Ok(())
@@ -196,7 +197,8 @@ impl Soak {
     /// A change that the slot can go through now.
     fn choose(&mut self, index: usize) -> Change {
         let children = self.slots.iter().filter(|slot| slot.child.is_some());
-        let may_fork = children.count() < CHILDREN && self.slots[index].child.is_none();
+        let may_fork =
+            !self.reads && children.count() < CHILDREN && self.slots[index].child.is_none();
         let kind = self.slots[index].kind;
         loop {
             let (change, _) = CHANGES[self.rng.usize(..CHANGES.len())];
