@@ -1,5 +1,4 @@
 //! Half a minute of the soak, and that the soak would notice.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod dsa_guest;
 mod races;

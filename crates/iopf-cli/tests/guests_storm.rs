@@ -1,4 +1,5 @@
 //! Storms: a stock guest whose device does nothing but bad DMA, and what it costs us.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod process;
 mod served;

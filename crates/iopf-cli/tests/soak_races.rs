@@ -1,5 +1,4 @@
 //! Ten minutes of processes and the DSA on memory that changes under the device.
-#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod dsa_guest;
 mod process;

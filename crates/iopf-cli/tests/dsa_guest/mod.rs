@@ -20,17 +20,17 @@ pub(crate) fn guest(served: &mut Served) -> Guest {
 
 /// A guest with so many processors and work queues, each with an engine.
 pub(crate) fn guest_with(served: &mut Served, processors: u8, queues: usize) -> Guest {
-    let kernel = stock(Stock::Newest).unwrap();
+    let kernel = stock(Stock::Newest).expect("Debian's kernel");
     let guest = served.boot(
         Guest::builder(kernel)
             .append("intel_iommu=on,sm_on setcpuid=movdir64b")
             .cpus(processors)
             .module("idxd")
-            .program(accel_config().unwrap()),
+            .program(accel_config().expect("Debian's tool")),
     );
     let step = |step: String| {
         let command = format!("exec /usr/bin/accel-config {step}");
-        guest.must(&command).unwrap();
+        guest.must(&command).expect("the tool does this");
     };
     for queue in 0..queues {
         step(format!("config-wq dsa0/wq0.{queue} {QUEUE}"));
@@ -43,7 +43,7 @@ pub(crate) fn guest_with(served: &mut Served, processors: u8, queues: usize) -> 
     // Linux leaves huge pages off where memory is small.
     guest
         .must("write /sys/kernel/mm/transparent_hugepage/enabled madvise")
-        .unwrap();
+        .expect("a file of the kernel");
     guest
 }
 
@@ -67,7 +67,9 @@ pub(crate) fn complaints(guest: &Guest) -> Vec<String> {
 pub(crate) fn mix(guest: &Guest, seconds: u64, seed: u64) {
     let command = format!("exec /init run dsa-mix /dev/dsa/wq0.0 {seconds} {seed}");
     let patience = Duration::from_secs(seconds + 60);
-    let output = guest.run_within(&command, patience).unwrap();
+    let output = guest
+        .run_within(&command, patience)
+        .expect("the guest answers");
     println!("seed {seed}: {:?}", output.lines);
     assert_eq!(output.status, 0, "seed {seed}: {:#?}", output.lines);
     let line = &output.lines[0];

@@ -23,6 +23,8 @@ pub(crate) struct Served {
     pub(crate) events: Vec<Value>,
     /// The address of the BAR is known to be in the table.
     placed: bool,
+    /// The IOMMU comes behind the other functions on QEMU's command line.
+    unit_last: bool,
 }
 
 impl Served {
@@ -60,6 +62,7 @@ impl Served {
             lines,
             events: Vec::new(),
             placed: false,
+            unit_last: false,
         };
         served.wait("ready", |_| true);
         served
@@ -125,10 +128,24 @@ impl Served {
             .expect("it was waited for")
     }
 
+    /// Puts the IOMMU behind the other functions on QEMU's command line from now on: QEMU resets
+    /// functions in the opposite order.
+    pub(crate) fn put_unit_last(&mut self) {
+        self.unit_last = true;
+    }
+
     /// Gives a guest the functions and the table.
     pub(crate) fn attach(&self, mut guest: Builder) -> Builder {
         let ready = self.ready();
-        for function in ready["functions"].as_array().expect("a list") {
+        let mut functions: Vec<_> = ready["functions"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .collect();
+        if self.unit_last {
+            functions.rotate_left(1);
+        }
+        for function in functions {
             let (place, socket) = (&function["function"], &function["socket"]);
             let place = place.as_str().expect("a place").trim_start_matches("00:");
             guest = guest.device(Path::new(socket.as_str().expect("a path")), place);

@@ -6,7 +6,7 @@
 use super::Mapping;
 use crate::reply::{Done, Failure};
 use iommufd_bindings as iommu;
-use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode};
 use std::ffi::c_void;
 use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
@@ -44,12 +44,18 @@ macro_rules! blocks {
 blocks! {
     iommu::iommu_destroy, size, iommu::IOMMUFD_CMD_DESTROY;
     iommu::iommu_ioas_alloc, size, iommu::IOMMUFD_CMD_IOAS_ALLOC;
+    iommu::iommu_ioas_unmap, size, iommu::IOMMUFD_CMD_IOAS_UNMAP;
     iommu::iommu_hwpt_alloc, size, iommu::IOMMUFD_CMD_HWPT_ALLOC;
     iommu::iommu_hwpt_invalidate, size, iommu::IOMMUFD_CMD_HWPT_INVALIDATE;
     vfio::vfio_region_info, argsz, vfio::VFIO_BASE + 8;
     vfio::vfio_device_bind_iommufd, argsz, vfio::VFIO_BASE + 18;
     vfio::vfio_device_attach_iommufd_pt, argsz, vfio::VFIO_BASE + 19;
     vfio::vfio_device_detach_iommufd_pt, argsz, vfio::VFIO_BASE + 20;
+}
+
+/// The whole number of a request.
+const fn request(number: u32) -> Opcode {
+    ((vfio::VFIO_TYPE as u32) << 8 | number) as Opcode
 }
 
 /// One request with its block.
@@ -65,7 +71,7 @@ unsafe impl<B> Ioctl for Call<'_, B> {
     const IS_MUTATING: bool = true;
 
     fn opcode(&self) -> Opcode {
-        Opcode::from(u32::from(vfio::VFIO_TYPE) << 8 | self.number)
+        request(self.number)
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
@@ -92,6 +98,13 @@ pub(crate) fn call<B: Block>(on: impl AsFd, block: &mut B) -> rustix::io::Result
     unsafe { rustix::ioctl::ioctl(on, Call { number, block }) }
 }
 
+/// Resets a function that vfio has opened.
+pub(crate) fn reset(on: impl AsFd) -> rustix::io::Result<()> {
+    const RESET: Opcode = request(vfio::VFIO_BASE + 11);
+    // SAFETY: VFIO_DEVICE_RESET, which has no argument.
+    unsafe { rustix::ioctl::ioctl(on, NoArg::<RESET>::new()) }
+}
+
 /// The address of a value that a block points at.
 pub(crate) fn address_of<T>(value: &T) -> u64 {
     ptr::from_ref(value).addr() as u64
@@ -116,6 +129,23 @@ pub(crate) fn share(on: impl AsFd, ioas: u32, iova: u64, memory: &Mapping) -> Do
     };
     // SAFETY: the block belongs to this request. Devices may write to `memory` from now on, to which
     // all our own accesses are volatile; its pages are pinned and outlive the mapping if need be.
+    Ok(unsafe { rustix::ioctl::ioctl(on, call) }?)
+}
+
+/// The same for the devices of a type 1 container, with rights as `vfio.h` has them.
+pub(crate) fn share_type1(on: impl AsFd, iova: u64, rights: u32, memory: &Mapping) -> Done {
+    let mut block = vfio::vfio_iommu_type1_dma_map {
+        argsz: bytes_of::<vfio::vfio_iommu_type1_dma_map>(),
+        flags: rights,
+        vaddr: memory.base.addr() as u64,
+        iova,
+        size: memory.len as u64,
+    };
+    let call = Call {
+        number: vfio::VFIO_BASE + 13,
+        block: &mut block,
+    };
+    // SAFETY: as in `share`.
     Ok(unsafe { rustix::ioctl::ioctl(on, call) }?)
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Bench<'a, 'b> {
     engine: Option<Engine>,
     queue: FaultQueue,
     parent: Hwpt,
-    _ioas: Ioas,
+    pub(super) ioas: Ioas,
     memory: Rc<Memory>,
     number: u32,
 }
@@ -76,16 +76,25 @@ impl<'a, 'b> Bench<'a, 'b> {
             engine: Some(Engine { channels, device }),
             queue: FaultQueue::new(&iommufd)?,
             parent,
-            _ioas: ioas,
+            ioas,
             memory,
             number,
         })
     }
 
-    /// Tables that map nothing.
+    /// Tables that map nothing; page requests go to the queue.
     pub(super) fn space(&self) -> Result<Space, Failure> {
+        self.space_of(Some(&self.queue))
+    }
+
+    /// Tables that map nothing; page requests go to nobody.
+    pub(super) fn space_without_queue(&self) -> Result<Space, Failure> {
+        self.space_of(None)
+    }
+
+    fn space_of(&self, queue: Option<&FaultQueue>) -> Result<Space, Failure> {
         let stage1 = Stage1::new(&self.memory)?;
-        let hwpt = Hwpt::nested(&self.parent, self.number, stage1.root(), &self.queue)?;
+        let hwpt = Hwpt::nested(&self.parent, self.number, stage1.root(), queue)?;
         Ok(Space { stage1, hwpt })
     }
 
@@ -104,6 +113,12 @@ impl<'a, 'b> Bench<'a, 'b> {
     pub(super) fn detach(&mut self, pasid: Option<u32>) -> Done {
         self.engine()?.device.detach(pasid)?;
         self.say("detached")
+    }
+
+    /// Resets the function.
+    pub(super) fn reset(&mut self) -> Done {
+        self.engine()?.device.reset()?;
+        self.say("reset")
     }
 
     /// Closes the device.
@@ -239,5 +254,22 @@ impl<'a, 'b> Bench<'a, 'b> {
     pub(super) fn map(&mut self, space: &Space, at: u64, page: u64, rights: Rights) -> Done {
         space.stage1.map(at, page, rights)?;
         self.say(format_args!("mapped {at:#x} to page {page}, {rights:?}"))
+    }
+
+    /// Unmaps a page.
+    pub(super) fn unmap(&mut self, space: &Space, at: u64) -> Done {
+        space.stage1.unmap(at)?;
+        self.say(format_args!("unmapped {at:#x}"))
+    }
+
+    /// Tells the kernel that entries have changed; says what came of it.
+    pub(super) fn invalidate(&mut self, space: &Space, at: u64, pages: u64) -> Done {
+        let came = match space.hwpt.invalidate(at, pages) {
+            Ok(()) => "done".to_owned(),
+            Err(error) => number(error),
+        };
+        self.say(format_args!(
+            "invalidation of {at:#x}, {pages:#x} pages: {came}"
+        ))
     }
 }

@@ -77,6 +77,11 @@ impl Device {
         Mapping::new(&self.file, region.offset + offset, len).context("mapping BAR 0")
     }
 
+    /// Resets the function.
+    pub(super) fn reset(&self) -> Done {
+        sys::reset(&self.file).context("DEVICE_RESET")
+    }
+
     /// Puts the device, or one PASID of it, on these tables, in place of those it is on.
     pub(super) fn attach(&self, pasid: Option<u32>, tables: &Hwpt) -> Done {
         let mut block = vfio::vfio_device_attach_iommufd_pt {

@@ -5,6 +5,7 @@
 use crate::reply::{Context as _, Done, Failure};
 use crate::sys::{self, Mapping};
 use iommufd_bindings as iommu;
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
@@ -61,6 +62,17 @@ impl Ioas {
             iommufd: iommufd.clone(),
             id: block.out_ioas_id,
         }))
+    }
+
+    /// Unmaps `len` bytes from `at` on.
+    pub(super) fn unshare(&self, at: u64, len: u64) -> Done {
+        let mut block = iommu::iommu_ioas_unmap {
+            ioas_id: self.0.id,
+            iova: at,
+            length: len,
+            ..Default::default()
+        };
+        sys::call(&*self.0.iommufd, &mut block).context("IOAS_UNMAP")
     }
 
     /// Maps `memory` from `at` on, to be read and written.
@@ -121,12 +133,12 @@ impl Hwpt {
     }
 
     /// A stage 1 of four levels whose first table is at `root` of the parent's address space; page
-    /// requests go to `queue`.
+    /// requests go to `queue`, or to nobody.
     pub(super) fn nested(
         parent: &Self,
         device: u32,
         root: u64,
-        queue: &FaultQueue,
+        queue: Option<&FaultQueue>,
     ) -> Result<Self, Failure> {
         let data = iommu::iommu_hwpt_vtd_s1 {
             pgtbl_addr: root,
@@ -134,13 +146,15 @@ impl Hwpt {
             ..Default::default()
         };
         let block = iommu::iommu_hwpt_alloc {
-            flags: iommu::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID,
+            flags: queue.map_or(0, |_| {
+                iommu::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID
+            }),
             dev_id: device,
             pt_id: parent.0.id,
             data_type: iommu::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1,
             data_len: u32::try_from(size_of_val(&data)).unwrap_or_default(),
             data_uptr: sys::address_of(&data),
-            fault_id: queue.object.id,
+            fault_id: queue.map_or(0, |queue| queue.object.id),
             ..Default::default()
         };
         Self::alloc(&parent.0.iommufd, block)
@@ -152,7 +166,7 @@ impl Hwpt {
     }
 
     /// Says that entries of a nested table have changed, for `pages` pages of 4 KiB from `at` on.
-    pub(super) fn invalidate(&self, at: u64, pages: u64) -> Done {
+    pub(super) fn invalidate(&self, at: u64, pages: u64) -> Result<(), Errno> {
         let range = iommu::iommu_hwpt_vtd_s1_invalidate {
             addr: at,
             npages: pages,
@@ -166,11 +180,7 @@ impl Hwpt {
             entry_num: 1,
             ..Default::default()
         };
-        sys::call(&*self.0.iommufd, &mut block).context("HWPT_INVALIDATE")?;
-        if block.entry_num == 1 {
-            Ok(())
-        } else {
-            Err(Failure::new("HWPT_INVALIDATE: the kernel did not do it"))
-        }
+        // Of one range the kernel does nothing or everything, and says which by its status.
+        sys::call(&*self.0.iommufd, &mut block)
     }
 }

@@ -138,12 +138,17 @@ impl Stage1 {
 
     /// Maps the page at `at` to data page `index`.
     pub(super) fn map(&self, at: u64, index: u64, rights: Rights) -> Done {
+        self.map_to(at, Memory::data(index), rights)
+    }
+
+    /// Maps the page at `at` to the page at `to` of the I/O address space.
+    pub(super) fn map_to(&self, at: u64, to: u64, rights: Rights) -> Done {
         let write = match rights {
             Rights::Read => 0,
             Rights::Write => WRITE,
         };
         // One store, since the device may be walking.
-        let entry = Memory::data(index) | PRESENT | USER | write;
+        let entry = to | PRESENT | USER | write;
         self.memory.write(self.entry(at)?, entry)
     }
 
