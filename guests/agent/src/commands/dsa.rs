@@ -5,6 +5,7 @@
 //! expected. It must run as a process of its own (`exec /init run dsa …`): the device uses the address
 //! space of whoever opens the queue.
 
+mod page;
 mod queue;
 mod scenarios;
 
