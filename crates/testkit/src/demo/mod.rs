@@ -110,7 +110,7 @@ pub fn run(iopf: &Path, out: &mut dyn Write) -> Result<Report, DemoError> {
     let guest = guest.boot()?;
     let release = &guest.hello().release;
     stage.say(&format!(
-        "Linux {release} is up: its VT-d driver and idxd are bound"
+        "Linux {release} is up, with its own VT-d driver and its own idxd"
     ))?;
     for step in SET_UP {
         guest.must(&format!("exec /usr/bin/accel-config {step}"))?;

@@ -268,7 +268,7 @@ pub fn text(report: &Report, out: &mut impl Write) -> fmt::Result {
     )?;
     writeln!(
         out,
-        "The same copy again takes {}: the device remembers where the page is, and asks nobody.\n",
+        "The same copy again takes {}: the page is there, and no page request is needed.\n",
         time(p.next)
     )?;
     writeln!(

@@ -153,3 +153,42 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(program: &str) -> String {
+        match Server::start(Path::new(program), "dsa@07.0") {
+            Ok(_) => panic!("{program} is no server"),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let why = refused("/no/such/iopf");
+        assert!(
+            why.contains("starting /no/such/iopf: No such file"),
+            "{why}"
+        );
+    }
+
+    #[test]
+    fn a_program_that_ends_without_a_word_is_not_waited_for() {
+        let start = Instant::now();
+        let why = refused("/bin/true");
+        assert!(why.contains("waiting for \"ready\""), "{why}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{why}");
+    }
+
+    #[test]
+    fn what_a_program_says_instead_is_shown() {
+        // It repeats its arguments, which are no event.
+        let why = refused("/bin/echo");
+        assert!(
+            why.contains("serve --json --trace --endpoint dsa@07.0"),
+            "{why}"
+        );
+    }
+}

@@ -80,7 +80,7 @@ It has the device copy 4096 bytes from 0x7f0000001000 to there, and waits.
 The device writes the bytes and a completion record. The process sees it 1.50 ms after it began to
 submit, by the guest's clock, and the bytes are right. Linux now has 0x1234000 behind the page,
 which is what the device was given.
-The same copy again takes 90.0 µs: the device remembers where the page is, and asks nobody.
+The same copy again takes 90.0 µs: the page is there, and no page request is needed.
 
 From the first question to the page: 1.25 ms. Of that, 1.20 ms lie between the interrupt and the
 guest's answer, in QEMU and the guest; the rest, 50.5 µs, is iopf: the unit, the device, their threads.
