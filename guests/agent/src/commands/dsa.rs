@@ -7,6 +7,7 @@
 //! space of whoever opens the queue.
 
 mod mix;
+mod page;
 mod queue;
 mod scenarios;
 mod soak;
