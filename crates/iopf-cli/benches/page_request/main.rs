@@ -47,6 +47,8 @@ const SOON: Duration = Duration::from_secs(5);
 const WARM: u64 = 500;
 const ROUNDS: u64 = 8000;
 const TARGET: u64 = 20_000;
+/// Between two samples of a yardstick: about a round, so that threads and caches are as cold.
+const IDLE: Duration = Duration::from_micros(100);
 
 /// Everything that is set up once.
 struct Bed {
@@ -226,8 +228,7 @@ fn wake_ups(rounds: u64) -> Vec<u64> {
         }
     });
     let times = (0..rounds).map(|_| {
-        // Long enough for the other thread to sleep.
-        thread::sleep(Duration::from_micros(20));
+        thread::sleep(IDLE);
         awake.store(1, Ordering::Release);
         let before = nanos(start);
         sleeper.thread().unpark();
@@ -253,7 +254,7 @@ fn sends(rounds: u64) -> Vec<u64> {
     });
     let times = (0..rounds)
         .map(|_| {
-            thread::sleep(Duration::from_micros(20));
+            thread::sleep(IDLE);
             let before = Instant::now();
             ours.write_all(&[0; 36]).expect("a peer");
             nanos(before)
@@ -301,6 +302,11 @@ fn main() {
     println!("  {:<46} {:>8} {:>8} {:>8}", "", "median", "90 %", "99 %");
     row("yardstick: waking a parked thread", wake_ups(rounds));
     row("yardstick: a message into a socket", sends(rounds));
+    row("raised to queued", between(Mark::Raised, Mark::Queued));
+    row(
+        "queued to message written",
+        between(Mark::Queued, Mark::Written),
+    );
     row(
         "raised to message written",
         between(Mark::Raised, Mark::Written),

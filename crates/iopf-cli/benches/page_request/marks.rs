@@ -17,7 +17,9 @@ use viommu_api::{
 pub(crate) enum Mark {
     /// The endpoint hands its page request to the unit.
     Raised,
-    /// The message of it is in the socket.
+    /// The unit has queued it, and hands the message of it on.
+    Queued,
+    /// The message is in the socket.
     Written,
     /// The client has read the message.
     Arrived,
@@ -110,6 +112,7 @@ pub(crate) struct Sent<S> {
 
 impl<S: MsiSink> MsiSink for Sent<S> {
     fn msi(&self, addr: u64, data: u32) {
+        self.marks.note(Mark::Queued);
         self.sink.msi(addr, data);
         self.marks.note(Mark::Written);
     }
