@@ -81,8 +81,8 @@ pub(crate) fn round(guest: &Guest, seconds: u64, round: u64, totals: &mut Totals
     for pid in [first, second, shaker] {
         let (lines, status) = ended(guest, &pid);
         assert_eq!(status, 0, "round {round}: {lines:#?}");
-        println!("round {round}: {}", lines.concat());
-        totals.add(&lines.concat());
+        println!("round {round}: {}", lines.join(" "));
+        totals.add(&lines.join(" "));
     }
 }
 

@@ -59,6 +59,9 @@ const CHILDREN: usize = 4;
 /// How long a descriptor may take: longer than the device waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the children of a killed process may take to notice.
+const RELEASE: Duration = Duration::from_secs(2);
+
 pub(super) fn soak(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let path = args.word("QUEUE")?;
     let time = Duration::from_millis(args.number("MILLISECONDS")?);
@@ -69,11 +72,26 @@ pub(super) fn soak(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
         Some(other) => return Err(Failure::usage(format!("not understood: {other}"))),
     };
     args.end()?;
-    let mut soak = Soak::new(Queue::open(path)?, seed, reads)?;
+    let began = Instant::now();
+    let mut soak = Soak::new(open(path)?, seed, reads)?;
+    out.line(format_args!("opened={}", began.elapsed().as_millis()));
     let end = Instant::now() + time;
     let done = soak.run(end);
     out.line(&soak.tally);
     done.context(format_args!("seed {seed}, job {}", soak.tally.jobs()))
+}
+
+/// Opens a queue. Where a process was killed, its children have it open until they notice.
+fn open(path: &str) -> Result<Queue, Failure> {
+    let (busy, end) = (rustix::io::Errno::BUSY, Instant::now() + RELEASE);
+    loop {
+        match Queue::open(path) {
+            Err(failure) if failure.status == busy.raw_os_error() && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
 }
 
 pub(super) fn shake(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
