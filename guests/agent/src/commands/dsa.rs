@@ -35,7 +35,7 @@ pub(super) const COMMANDS: &[Command] = &[
     },
     Command {
         name: "dsa-soak",
-        usage: "dsa-soak QUEUE MILLISECONDS SEED [reads]",
+        usage: "dsa-soak QUEUE MILLISECONDS SEED [reads|present]",
         run: soak::soak,
     },
     Command {
