@@ -1,6 +1,7 @@
 //! What is served: memory, unit, functions, their threads and sockets.
 
 use super::args::Plan;
+use super::asked::Asked;
 use super::captures::Captures;
 use super::command::Socket;
 use super::event::{Counts, Event, Events};
@@ -140,13 +141,17 @@ impl Machine {
             space: guest.space(),
             entropy: &plan.entropy,
         };
+        let mut ports = Ports::of(unit.clone()).with_host(beyond);
+        if plan.trace {
+            ports.ats = Arc::new(Asked::new(unit.clone(), machine.watcher.clone()));
+        }
         for &(kind, rid) in &plan.endpoints {
             let port = Arc::new(Port::new());
             let bell = Arc::new(Bell::default());
             let setup = dma_engine::Setup {
                 rid,
                 config: EndpointConfig::default(),
-                ports: Ports::of(unit.clone()).with_host(beyond.clone()),
+                ports: ports.clone(),
                 memory: guest.clone(),
                 irq: port.clone(),
                 waker: bell.waker(),

@@ -8,6 +8,7 @@
 //! space of whoever opens the queue.
 
 mod mix;
+mod page;
 mod queue;
 mod scenarios;
 mod soak;
