@@ -10,7 +10,7 @@ use testkit::kernel::{Stock, stock};
 pub(crate) const SLOT: &str = "dsa@07.0";
 
 /// What a work queue is, as users set it up.
-const QUEUE: &str = "--group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user --name=iopf \
+pub(crate) const QUEUE: &str = "--group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user --name=iopf \
      --driver-name=user --block-on-fault=1 --max-transfer-size=16777216 --max-batch-size=32";
 
 /// A guest with a work queue for processes.

@@ -81,8 +81,8 @@ pub(crate) fn round(guest: &Guest, seconds: u64, round: u64, totals: &mut Totals
     for pid in [first, second, shaker] {
         let (lines, status) = ended(guest, &pid);
         assert_eq!(status, 0, "round {round}: {lines:#?}");
-        println!("round {round}: {}", lines.concat());
-        totals.add(&lines.concat());
+        println!("round {round}: {}", lines.join(" "));
+        totals.add(&lines.join(" "));
     }
 }
 
@@ -135,6 +135,11 @@ pub(crate) fn conclude(mut served: Served, guest: &Guest, totals: &Totals) -> Va
         assert_eq!(counts[none], 0, "{none}: {counts}");
     }
     assert_eq!(counts["groups"], counts["groups_answered"], "{counts}");
+    // The guest answers each group, or the unit does: where a process is gone.
+    let sent = counts["groups"].as_u64();
+    let of = |name: &str| counts[name].as_u64().expect("a count");
+    let answers = of("responses") + of("page_requests_answered");
+    assert_eq!(sent, Some(answers), "{counts}");
     if totals.killed == 0 {
         assert_eq!(counts["faults"], 0, "{counts}");
     }

@@ -1,4 +1,5 @@
-//! Mixed traffic on memory that changes all the time: `dsa-soak QUEUE MILLISECONDS SEED [reads]`.
+//! Mixed traffic on memory that changes all the time: `dsa-soak QUEUE MILLISECONDS SEED
+//! [reads|present]`.
 //!
 //! One process, one work queue, several descriptors under way. Each works on a slot, a piece of memory
 //! whose every word is known. Before it is submitted, and in a third of the cases while the device is
@@ -13,7 +14,9 @@
 //! Each of these ends the command with a line that has `stale:` in it; a descriptor that is not
 //! completed ends it with a time-out. With `reads` the device never writes to a slot, and its records
 //! and copies go to pages that stay, which is why nothing forks: so even a device that ignores
-//! invalidations harms nobody. The order of jobs and changes follows from the seed; when
+//! invalidations harms nobody. With `present` every page is there and writable when the device is told,
+//! and stays so until it is done: for a queue with ATS disabled, whose requests go through the IOMMU's
+//! own TLB and cannot wait for a page. The order of jobs and changes follows from the seed; when
 //! the device gets to them does not.
 //!
 //! `shake MILLISECONDS SEED` has the kernel move pages about, and says how many it moved.
@@ -59,21 +62,61 @@ const CHILDREN: usize = 4;
 /// How long a descriptor may take: longer than the device waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What may be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Everything,
+    /// The device writes to no slot.
+    Reads,
+    /// The device finds every page, with every right.
+    Present,
+}
+
+impl Mode {
+    fn allows(self, change: Change) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::Reads => change != Change::Fork,
+            // Neither is a child to share the page of the records.
+            Self::Present => !matches!(change, Change::Fork | Change::Close | Change::Protect),
+        }
+    }
+}
+
+/// How long the children of a killed process may take to notice.
+const RELEASE: Duration = Duration::from_secs(2);
+
 pub(super) fn soak(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let path = args.word("QUEUE")?;
     let time = Duration::from_millis(args.number("MILLISECONDS")?);
     let seed = args.number("SEED")?;
-    let reads = match args.next() {
-        None => false,
-        Some("reads") => true,
+    let mode = match args.next() {
+        None => Mode::Everything,
+        Some("reads") => Mode::Reads,
+        Some("present") => Mode::Present,
         Some(other) => return Err(Failure::usage(format!("not understood: {other}"))),
     };
     args.end()?;
-    let mut soak = Soak::new(Queue::open(path)?, seed, reads)?;
+    let began = Instant::now();
+    let mut soak = Soak::new(open(path)?, seed, mode)?;
+    out.line(format_args!("opened={}", began.elapsed().as_millis()));
     let end = Instant::now() + time;
     let done = soak.run(end);
     out.line(&soak.tally);
     done.context(format_args!("seed {seed}, job {}", soak.tally.jobs()))
+}
+
+/// Opens a queue. Where a process was killed, its children have it open until they notice.
+fn open(path: &str) -> Result<Queue, Failure> {
+    let (busy, end) = (rustix::io::Errno::BUSY, Instant::now() + RELEASE);
+    loop {
+        match Queue::open(path) {
+            Err(failure) if failure.status == busy.raw_os_error() && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            other => return other,
+        }
+    }
 }
 
 pub(super) fn shake(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
@@ -108,7 +151,7 @@ struct Lane {
 struct Soak {
     queue: Queue,
     rng: Rng,
-    reads: bool,
+    mode: Mode,
     /// Values are told apart by who wrote them, and when.
     values: u64,
     slots: Vec<Slot>,
@@ -120,7 +163,7 @@ struct Soak {
 }
 
 impl Soak {
-    fn new(queue: Queue, seed: u64, reads: bool) -> Result<Self, Failure> {
+    fn new(queue: Queue, seed: u64, mode: Mode) -> Result<Self, Failure> {
         let mut slots = Vec::new();
         for (kind, pages, count) in SLOTS {
             for _ in 0..count {
@@ -135,7 +178,7 @@ impl Soak {
         Ok(Self {
             queue,
             rng: Rng::with_seed(seed),
-            reads,
+            mode,
             values: (seed & 0x7fff) << 48 | 1 << 47,
             slots,
             lanes: lanes.collect::<Result<_, Failure>>()?,
@@ -177,7 +220,8 @@ impl Soak {
         }
         self.prepare(index)?;
         self.submit(lane, index)?;
-        if self.slots[index].rights == Rights::All && self.rng.u8(..3) == 0 {
+        let may_race = self.mode != Mode::Present && self.slots[index].rights == Rights::All;
+        if may_race && self.rng.u8(..3) == 0 {
             for _ in 0..self.rng.u32(..2000) {
                 std::hint::spin_loop();
             }
@@ -197,12 +241,12 @@ impl Soak {
     /// A change that the slot can go through now.
     fn choose(&mut self, index: usize) -> Change {
         let children = self.slots.iter().filter(|slot| slot.child.is_some());
-        let may_fork =
-            !self.reads && children.count() < CHILDREN && self.slots[index].child.is_none();
+        let may_fork = children.count() < CHILDREN && self.slots[index].child.is_none();
         let kind = self.slots[index].kind;
         loop {
             let (change, _) = CHANGES[self.rng.usize(..CHANGES.len())];
-            if change.fits(kind) && (may_fork || change != Change::Fork) {
+            let fits = change.fits(kind) && self.mode.allows(change);
+            if fits && (may_fork || change != Change::Fork) {
                 return change;
             }
         }
@@ -299,7 +343,7 @@ impl Soak {
     fn submit(&mut self, lane: usize, index: usize) -> Done {
         let mut pages = self.some_pages(index, LONGEST);
         let work = match self.rng.u8(..5) {
-            0 | 1 if !self.reads => Work::Fill(self.value()),
+            0 | 1 if self.mode != Mode::Reads => Work::Fill(self.value()),
             0 | 2 => Work::Copy,
             3 => Work::Compare,
             _ => {
@@ -311,6 +355,9 @@ impl Soak {
             }
         };
         let (slot, at) = (&mut self.slots[index], &mut self.lanes[lane]);
+        if self.mode == Mode::Present {
+            slot.touch(pages.clone());
+        }
         let job = Job::new(work, slot, pages, &at.aside);
         let descriptor = job.descriptor(slot, &at.aside);
         slot.busy = true;

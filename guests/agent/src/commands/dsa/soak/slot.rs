@@ -150,6 +150,13 @@ impl Slot {
         self.now[pages].fill(value);
     }
 
+    /// Has some pages come, writable, and changes nothing in them.
+    pub(super) fn touch(&self, pages: Range<usize>) {
+        for page in pages {
+            self.memory.set_words(page * PAGE, 8, self.now[page]);
+        }
+    }
+
     /// Makes everything possible again.
     pub(super) fn open(&mut self) -> Result<(), Failure> {
         match self.rights {
