@@ -110,7 +110,7 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 11] = [
+const CORPORA: [(&str, &str); 12] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
@@ -124,6 +124,7 @@ const CORPORA: [(&str, &str); 11] = [
     ),
     ("config_space", "crates/endpoint/tests/corpus/config_space"),
     ("dma_engine", "crates/endpoint/tests/corpus/dma_engine"),
+    ("dsa", "crates/endpoint/tests/corpus/dsa"),
     ("virtio_rng", "crates/endpoint/tests/corpus/virtio_rng"),
     ("kernel_log", "crates/iopf-scene/tests/data/log"),
     ("capture", "examples/captures"),

@@ -249,6 +249,11 @@ impl Device {
         self.bus_master.store(on, Ordering::SeqCst);
     }
 
+    /// Whether a job may send a request now.
+    fn may_send(&self, job: &Job) -> bool {
+        job.broken.without_bus_master || self.bus_master.load(Ordering::SeqCst)
+    }
+
     /// Makes it ignore invalidations from now on, or obey them again: a broken device.
     pub fn set_deaf(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::SeqCst);
@@ -273,8 +278,7 @@ impl Device {
             if active.done >= active.job.op.len() {
                 return self.queue().finish(active, Status::Done);
             }
-            let allowed = active.job.broken.without_bus_master;
-            if !allowed && !self.bus_master.load(Ordering::SeqCst) {
+            if !self.may_send(&active.job) {
                 return self.queue().finish(active, Status::BusMasterOff);
             }
             let piece = active.job.piece(active.done);

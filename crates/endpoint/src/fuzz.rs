@@ -3,9 +3,11 @@
 //! A script is steps of sixteen bytes: what a hostile guest writes into configuration space and
 //! registers, answers and invalidations of an IOMMU, and the work of the function in between.
 
+mod accelerator;
 mod engine;
 mod entropy;
 
+pub use accelerator::dsa;
 pub use engine::dma_engine;
 pub use entropy::virtio_rng;
 

@@ -41,7 +41,9 @@ impl fmt::Debug for IommuFunction {
 }
 
 impl IommuFunction {
-    /// Shows `registers`; `on_reset` puts the IOMMU behind them into its state after power-on.
+    /// Shows `registers`; `on_reset` puts the IOMMU behind them into its state after power-on. With
+    /// that, translation is off: `on_reset` stops the functions behind the IOMMU first, since a VMM
+    /// that resets a machine may come to them later.
     ///
     /// # Errors
     /// When the register file is larger than a 32-bit BAR can be, 2 GiB.

@@ -1,45 +1,14 @@
 //! Shared virtual addressing on an unmodified Debian kernel: its `idxd` driver binds our DSA, Debian's
 //! `accel-config` sets a work queue up, and processes hand their own memory to the device.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
+mod dsa_guest;
 mod served;
 
+use dsa_guest::{SLOT, complaints, guest, mix};
 use served::Served;
 use std::time::Duration;
-use testkit::guest::{Guest, accel_config};
-use testkit::kernel::{Stock, stock};
-
-/// Where the device is.
-const SLOT: &str = "dsa@07.0";
-
-/// The work queue, set up as users do it.
-const SET_UP: [&str; 4] = [
-    "config-wq dsa0/wq0.0 --group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user \
-     --name=iopf --driver-name=user --block-on-fault=1 --max-transfer-size=16777216 --max-batch-size=32",
-    "config-engine dsa0/engine0.0 --group-id=0",
-    "enable-device dsa0",
-    "enable-wq dsa0/wq0.0",
-];
-
-/// A guest with a work queue for processes.
-fn guest(served: &mut Served) -> Guest {
-    let kernel = stock(Stock::Newest).unwrap();
-    let guest = served.boot(
-        Guest::builder(kernel)
-            .append("intel_iommu=on,sm_on setcpuid=movdir64b")
-            .module("idxd")
-            .program(accel_config().unwrap()),
-    );
-    for step in SET_UP {
-        guest
-            .must(&format!("exec /usr/bin/accel-config {step}"))
-            .unwrap();
-    }
-    // Linux leaves huge pages off where memory is small.
-    guest
-        .must("write /sys/kernel/mm/transparent_hugepage/enabled madvise")
-        .unwrap();
-    guest
-}
+use testkit::guest::Guest;
 
 /// One scenario of the agent (`guests/agent/src/commands/dsa/scenarios.rs`, where the memory's part is
 /// told and checked): the completion records, and what the device had to ask for.
@@ -242,20 +211,6 @@ fn asked(served: &mut Served, from: usize) -> (usize, usize, usize, usize) {
     (pages, granted, refused, most)
 }
 
-fn complaints(guest: &Guest) -> Vec<String> {
-    let words = [
-        "BUG:",
-        "WARNING:",
-        "Oops",
-        "Call Trace",
-        "hung task",
-        "soft lockup",
-    ];
-    let log = guest.log();
-    let complains = |line: &&str| words.iter().any(|word| line.contains(word));
-    log.lines().filter(complains).map(str::to_owned).collect()
-}
-
 #[test]
 fn processes_share_every_kind_of_memory_with_the_device() {
     let mut served = Served::start(&["--endpoint", SLOT, "--trace"]);
@@ -322,4 +277,14 @@ fn a_process_that_dies_under_the_device_takes_nothing_with_it() {
     }
     assert_eq!(complaints(&guest), [""; 0]);
     served.stop();
+}
+
+#[test]
+fn half_a_minute_of_mixed_traffic_uses_no_stale_translation() {
+    let mut served = Served::start(&["--endpoint", SLOT]);
+    let guest = guest(&mut served);
+    mix(&guest, 30, 1);
+    assert_eq!(complaints(&guest), [""; 0]);
+    let last = served.stop();
+    assert_eq!(last["counts"]["faults"], 0, "{last}");
 }

@@ -5,8 +5,31 @@
 //! function, [`Port`] carries the function's interrupts and memory writes to whoever is connected,
 //! and [`GuestMap`] is the memory that all functions of one guest share.
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//! use vfio_user_server::{Function, GuestMap, MapLimits, Port, Server, codec::Limits};
+//! # fn example(device: Arc<dyn viommu_api::PciFunction>) -> Result<(), Box<dyn std::error::Error>> {
+//! let guest = Arc::new(GuestMap::new(MapLimits::default()));
+//! let port = Arc::new(Port::new());
+//! let function = Function {
+//!     device,
+//!     port: port.clone(),   // an `IrqSink` and an `MsiSink`, for the function and its IOMMU
+//!     guest: guest.clone(), // `guest.space()` for the IOMMU, `PhysicalMemory` for functions
+//!     observer: Arc::new(()),
+//!     limits: Limits::default(),
+//! };
+//! let server = Server::bind("endpoint.sock".as_ref(), function)?;
+//! // qemu-system-x86_64 -machine q35,memory-backend=m
+//! //   -object memory-backend-memfd,id=m,size=512M,share=on
+//! //   -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"endpoint.sock"}}'
+//! server.stop();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Not modelled: migration, dirty page tracking, mapped regions and I/O descriptors of regions (the
 //! client sends each access as a message), twin sockets, `REGION_WRITE_MULTI`.
+#![forbid(unsafe_code)]
 
 pub mod codec;
 mod connection;

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 /// How long a posted write waits for a client that does not read.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 /// How long a DMA by message waits for its reply. QEMU itself gives up after 5 s.
-const ANSWER: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(2);
 
 thread_local! {
     /// This thread serves a connection: it must not wait for a client.

@@ -4,9 +4,11 @@
     reason = "device registers are mapped and the kernel's argument blocks are passed here"
 )]
 
+mod blocks;
 mod memory;
 
-pub(crate) use memory::{Memory, Sharing, forked};
+pub(crate) use blocks::{address_of, call, fault_queue, reset, share, share_type1};
+pub(crate) use memory::{Memory, Sharing, fork_and_end, forked};
 
 use crate::reply::{Context as _, Done, Failure};
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
@@ -172,17 +174,6 @@ impl Drop for Mapping {
 // SAFETY: the registers and the memory behind a mapping belong to no thread.
 unsafe impl Send for Mapping {}
 
-/// An argument block of VFIO's type 1 IOMMU: `struct vfio_iommu_type1_dma_map`.
-#[derive(Debug)]
-#[repr(C)]
-pub(crate) struct DmaMap {
-    pub(crate) argsz: u32,
-    pub(crate) flags: u32,
-    pub(crate) vaddr: u64,
-    pub(crate) iova: u64,
-    pub(crate) size: u64,
-}
-
 /// VFIO requests, `_IO(';', 100 + n)` of Linux's `include/uapi/linux/vfio.h`.
 const fn vfio(n: u8) -> Opcode {
     opcode::none(b';', 100 + n)
@@ -205,15 +196,6 @@ pub(crate) fn set_iommu(container: &File, kind: usize) -> Done {
         let request = IntegerSetter::<{ vfio(2) }>::new_usize(kind);
         ioctl(container, request)
     }?;
-    Ok(())
-}
-
-/// `VFIO_IOMMU_MAP_DMA`. The memory stays pinned until the container is closed.
-pub(crate) fn map_dma(container: &File, map: &mut DmaMap) -> Done {
-    // SAFETY: the request reads `argsz` bytes of the block.
-    let request = unsafe { Updater::<{ vfio(13) }, _>::new(map) };
-    // SAFETY: as above; the block lives as long as the call.
-    unsafe { ioctl(container, request) }?;
     Ok(())
 }
 

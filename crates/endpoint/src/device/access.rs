@@ -108,29 +108,34 @@ impl Device {
             access,
         };
         match (job.via, &self.ports.host) {
-            (Via::Host, Some(host)) => self.memory_request(&**host, &dma, len, each),
+            (Via::Host, Some(host)) => self.memory_request(job, &**host, &dma, len, each),
             (Via::Host, None) => Attempt::Failed(Status::Blocked(at), Some((at, access))),
-            _ => self.memory_request(&*self.ports.translate, &dma, len, each),
+            _ => self.memory_request(job, &*self.ports.translate, &dma, len, each),
         }
     }
 
     fn memory_request(
         &self,
+        job: &Job,
         port: &dyn Translate,
         dma: &Dma,
         len: u64,
         each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
     ) -> Attempt {
         let mut offset = 0usize;
-        let mut error = None;
+        let (mut error, mut stopped) = (None, false);
         let outcome = port.with_translation(dma, len, &mut |pa, n| {
             let n = usize::try_from(n).unwrap_or(usize::MAX);
-            if error.is_none() {
+            // Looked at once more with the translation in hand: a function that was reset before its
+            // IOMMU was must not use what the IOMMU says afterwards.
+            stopped |= !self.may_send(job);
+            if error.is_none() && !stopped {
                 error = each(pa, offset, n).err();
             }
             offset = offset.saturating_add(n);
         });
         match (outcome, error) {
+            (Ok(()), _) if stopped => Attempt::Failed(Status::BusMasterOff, None),
             (Err(blocked), _) => {
                 self.queue().stats.blocked += 1;
                 Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
@@ -181,7 +186,7 @@ impl Device {
                 access,
             };
             let port = &*self.ports.translate;
-            let attempt = self.memory_request(port, &dma, len, &mut guarded);
+            let attempt = self.memory_request(job, port, &dma, len, &mut guarded);
             if !stale {
                 return attempt;
             }

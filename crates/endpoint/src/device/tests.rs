@@ -365,3 +365,54 @@ fn touching_pages_requests_them_and_leaves_memory_alone() {
     bench.ram.read(Gpa(0x30_0000), &mut page);
     assert_eq!(page, [7; 0x1000]);
 }
+
+/// An IOMMU behind which the machine is reset between an access and its translation.
+struct Reset {
+    device: std::sync::OnceLock<Arc<Device>>,
+}
+
+impl viommu_api::Translate for Reset {
+    fn with_translation(
+        &self,
+        dma: &iopf::Dma,
+        len: u64,
+        each: &mut dyn FnMut(Gpa, u64),
+    ) -> Result<(), viommu_api::Blocked> {
+        let device = self.device.get().unwrap();
+        device.set_bus_master(false);
+        device.reset();
+        // Translation is off by now: every address is one of memory.
+        each(Gpa(dma.addr.0), len);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_access_that_a_reset_overtakes_leaves_memory_alone() {
+    let iommu = Arc::new(FakeIommu::new());
+    let ram = Ram::new(4 << 20).unwrap();
+    let reset = Arc::new(Reset {
+        device: std::sync::OnceLock::new(),
+    });
+    let ports = Ports {
+        translate: reset.clone(),
+        ..Ports::of(iommu)
+    };
+    let memory = Arc::new(Memory(ram.memory()));
+    let device = Arc::new(Device::new(RID, Config::default(), ports, memory));
+    reset.device.set(device.clone()).unwrap();
+    let write = Op::Write {
+        to: Iova(0x1000),
+        data: vec![7; 16],
+    };
+    let job = Job {
+        via: Via::Untranslated,
+        ..Job::new(None, write)
+    };
+    device.submit(job).unwrap();
+    assert_eq!(device.step(Duration::ZERO), Step::Worked);
+    assert_eq!(device.poll_completion().unwrap().status, Status::Aborted);
+    let mut there = [1; 16];
+    ram.read(Gpa(0x1000), &mut there);
+    assert_eq!(there, [0; 16]);
+}

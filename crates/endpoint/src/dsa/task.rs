@@ -75,6 +75,17 @@ enum Phase {
     Status(Outcome),
 }
 
+impl Phase {
+    /// Where memory itself failed, the job does not say in which direction; some phases only write.
+    fn direction(&self, outcome: Outcome) -> Outcome {
+        let writes = matches!(self, Self::Filling { .. } | Self::Body(_) | Self::Status(_));
+        match outcome.status {
+            Status::READ_ERROR if writes => Outcome::of(Status::WRITE_ERROR),
+            _ => outcome,
+        }
+    }
+}
+
 /// A descriptor under way.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
@@ -195,7 +206,7 @@ impl Task {
         if completion.status == JobStatus::Aborted {
             return Next::Ended(Ended::ABANDONED);
         }
-        let failure = failure(&completion);
+        let failure = failure(&completion).map(|outcome| self.phase.direction(outcome));
         match (&mut self.phase, failure) {
             (Phase::Record, None) => self.begin(),
             (Phase::Record | Phase::Body(_) | Phase::Status(_), Some(outcome)) => {

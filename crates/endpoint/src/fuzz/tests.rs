@@ -1,11 +1,12 @@
-use super::{config_space, dma_engine, virtio_rng};
+use super::{config_space, dma_engine, dsa, virtio_rng};
 use std::fs;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 3] = [
+const TARGETS: [(&str, Target); 4] = [
     ("config_space", config_space),
     ("dma_engine", dma_engine),
+    ("dsa", dsa),
     ("virtio_rng", virtio_rng),
 ];
 

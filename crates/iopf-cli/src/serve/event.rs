@@ -102,9 +102,13 @@ pub(super) struct Counts {
     pub(super) faults: u64,
     pub(super) recorded: u64,
     pub(super) lost: u64,
+    /// Faults that the guest wanted no record of (FPD).
+    pub(super) kept_back: u64,
     pub(super) page_requests: u64,
     pub(super) page_requests_lost: u64,
     pub(super) page_requests_refused: u64,
+    /// Of those lost or refused: the last of their groups, which the unit answered itself.
+    pub(super) page_requests_answered: u64,
     pub(super) responses: u64,
     pub(super) responses_lost: u64,
     pub(super) vanished: u64,

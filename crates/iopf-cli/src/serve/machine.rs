@@ -16,7 +16,7 @@ use endpoint::{Config as EndpointConfig, IommuFunction, Ports, dma_engine};
 use iopf::Rid;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vfio_user_server::codec::Limits;
 use vfio_user_server::{Event as Happening, Function, GuestMap, MapLimits};
 use vfio_user_server::{Observer, Port, Server, Space};
@@ -42,6 +42,8 @@ pub(super) struct Machine {
     served: Vec<Served>,
     workers: Vec<Worker>,
     endpoints: Vec<Arc<dyn Behind>>,
+    /// Those of all functions: what they counted is wanted after the sockets are gone.
+    ports: Vec<Arc<Port>>,
     unit: Arc<Unit>,
     watcher: Arc<Watcher>,
     events: Arc<Events>,
@@ -102,6 +104,7 @@ impl Machine {
             served: Vec::new(),
             workers: Vec::new(),
             endpoints: Vec::new(),
+            ports: Vec::new(),
             unit: unit.clone(),
             watcher,
             events: events.clone(),
@@ -109,7 +112,16 @@ impl Machine {
         };
         let registers = unit.clone();
         let told = events.clone();
+        let behind = Arc::new(OnceLock::<Vec<Weak<dyn Behind>>>::new());
+        let stopped = behind.clone();
         let function = IommuFunction::new(unit.clone(), move || {
+            // A VMM resets one function after the other, and one of this unit is one of the machine.
+            // Without translation a function that is still at work reaches all memory: it stops first.
+            for function in stopped.get().into_iter().flatten() {
+                if let Some(function) = function.upgrade() {
+                    function.reset();
+                }
+            }
             registers.reset();
             told.say(Event::Reset {
                 function: "the IOMMU".to_owned(),
@@ -153,6 +165,8 @@ impl Machine {
             machine.endpoints.push(function.clone());
             machine.listen(dir, rid, kind.name(), function, port, &guest)?;
         }
+        // Set once, here.
+        let _ = behind.set(machine.endpoints.iter().map(Arc::downgrade).collect());
         Ok(machine)
     }
 
@@ -182,6 +196,7 @@ impl Machine {
             limits: Limits::default(),
         };
         let server = Server::bind(&path, function).map_err(host)?;
+        self.ports.push(port.clone());
         self.served.push(Served {
             place,
             kind,
@@ -226,15 +241,17 @@ impl Machine {
     /// What was counted so far.
     pub(super) fn counts(&self) -> Counts {
         let unit = self.unit.counters();
-        let ports = self.served.iter().map(|s| s.port.counters());
+        let ports = self.ports.iter().map(|port| port.counters());
         let (logged, suppressed) = self.watcher.log().map_or((0, 0), |log| log.counts());
         Counts {
             faults: unit.faults,
             recorded: unit.recorded,
             lost: unit.lost,
+            kept_back: unit.suppressed,
             page_requests: unit.page_requests,
             page_requests_lost: unit.page_requests_lost,
             page_requests_refused: unit.page_requests_refused,
+            page_requests_answered: unit.page_requests_answered,
             responses: unit.responses,
             responses_lost: unit.responses_lost,
             vanished: unit.vanished,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -16,18 +17,25 @@ const SOON: Duration = Duration::from_secs(20);
 /// A running server. It is killed when it goes out of scope.
 pub(crate) struct Served {
     child: Child,
-    dir: TempDir,
+    dir: Arc<TempDir>,
     lines: Receiver<Value>,
     /// Every event so far.
     pub(crate) events: Vec<Value>,
     /// The address of the BAR is known to be in the table.
     placed: bool,
+    /// The IOMMU comes behind the other functions on QEMU's command line.
+    unit_last: bool,
 }
 
 impl Served {
     /// Starts a server with these arguments, a folder of its own and a folder for captures.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        Self::start_in(Arc::new(dir), arguments)
+    }
+
+    /// As [`start`](Self::start), in a folder that another server may have used.
+    pub(crate) fn start_in(dir: Arc<TempDir>, arguments: &[&str]) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
             .args(["serve", "--json", "--dir"])
             .arg(dir.path())
@@ -54,6 +62,7 @@ impl Served {
             lines,
             events: Vec::new(),
             placed: false,
+            unit_last: false,
         };
         served.wait("ready", |_| true);
         served
@@ -62,6 +71,17 @@ impl Served {
     /// The server's process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The folder of sockets and table.
+    pub(crate) fn folder(&self) -> Arc<TempDir> {
+        self.dir.clone()
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
     }
 
     /// The folder of captures.
@@ -108,10 +128,24 @@ impl Served {
             .expect("it was waited for")
     }
 
+    /// Puts the IOMMU behind the other functions on QEMU's command line from now on: QEMU resets
+    /// functions in the opposite order.
+    pub(crate) fn put_unit_last(&mut self) {
+        self.unit_last = true;
+    }
+
     /// Gives a guest the functions and the table.
     pub(crate) fn attach(&self, mut guest: Builder) -> Builder {
         let ready = self.ready();
-        for function in ready["functions"].as_array().expect("a list") {
+        let mut functions: Vec<_> = ready["functions"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .collect();
+        if self.unit_last {
+            functions.rotate_left(1);
+        }
+        for function in functions {
             let (place, socket) = (&function["function"], &function["socket"]);
             let place = place.as_str().expect("a place").trim_start_matches("00:");
             guest = guest.device(Path::new(socket.as_str().expect("a path")), place);
@@ -141,6 +175,11 @@ impl Served {
 
     /// Stops it as a user would, and gives its last word.
     pub(crate) fn stop(mut self) -> Value {
+        self.stop_keeping()
+    }
+
+    /// As [`stop`](Self::stop); what it said can still be looked at.
+    pub(crate) fn stop_keeping(&mut self) -> Value {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
         let last = self.wait("stopped", |_| true);

@@ -38,6 +38,8 @@ pub struct Counters {
     pub page_requests_lost: u64,
     /// Page requests refused for another reason: not allowed, or no queue.
     pub page_requests_refused: u64,
+    /// Of those lost or refused: the last of their groups, which the unit answered itself.
+    pub page_requests_answered: u64,
     /// Page group responses handed to an endpoint.
     pub responses: u64,
     /// Page group responses for a requester that is not there.

@@ -259,6 +259,9 @@ where
 {
     fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
         let (outcome, msi) = self.take_page_request(requester, request);
+        if let PageRequestOutcome::Answered(_) = outcome {
+            self.state().diagnostics.counters.page_requests_answered += 1;
+        }
         self.watcher.notice(Notice::PageRequest {
             requester,
             request,

@@ -212,6 +212,7 @@ fn a_full_queue_overflows_and_asks_for_a_retry() {
         (counters.page_requests, counters.page_requests_lost),
         (128, 3)
     );
+    assert_eq!(counters.page_requests_answered, 2);
 }
 
 #[test]
@@ -231,7 +232,9 @@ fn a_request_that_is_not_allowed_is_invalid_and_recorded() {
     let answered = rig.unit.page_request(DEVICE, &request(0x7000, 1, true));
     assert_eq!(answered, PageRequestOutcome::Answered(Response::Invalid));
     assert_eq!(rig.r32(FRCD + 12) & 0xff, 0x32);
-    assert_eq!(rig.unit.counters().page_requests_refused, 1);
+    let counters = rig.unit.counters();
+    assert_eq!(counters.page_requests_refused, 1);
+    assert_eq!(counters.page_requests_answered, 1);
 }
 
 #[test]

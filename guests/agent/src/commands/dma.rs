@@ -40,7 +40,7 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// Bytes of one channel, and how many there are.
-const CHANNEL: u64 = 0x1000;
+pub(super) const CHANNEL: u64 = 0x1000;
 const CHANNELS: u64 = 8;
 
 /// `IOPF` in ASCII, little-endian.
@@ -86,7 +86,6 @@ const PRESENT: u32 = 1 << 31;
 /// The states of STATUS, bits 1:0.
 const STATES: [&str; 4] = ["idle", "busy", "done", "error"];
 const BUSY: u32 = 1;
-const ERROR: u32 = 3;
 
 /// The error codes of STATUS, bits 15:8.
 const CODES: [&str; 14] = [
@@ -108,7 +107,7 @@ const CODES: [&str; 14] = [
 
 /// A job as the registers take it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Job {
+pub(super) struct Job {
     source: u64,
     destination: u64,
     len: u32,
@@ -126,7 +125,7 @@ struct Job {
 }
 
 impl Job {
-    fn parse(args: &mut Args<'_>) -> Result<Self, Failure> {
+    pub(super) fn parse(args: &mut Args<'_>) -> Result<Self, Failure> {
         let verb = args.word("what to do")?;
         let mut job = Self {
             wait: Some(Duration::from_secs(10)),
@@ -229,7 +228,24 @@ fn requester(text: &str) -> Result<u32, Failure> {
 }
 
 /// One channel's registers.
-struct Channel(Mapping);
+pub(super) struct Channel(Mapping);
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// One of `idle`, `busy`, `done`, `error`.
+    pub(super) state: &'static str,
+    /// Why it failed, or `none`.
+    pub(super) code: &'static str,
+    /// Bytes moved.
+    pub(super) moved: u64,
+    /// Where it failed first.
+    pub(super) fault: u64,
+    /// Wrong bytes of `verify`, or the checksum of what was read.
+    pub(super) check: u32,
+    /// Pages asked for.
+    pub(super) pages: u32,
+}
 
 impl Channel {
     /// Maps the channel that the next two words name, and checks that it is one.
@@ -243,14 +259,19 @@ impl Channel {
             )));
         }
         let len = usize::try_from(CHANNEL).unwrap_or_default();
-        let channel = Self(bar::map(&device, 0, index * CHANNEL, len)?);
-        match channel.0.read32(reg::ID)? {
-            ID => Ok(channel),
+        Self::over(bar::map(&device, 0, index * CHANNEL, len)?)
+    }
+
+    /// The channel whose page is mapped, checked to be one.
+    pub(super) fn over(page: Mapping) -> Result<Self, Failure> {
+        match page.read32(reg::ID)? {
+            ID => Ok(Self(page)),
             id => Err(Failure::new(format!("not a DMA engine: its ID is {id:#x}"))),
         }
     }
 
-    fn start(&self, job: &Job) -> Done {
+    /// Gives the order for a job.
+    pub(super) fn start(&self, job: &Job) -> Done {
         let (long, quad) = (Width::Four, Width::Eight);
         for (at, word) in job.window().chunks(4).enumerate() {
             let mut padded = [0; 4];
@@ -276,7 +297,7 @@ impl Channel {
     }
 
     /// Waits until the channel is not busy; the error is a time-out.
-    fn wait(&self, patience: Duration) -> Done {
+    pub(super) fn wait(&self, patience: Duration) -> Done {
         let deadline = Instant::now() + patience;
         while self.0.read32(reg::STATUS)? & 3 == BUSY {
             if Instant::now() > deadline {
@@ -287,26 +308,39 @@ impl Channel {
         Ok(())
     }
 
-    /// Says how the job stands; gives STATUS.
-    fn report(&self, out: &mut Reply<'_>) -> Result<u32, Failure> {
+    /// How the job stands.
+    pub(super) fn standing(&self) -> Result<Standing, Failure> {
         let status = self.0.read32(reg::STATUS)?;
-        let state = STATES[(status & 3) as usize];
         let code = (status >> 8 & 0xff) as usize;
-        let code = CODES.get(code).copied().unwrap_or("unknown");
-        let (moved, fault) = (
-            self.0.read(reg::MOVED, Width::Eight)?,
-            self.0.read(reg::FAULT, Width::Eight)?,
-        );
+        Ok(Standing {
+            state: STATES[(status & 3) as usize],
+            code: CODES.get(code).copied().unwrap_or("unknown"),
+            moved: self.0.read(reg::MOVED, Width::Eight)?,
+            fault: self.0.read(reg::FAULT, Width::Eight)?,
+            check: self.0.read32(reg::CHECK)?,
+            pages: status >> 16,
+        })
+    }
+
+    /// Says how the job stands.
+    fn report(&self, out: &mut Reply<'_>) -> Result<Standing, Failure> {
+        let standing = self.standing()?;
+        let Standing {
+            state,
+            code,
+            moved,
+            fault,
+            check,
+            pages,
+        } = standing;
         out.line(format_args!(
-            "state={state} code={code} moved={moved} fault={fault:#x} check={:#x} errors={} \
-             pages={} jobs={} nanos={}",
-            self.0.read32(reg::CHECK)?,
+            "state={state} code={code} moved={moved} fault={fault:#x} check={check:#x} errors={} \
+             pages={pages} jobs={} nanos={}",
             self.0.read32(reg::ERRORS)?,
-            status >> 16,
             self.0.read32(reg::EVER)?,
             self.0.read(reg::NANOS, Width::Eight)?,
         ));
-        Ok(status)
+        Ok(standing)
     }
 
     /// The first bytes of the window.
@@ -329,9 +363,9 @@ fn dma(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
         return Ok(());
     };
     let waited = channel.wait(patience);
-    let status = channel.report(out)?;
+    let standing = channel.report(out)?;
     waited?;
-    if job.shows && status & 3 != ERROR {
+    if job.shows && standing.state != "error" {
         let data = channel.window(job.len.try_into().unwrap_or(WINDOW))?;
         for row in data.chunks(64) {
             out.line(format_args!("data {}", hex(row)));

@@ -1,10 +1,12 @@
-//! A process that shares its memory with a Data Streaming Accelerator: `dsa QUEUE SCENARIO`.
+//! A process that shares its memory with a Data Streaming Accelerator: `dsa QUEUE SCENARIO`, and
+//! `dsa-mix QUEUE SECONDS SEED` for traffic without end.
 //!
 //! Each scenario does one thing to memory, has the device work on it, and checks what became of both.
 //! It says one line for each completion record, and ends with an error where anything is not as
 //! expected. It must run as a process of its own (`exec /init run dsa …`): the device uses the address
 //! space of whoever opens the queue.
 
+mod mix;
 mod page;
 mod queue;
 mod scenarios;
@@ -14,11 +16,23 @@ use crate::args::Args;
 use crate::reply::{Done, Failure, Reply};
 use queue::{Descriptor, Queue, Record};
 
-pub(super) const COMMANDS: &[Command] = &[Command {
-    name: "dsa",
-    usage: "dsa QUEUE SCENARIO",
-    run: dsa,
-}];
+pub(super) const COMMANDS: &[Command] = &[
+    Command {
+        name: "dsa",
+        usage: "dsa QUEUE SCENARIO",
+        run: dsa,
+    },
+    Command {
+        name: "dsa-mix",
+        usage: "dsa-mix QUEUE SECONDS SEED",
+        run: |mut args, out| {
+            let queue = args.word("QUEUE")?;
+            let (seconds, seed) = (args.number("SECONDS")?, args.number("SEED")?);
+            args.end()?;
+            mix::mix(&Queue::open(queue)?, seconds, seed, out)
+        },
+    },
+];
 
 fn dsa(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let path = args.word("QUEUE")?;

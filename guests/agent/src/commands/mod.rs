@@ -8,11 +8,13 @@ mod dma;
 mod dsa;
 mod files;
 mod hwrng;
+mod iommufd;
 mod kmsg;
 mod modules;
 mod pci;
 mod process;
 mod system;
+mod uio_sva;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -34,11 +36,13 @@ const ALL: &[&[Command]] = &[
     dsa::COMMANDS,
     files::COMMANDS,
     hwrng::COMMANDS,
+    iommufd::COMMANDS,
     kmsg::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
     system::COMMANDS,
+    uio_sva::COMMANDS,
     vfio::COMMANDS,
 ];
 

@@ -5,7 +5,7 @@
 use super::{Command, pci};
 use crate::args::Args;
 use crate::reply::{Context as _, Done, Failure, Reply};
-use crate::sys::{DmaMap, Mapping, Width, map_dma, set_container, set_iommu};
+use crate::sys::{Mapping, Width, set_container, set_iommu, share_type1};
 use std::fs::File;
 use std::sync::{Mutex, PoisonError};
 
@@ -100,14 +100,7 @@ fn map(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     for at in (0..len).step_by(8) {
         memory.write(at, Width::Eight, pattern)?;
     }
-    let mut map = DmaMap {
-        argsz: u32::try_from(size_of::<DmaMap>()).unwrap_or_default(),
-        flags,
-        vaddr: memory.address(),
-        iova,
-        size,
-    };
-    map_dma(&held.container, &mut map).context("VFIO_IOMMU_MAP_DMA")?;
+    share_type1(&held.container, iova, flags, &memory).context("VFIO_IOMMU_MAP_DMA")?;
     held.memory.push(memory);
     out.line(format_args!("iova={iova:#x} len={size:#x}"));
     Ok(())

@@ -121,6 +121,16 @@ impl Memory {
         Ok(unsafe { rustix::mm::mprotect(self.base, self.len, rights) }?)
     }
 
+    /// Puts new memory in the place of the old.
+    pub(crate) fn replace(&self) -> Done {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        // SAFETY: the whole mapping is ours, and the new one takes exactly its place; no reference
+        // into it exists.
+        unsafe { rustix::mm::mmap_anonymous(self.base, self.len, rights, flags) }?;
+        Ok(())
+    }
+
     /// Gives the mapping back; what is left is its address.
     pub(crate) fn unmap(self) -> u64 {
         self.address()
@@ -142,6 +152,17 @@ pub(crate) fn forked(child: impl FnOnce() -> u8) -> Result<Forked, Failure> {
         -1 => Err(std::io::Error::last_os_error().into()),
         0 => std::process::exit(i32::from(child())),
         pid => Ok(Forked(pid)),
+    }
+}
+
+/// Starts a copy of this process that ends at once, and waits for that. There may be other threads.
+pub(crate) fn fork_and_end() -> Done {
+    // SAFETY: the copy does nothing but end, which takes no lock.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error().into()),
+        // SAFETY: as said.
+        0 => unsafe { libc::_exit(0) },
+        pid => Forked(pid).wait().map(|_| ()),
     }
 }
 

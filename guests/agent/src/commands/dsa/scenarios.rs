@@ -84,7 +84,7 @@ pub(super) fn same(what: &str, memory: &Memory, expected: &[u8]) -> Done {
 }
 
 /// The fault of a write, or of a read, at an address.
-fn fault(status: u8, completed: u32, at: u64) -> Record {
+pub(super) fn fault(status: u8, completed: u32, at: u64) -> Record {
     Record {
         status,
         result: 0,

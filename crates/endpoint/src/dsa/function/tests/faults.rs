@@ -260,3 +260,19 @@ fn a_record_that_goes_away_meanwhile_is_an_error_at_its_own_address() {
     assert_eq!(bench.get64(SWERROR + 16), 0x5_0020);
     assert_eq!(bench.error(), Some(0x1a));
 }
+
+#[test]
+fn a_translation_to_where_no_memory_is_is_a_hardware_error() {
+    let bench = Bench::new();
+    bench.map(0x1000, Access::RW);
+    let beyond = Gpa(1 << 40);
+    for page in [0x8000, 0x5_0000] {
+        bench.iommu.map(PASID, Iova(page), beyond, Access::RW);
+    }
+    assert_eq!(bench.submit(copy(0, 0x8000, 0x1000, 8)), done(0x20));
+    let fill = Desc::new(FILL, CRAV | RCR).second(0x8000).size(8);
+    assert_eq!(bench.submit(fill), done(0x21));
+    bench.store(0, &Desc::new(0, CRAV | RCR).record(0x5_0000));
+    bench.run();
+    assert_eq!(bench.error(), Some(0x21), "nowhere to tell it");
+}

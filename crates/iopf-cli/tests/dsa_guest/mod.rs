@@ -1,0 +1,71 @@
+//! A guest with a work queue of our DSA, set up with Debian's tool.
+
+use crate::served::Served;
+use std::time::Duration;
+use testkit::guest::{Guest, accel_config};
+use testkit::kernel::{Stock, stock};
+
+/// Where the device is.
+pub(crate) const SLOT: &str = "dsa@07.0";
+
+/// The work queue, set up as users do it.
+const SET_UP: [&str; 4] = [
+    "config-wq dsa0/wq0.0 --group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user \
+     --name=iopf --driver-name=user --block-on-fault=1 --max-transfer-size=16777216 --max-batch-size=32",
+    "config-engine dsa0/engine0.0 --group-id=0",
+    "enable-device dsa0",
+    "enable-wq dsa0/wq0.0",
+];
+
+/// A guest with a work queue for processes.
+pub(crate) fn guest(served: &mut Served) -> Guest {
+    let kernel = stock(Stock::Newest).expect("Debian's kernel");
+    let guest = served.boot(
+        Guest::builder(kernel)
+            .append("intel_iommu=on,sm_on setcpuid=movdir64b")
+            .module("idxd")
+            .program(accel_config().expect("Debian's tool")),
+    );
+    for step in SET_UP {
+        guest
+            .must(&format!("exec /usr/bin/accel-config {step}"))
+            .expect("the tool does this");
+    }
+    // Linux leaves huge pages off where memory is small.
+    guest
+        .must("write /sys/kernel/mm/transparent_hugepage/enabled madvise")
+        .expect("a file of the kernel");
+    guest
+}
+
+/// Lines of the kernel's log that no kernel should write.
+pub(crate) fn complaints(guest: &Guest) -> Vec<String> {
+    let words = [
+        "BUG:",
+        "WARNING:",
+        "Oops",
+        "Call Trace",
+        "hung task",
+        "soft lockup",
+    ];
+    let log = guest.log();
+    let complains = |line: &&str| words.iter().any(|word| line.contains(word));
+    log.lines().filter(complains).map(str::to_owned).collect()
+}
+
+/// Has a process and the device work on memory that comes, goes and changes hands, for so many seconds
+/// with numbers from `seed`; the process knows what every byte has to be.
+pub(crate) fn mix(guest: &Guest, seconds: u64, seed: u64) {
+    let command = format!("exec /init run dsa-mix /dev/dsa/wq0.0 {seconds} {seed}");
+    let patience = Duration::from_secs(seconds + 60);
+    let output = guest
+        .run_within(&command, patience)
+        .expect("the guest answers");
+    println!("seed {seed}: {:?}", output.lines);
+    assert_eq!(output.status, 0, "seed {seed}: {:#?}", output.lines);
+    let line = &output.lines[0];
+    assert!(line.ends_with(" wrong=0"), "{line}");
+    for none in ["descriptors=0 ", "refused=0 ", "forks=0 ", "maps=0 "] {
+        assert!(!line.contains(none), "{line}");
+    }
+}

@@ -1,0 +1,127 @@
+//! `iopf serve` without a guest: arguments, files, the first and the last word.
+
+use assert_cmd::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Stdio;
+
+fn iopf(arguments: &[&str]) -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("iopf"));
+    command.arg("serve").args(arguments);
+    command
+}
+
+/// What it says on standard error before it ends with `status`.
+fn refused(arguments: &[&str], status: i32) -> String {
+    let output = iopf(arguments).assert().code(status).get_output().clone();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_named() {
+    for (arguments, said) in [
+        (&["--endpoint", "dma"][..], "names no place: write dma@04.0"),
+        (&["--endpoint", "nic@4"], "there is no endpoint \"nic\""),
+        (&["--endpoint", "dma@20"], "\"20\" is no place on bus 0"),
+        (&["--endpoint", "dma@0"], "\"0\" is no place on bus 0"),
+        (&["--endpoint", "dma@5"], "two functions at 05.0"),
+        (
+            &["--endpoint", "dma@04.1"],
+            "a guest finds 04.1 only beside a function 0",
+        ),
+        (&["--bar", "0xfebf0100"], "write a page's address in hex"),
+    ] {
+        let text = refused(arguments, 2);
+        assert!(text.contains(said), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn what_the_host_refuses_is_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").expect("a file");
+    let file = file.to_str().expect("a path");
+    let text = refused(&["--dir", file], 3);
+    assert!(text.contains("cannot make the folder"), "{text}");
+    let fine = dir.path().join("fine");
+    let fine = fine.to_str().expect("a path");
+    let text = refused(&["--dir", fine, "--entropy", "/no/such/file"], 3);
+    assert!(text.contains("/no/such/file: No such file"), "{text}");
+    let text = refused(&["--dir", fine, "--capture-dir", file], 3);
+    assert!(text.contains("--capture-dir: "), "{text}");
+}
+
+#[test]
+fn a_socket_that_somebody_listens_on_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let socket = dir.path().join("iommu-05.0.sock");
+    let _taken = UnixListener::bind(&socket).expect("a socket");
+    let text = refused(&["--dir", dir.path().to_str().expect("a path")], 3);
+    assert!(
+        text.contains("another server listens on this socket"),
+        "{text}"
+    );
+    assert!(socket.exists());
+}
+
+/// Starts it in `dir`, reads `lines` lines, asks it to stop, and gives everything it said.
+fn told_to_stop(dir: &Path, arguments: &[&str], lines: usize) -> Vec<String> {
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
+        .args(["serve", "--dir"])
+        .arg(dir)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    let mut said: Vec<String> = out.by_ref().take(lines).map_while(Result::ok).collect();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    said.extend(out.map_while(Result::ok));
+    assert!(child.wait().expect("it ends").success());
+    said
+}
+
+#[test]
+fn it_says_how_to_start_qemu_and_leaves_no_socket_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = told_to_stop(dir.path(), &["--endpoint", "dma@04.0"], 6).join("\n");
+    for part in [
+        "05.0  iommu",
+        "04.0  dma",
+        "-acpitable sig=DMAR,rev=1,",
+        "\"driver\":\"vfio-user-pci\"",
+        "intel_iommu=on",
+        "stopped: 0 bytes moved, 0 faults",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .expect("the folder stays")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().ends_with(".sock"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    // Host address width 52, less one; one unit of 16 bytes and a scope of 8; the guessed base.
+    let table = std::fs::read(dir.path().join("dmar.table")).expect("a table");
+    assert_eq!(table.len(), 12 + 24);
+    assert_eq!((table[0], table[14]), (51, 24));
+    assert_eq!(table[20..28], 0xfebf_0000u64.to_le_bytes());
+}
+
+#[test]
+fn json_has_one_object_a_line() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let said = told_to_stop(dir.path(), &["--json"], 1);
+    let events: Vec<serde_json::Value> = said
+        .iter()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(events[0]["event"], "ready");
+    assert_eq!(events[0]["functions"].as_array().map(Vec::len), Some(4));
+    assert_eq!(events.last().expect("one")["event"], "stopped");
+    assert_eq!(events.last().expect("one")["lines_lost"], 0);
+}

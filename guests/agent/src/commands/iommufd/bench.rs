@@ -1,0 +1,275 @@
+//! A DMA engine on nested tables of our own, and a transcript of what happens to it.
+
+use super::device::Device;
+use super::faults::{Code, Fault, RECORD};
+use super::objects::{FaultQueue, Hwpt, Ioas, Iommufd};
+use super::tables::{Memory, Rights, Stage1};
+use crate::args::Args;
+use crate::commands::dma::{CHANNEL, Channel, Job};
+use crate::reply::{Context as _, Done, Failure, Reply};
+use rustix::io::Errno;
+use std::fmt;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The PASID of the scenarios that use one.
+pub(super) const PASID: u32 = 7;
+
+/// How long something may take that is sure to happen, and how long nothing is waited for.
+const SOON: Duration = Duration::from_secs(8);
+const NOTHING: Duration = Duration::from_millis(100);
+
+/// Records that one read makes room for.
+const ROOM: usize = 32;
+
+/// Tables and the kernel's object that stands for them.
+#[derive(Debug)]
+pub(super) struct Space {
+    pub(super) stage1: Stage1,
+    pub(super) hwpt: Hwpt,
+}
+
+/// Everything that a scenario needs. What happens is said one line each.
+pub(super) struct Bench<'a, 'b> {
+    out: &'a mut Reply<'b>,
+    // Fields drop in the order written: registers, the device, the tables it was on, and then what
+    // these stand on.
+    engine: Option<Engine>,
+    queue: FaultQueue,
+    parent: Hwpt,
+    pub(super) ioas: Ioas,
+    memory: Rc<Memory>,
+    number: u32,
+}
+
+/// The device with two of its channels.
+struct Engine {
+    channels: [Channel; 2],
+    device: Device,
+}
+
+fn number(error: Errno) -> String {
+    // The names that errno(3) has for what is expected here; of anything else, the number.
+    match error {
+        Errno::INVAL => "EINVAL".to_owned(),
+        Errno::SPIPE => "ESPIPE".to_owned(),
+        other => format!("error-{}", other.raw_os_error()),
+    }
+}
+
+impl<'a, 'b> Bench<'a, 'b> {
+    /// Binds the engine in the folder `sysfs` to a new iommufd.
+    pub(super) fn new(sysfs: &Path, out: &'a mut Reply<'b>) -> Result<Self, Failure> {
+        let iommufd = Iommufd::open()?;
+        let device = Device::open(sysfs, &iommufd)?;
+        let len = usize::try_from(CHANNEL).unwrap_or_default();
+        let channel = |offset| Channel::over(device.map(offset, len)?);
+        let channels = [channel(0)?, channel(CHANNEL)?];
+        let number = device.id();
+        let ioas = Ioas::new(&iommufd)?;
+        let memory = Memory::new()?;
+        ioas.share(memory.base(), &memory.mapping)?;
+        let parent = Hwpt::parent(&ioas, number)?;
+        Ok(Self {
+            out,
+            engine: Some(Engine { channels, device }),
+            queue: FaultQueue::new(&iommufd)?,
+            parent,
+            ioas,
+            memory,
+            number,
+        })
+    }
+
+    /// Tables that map nothing; page requests go to the queue.
+    pub(super) fn space(&self) -> Result<Space, Failure> {
+        self.space_of(Some(&self.queue))
+    }
+
+    /// Tables that map nothing; page requests go to nobody.
+    pub(super) fn space_without_queue(&self) -> Result<Space, Failure> {
+        self.space_of(None)
+    }
+
+    fn space_of(&self, queue: Option<&FaultQueue>) -> Result<Space, Failure> {
+        let stage1 = Stage1::new(&self.memory)?;
+        let hwpt = Hwpt::nested(&self.parent, self.number, stage1.root(), queue)?;
+        Ok(Space { stage1, hwpt })
+    }
+
+    fn engine(&self) -> Result<&Engine, Failure> {
+        let engine = self.engine.as_ref();
+        engine.ok_or_else(|| Failure::new("the device is closed"))
+    }
+
+    /// Puts the device, or one PASID of it, on these tables.
+    pub(super) fn attach(&mut self, pasid: Option<u32>, space: &Space) -> Done {
+        self.engine()?.device.attach(pasid, &space.hwpt)?;
+        self.say("attached")
+    }
+
+    /// Takes the device, or one PASID of it, off its tables.
+    pub(super) fn detach(&mut self, pasid: Option<u32>) -> Done {
+        self.engine()?.device.detach(pasid)?;
+        self.say("detached")
+    }
+
+    /// Resets the function.
+    pub(super) fn reset(&mut self) -> Done {
+        self.engine()?.device.reset()?;
+        self.say("reset")
+    }
+
+    /// Closes the device.
+    pub(super) fn close(&mut self) -> Done {
+        self.engine = None;
+        self.say("closed")
+    }
+
+    /// Says a line.
+    pub(super) fn say(&mut self, text: impl fmt::Display) -> Done {
+        self.out.line(text);
+        Ok(())
+    }
+
+    /// Fills a data page.
+    pub(super) fn fill(&self, page: u64, byte: u8) -> Done {
+        self.memory.fill(page, byte)
+    }
+
+    /// Says what a data page holds.
+    pub(super) fn look(&mut self, page: u64) -> Done {
+        match self.memory.full_of(page)? {
+            Some(byte) => self.say(format_args!("page {page} full of {byte:#04x}")),
+            None => self.say(format_args!("page {page} holds different bytes")),
+        }
+    }
+
+    /// Starts a job, in the words of the command `dma`.
+    pub(super) fn start(&mut self, channel: usize, job: &str) -> Done {
+        let parsed = Job::parse(&mut Args::new(job))?;
+        self.engine()?.channels[channel].start(&parsed)
+    }
+
+    /// Says how a job stands after a while in which nothing should happen.
+    pub(super) fn still(&mut self, channel: usize) -> Done {
+        std::thread::sleep(NOTHING);
+        self.standing(channel)
+    }
+
+    /// Waits for the end of a job and says how it ended.
+    pub(super) fn end(&mut self, channel: usize) -> Done {
+        self.engine()?.channels[channel]
+            .wait(SOON)
+            .context(format_args!("the job of channel {channel}"))?;
+        self.standing(channel)
+    }
+
+    fn standing(&mut self, channel: usize) -> Done {
+        let job = self.engine()?.channels[channel].standing()?;
+        let mut line = format!("job {channel} {}", job.state);
+        match job.state {
+            "error" => line += &format!(" {} at {:#x}", job.code, job.fault),
+            "done" => line += &format!(" moved={} check={:#x}", job.moved, job.check),
+            _ => {}
+        }
+        self.say(format_args!("{line} pages={}", job.pages))
+    }
+
+    /// Waits for this many faults and says them.
+    pub(super) fn faults(&mut self, count: usize) -> Result<Vec<Fault>, Failure> {
+        let mut faults = Vec::new();
+        while faults.len() < count {
+            if !self.queue.wait(SOON)? {
+                let came = faults.len();
+                return Err(Failure::new(format!("{came} of {count} faults came")));
+            }
+            for fault in self.queue.read(ROOM * RECORD)? {
+                self.fault(&fault)?;
+                faults.push(fault);
+            }
+        }
+        Ok(faults)
+    }
+
+    fn fault(&mut self, fault: &Fault) -> Done {
+        if fault.device == self.number {
+            self.say(format_args!("fault {fault}"))
+        } else {
+            let other = fault.device;
+            self.say(format_args!("fault {fault} of device {other}"))
+        }
+    }
+
+    /// Says what is there to read though nothing should be.
+    pub(super) fn quiet(&mut self) -> Done {
+        let ready = self.queue.wait(NOTHING)?;
+        let read = self.queue.read(ROOM * RECORD)?;
+        for fault in &read {
+            self.fault(fault)?;
+        }
+        match (ready, read.len()) {
+            (false, 0) => self.say("no fault"),
+            (ready, _) => self.say(format_args!("ready={ready}")),
+        }
+    }
+
+    /// Waits for a fault and leaves it in the queue.
+    pub(super) fn unread(&mut self) -> Done {
+        match self.queue.wait(SOON)? {
+            true => self.say("a fault waits"),
+            false => Err(Failure::new("no fault came")),
+        }
+    }
+
+    /// Tries a read of `len` bytes and says what came of it.
+    pub(super) fn try_read(&mut self, len: usize) -> Done {
+        match self.queue.read(len) {
+            Ok(faults) => {
+                self.say(format_args!(
+                    "read of {len} bytes: {} records",
+                    faults.len()
+                ))?;
+                faults.iter().try_for_each(|fault| self.fault(fault))
+            }
+            Err(error) => self.say(format_args!("read of {len} bytes: {}", number(error))),
+        }
+    }
+
+    /// Answers groups in one write and says how many the kernel took.
+    pub(super) fn answer(&mut self, answers: &[(u32, Code)]) -> Done {
+        let came = match self.queue.answer(answers) {
+            Ok(taken) => format!("{taken} taken"),
+            Err(error) => number(error),
+        };
+        let said = answers
+            .iter()
+            .map(|(cookie, code)| format!(" {cookie}={code}"));
+        let said: String = said.collect();
+        self.say(format_args!("answers{said}: {came}"))
+    }
+
+    /// Maps a page to a data page.
+    pub(super) fn map(&mut self, space: &Space, at: u64, page: u64, rights: Rights) -> Done {
+        space.stage1.map(at, page, rights)?;
+        self.say(format_args!("mapped {at:#x} to page {page}, {rights:?}"))
+    }
+
+    /// Unmaps a page.
+    pub(super) fn unmap(&mut self, space: &Space, at: u64) -> Done {
+        space.stage1.unmap(at)?;
+        self.say(format_args!("unmapped {at:#x}"))
+    }
+
+    /// Tells the kernel that entries have changed; says what came of it.
+    pub(super) fn invalidate(&mut self, space: &Space, at: u64, pages: u64) -> Done {
+        let came = match space.hwpt.invalidate(at, pages) {
+            Ok(()) => "done".to_owned(),
+            Err(error) => number(error),
+        };
+        self.say(format_args!(
+            "invalidation of {at:#x}, {pages:#x} pages: {came}"
+        ))
+    }
+}
