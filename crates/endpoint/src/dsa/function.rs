@@ -171,6 +171,11 @@ impl Dsa {
         self.device.cached()
     }
 
+    /// Makes it ignore invalidations from now on, or obey them again: a broken device.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.device.set_deaf(deaf);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,6 +10,7 @@ mod mix;
 mod page;
 mod queue;
 mod scenarios;
+mod soak;
 
 use super::Command;
 use crate::args::Args;
@@ -31,6 +32,16 @@ pub(super) const COMMANDS: &[Command] = &[
             args.end()?;
             mix::mix(&Queue::open(queue)?, seconds, seed, out)
         },
+    },
+    Command {
+        name: "dsa-soak",
+        usage: "dsa-soak QUEUE MILLISECONDS SEED [reads]",
+        run: soak::soak,
+    },
+    Command {
+        name: "shake",
+        usage: "shake MILLISECONDS SEED",
+        run: soak::shake,
     },
 ];
 
