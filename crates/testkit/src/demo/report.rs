@@ -111,7 +111,7 @@ const MISSED: &str = "translation request finds nothing";
 const ASKED: &str = "page request queued for the guest";
 const MESSAGE: &str = "interrupt message to the guest";
 const TAIL: &str = "the guest has moved the tail of its invalidation queue";
-pub(super) const ANSWER: &str = "group answered";
+const ANSWER: &str = "group answered";
 pub(super) const FOUND: &str = "translation request finds the page";
 
 impl Report {
@@ -137,8 +137,7 @@ impl Report {
         let asked = find(ASKED, missed)?;
         let message = find(MESSAGE, asked)?;
         let answer = find(ANSWER, message)?;
-        // The answer's line is written once the device has it, and the device may be quicker.
-        let found = find(FOUND, message)?;
+        let found = find(FOUND, answer)?;
         let tail = lines[message..answer]
             .iter()
             .rposition(|line| line.step == TAIL)
@@ -168,12 +167,11 @@ impl Report {
         let pasid = lines[missed].note.split_once("pasid ");
         let (_, pasid) = pasid.ok_or("the device named no PASID")?;
         let since = |at: usize| Duration::from_nanos(lines[at].nanos - lines[missed].nanos);
-        let steps = (missed..=found.max(answer))
+        let steps = (missed..=found)
             .map(|at| Step {
                 at: since(at),
                 what: match lines[at].step {
                     TAIL if at == tail => ANSWERED.to_owned(),
-                    ANSWER if at > found => format!("{HANDED}, which was quicker to use it"),
                     _ => words(&lines[at], process.after),
                 },
             })
@@ -197,7 +195,6 @@ impl Report {
 }
 
 const ANSWERED: &str = "Linux has handled the fault as one of the process, and the answer is in its invalidation queue";
-const HANDED: &str = "the IOMMU has handed the answer, Success, to the device";
 
 fn words(line: &Line<'_>, given: u64) -> String {
     match line.step {
@@ -211,7 +208,7 @@ fn words(line: &Line<'_>, given: u64) -> String {
         ),
         MESSAGE => "the IOMMU interrupts the guest".to_owned(),
         TAIL => "Linux has something else in its invalidation queue".to_owned(),
-        ANSWER => HANDED.to_owned(),
+        ANSWER => "the IOMMU gives the answer, Success, to the device".to_owned(),
         FOUND => format!("the device asks again and is given {given:#x} of the guest's memory"),
         other if line.note.is_empty() => other.to_owned(),
         other => format!("{other}: {}", line.note),
