@@ -1,10 +1,12 @@
 //! `iopf serve` without a guest: arguments, files, the first and the last word.
 
 use assert_cmd::Command;
-use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
+use vfio_user_server::codec::{Request, encode_request};
 
 fn iopf(arguments: &[&str]) -> Command {
     let mut command = Command::new(assert_cmd::cargo::cargo_bin!("iopf"));
@@ -123,5 +125,112 @@ fn json_has_one_object_a_line() {
     assert_eq!(events[0]["event"], "ready");
     assert_eq!(events[0]["functions"].as_array().map(Vec::len), Some(4));
     assert_eq!(events.last().expect("one")["event"], "stopped");
+    assert_eq!(events.last().expect("one")["lines_lost"], 0);
+}
+
+#[test]
+fn a_second_signal_ends_it_where_the_first_cannot() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Opening a pipe waits for somebody to write to it.
+    let entropy = dir.path().join("entropy");
+    let made = std::process::Command::new("mkfifo").arg(&entropy).status();
+    assert!(made.expect("mkfifo runs").success());
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
+        .args(["serve", "--dir"])
+        .arg(dir.path())
+        .arg("--entropy")
+        .arg(&entropy)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    // The unit is listened for before the functions behind it are made, the last is the entropy.
+    let before = dir.path().join("dma-04.0.sock");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !before.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let term = |child: &std::process::Child| {
+        let pid = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    };
+    term(&child);
+    std::thread::sleep(Duration::from_millis(300));
+    let after_one = child.try_wait().expect("it is ours");
+    if after_one.is_none() {
+        term(&child);
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut ended = child.try_wait().expect("it is ours");
+    while ended.is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        ended = child.try_wait().expect("it is ours");
+    }
+    if ended.is_none() {
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+    }
+    assert_eq!(after_one, None, "it waits for the pipe");
+    assert_eq!(ended.and_then(|status| status.code()), Some(128 + 15));
+}
+
+#[test]
+fn a_client_that_is_refused_over_and_over_is_a_few_lines_and_an_exact_count() {
+    const COMMANDS: u64 = 5000;
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
+        .args(["serve", "--json", "--endpoint", "dma@04.0", "--dir"])
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut out = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    out.next().expect("it is ready").expect("text");
+    let mut client = UnixStream::connect(dir.path().join("dma-04.0.sock")).expect("it listens");
+    let mut bytes = Vec::new();
+    let (major, minor) = (0, 1);
+    let data = &[];
+    encode_request(
+        0,
+        false,
+        &Request::Version { major, minor, data },
+        &mut bytes,
+    );
+    client.write_all(&bytes).expect("it reads");
+    let (address, size) = (0, 0x1000);
+    encode_request(1, true, &Request::DmaUnmap { address, size }, &mut bytes);
+    for _ in 0..COMMANDS {
+        client.write_all(&bytes).expect("it reads");
+    }
+    // Its answer says that all before is done.
+    encode_request(2, false, &Request::GetInfo, &mut bytes);
+    client.write_all(&bytes).expect("it reads");
+    // A version reply of 20 bytes and its JSON, then 32 bytes.
+    client
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .expect("a time");
+    let mut answers = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !answers.windows(4).any(|id| id == [2, 0, 4, 0]) && Instant::now() < deadline {
+        let mut some = [0; 256];
+        if let Ok(len) = client.read(&mut some) {
+            answers.extend_from_slice(&some[..len]);
+        }
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    let events: Vec<serde_json::Value> = out
+        .map_while(Result::ok)
+        .map(|line| serde_json::from_str(&line).expect("JSON"))
+        .collect();
+    assert!(child.wait().expect("it ends").success());
+    let of = |name: &'static str| events.iter().filter(move |event| event["event"] == name);
+    let refused = of("refused").count() as u64;
+    let unsaid: u64 = of("unsaid").filter_map(|e| e["count"].as_u64()).sum();
+    assert!((1..=4 * 32).contains(&refused), "{refused} lines");
+    // Of the connection itself: it came, and it went.
+    let others = of("connected")
+        .chain(of("disconnected"))
+        .filter(|e| e["function"] == "00:04.0");
+    assert_eq!(refused + unsaid + others.count() as u64, COMMANDS + 2);
     assert_eq!(events.last().expect("one")["lines_lost"], 0);
 }

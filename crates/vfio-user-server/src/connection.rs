@@ -14,7 +14,7 @@ use std::fmt::Display;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use viommu_api::PciFunction;
 
 /// How long a client waits for the connections of another process to end.
@@ -82,8 +82,8 @@ pub(crate) fn serve_link(link: &Arc<Link>, function: &Function, process: u32) ->
         .guest
         .join(Arc::clone(link) as _, process, limits.max_maps, SUCCESSION);
     let Some(membership) = joined else {
-        link.limit_reads(FIRST_MESSAGE);
         refuse_busy(link, &limits);
+        function.observer.event(&Event::Busy { process });
         return Disconnect::OtherProcess;
     };
     function.observer.event(&Event::Connected { process });
@@ -100,12 +100,21 @@ pub(crate) fn serve_link(link: &Arc<Link>, function: &Function, process: u32) ->
     why
 }
 
-/// Answers the first message with EBUSY and lets go. Waits for the message no longer than the socket
-/// is set up to.
+/// Answers the first message with EBUSY and lets go. Waits for all of that message no longer than
+/// [`FIRST_MESSAGE`], however it comes.
 pub(crate) fn refuse_busy(link: &Link, limits: &Limits) {
+    let deadline = Instant::now() + FIRST_MESSAGE;
     let mut inbox = Inbox::new(*limits);
     let mut out = Vec::new();
-    while link.receive(&mut inbox) == Received::Bytes {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        link.limit_reads(left);
+        if link.receive(&mut inbox) != Received::Bytes {
+            break;
+        }
         match inbox.next() {
             Ok(None) => {}
             Ok(Some(message)) => {

@@ -120,6 +120,7 @@ struct World {
 pub fn vfio_user_session(data: &[u8]) {
     let guest = Arc::new(GuestMap::new(MapLimits {
         max_bytes: 1 << 40,
+        max_files: 64,
         trust_unsealed: false,
     }));
     let joined = guest.join(Arc::new(Nothing), 0, LIMITS.max_maps, Duration::ZERO);

@@ -28,6 +28,8 @@ pub type Space = GuestMemoryAtomic<GuestMemoryMmap<()>>;
 pub struct MapLimits {
     /// Bytes that one connection may have mapped at a time.
     pub max_bytes: u64,
+    /// Different files that one guest may have mapped at a time; one descriptor is kept for each.
+    pub max_files: usize,
     /// Maps files that their owner can take away under us. An access to what was cut off kills this
     /// process with SIGBUS, so this is for owners that are trusted. QEMU's `memory-backend-memfd`
     /// seals its memory against shrinking and needs no trust; `memory-backend-file` can't, and huge
@@ -36,10 +38,11 @@ pub struct MapLimits {
 }
 
 impl Default for MapLimits {
-    /// 1 TiB a connection, sealed memory only.
+    /// 1 TiB a connection, 64 files (a guest of QEMU has one to four), sealed memory only.
     fn default() -> Self {
         Self {
             max_bytes: 1 << 40,
+            max_files: 64,
             trust_unsealed: false,
         }
     }
@@ -77,6 +80,12 @@ pub enum MapError {
     TooMuch {
         /// The limit.
         limit: u64,
+    },
+    /// The guest has as many files as it may have.
+    #[error("more than {limit} different files")]
+    TooManyFiles {
+        /// The limit.
+        limit: usize,
     },
     /// The descriptor is not that of a file that can be mapped.
     #[error("the descriptor of {address:#x} is not a regular file")]
@@ -129,7 +138,7 @@ impl MapError {
         match self {
             Self::Exists { .. } => Errno::EEXIST,
             Self::NotMapped { .. } => Errno::ENOENT,
-            Self::TooMany { .. } => Errno::ENOSPC,
+            Self::TooMany { .. } | Self::TooManyFiles { .. } => Errno::ENOSPC,
             Self::TooMuch { .. } => Errno::ENOMEM,
             Self::NotAFile { .. } | Self::FileTooShort { .. } => Errno::EINVAL,
             Self::Unsealed { .. } | Self::HugePages { .. } => Errno::EPERM,
@@ -317,9 +326,9 @@ impl Membership {
         if size > limit.saturating_sub(member.bytes) {
             return Err(MapError::TooMuch { limit });
         }
-        let trust = self.guest.limits.trust_unsealed;
+        let limits = &self.guest.limits;
         let file = file
-            .map(|file| state.files.admit(file, range, trust))
+            .map(|file| state.files.admit(file, range, limits))
             .transpose()?;
         member.bytes += size;
         state.clock += 1;

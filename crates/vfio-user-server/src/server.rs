@@ -1,7 +1,7 @@
 //! A socket for one function: clients come one after the other.
 
 use crate::codec::{Command, Errno};
-use crate::connection::{Disconnect, FIRST_MESSAGE, Function, refuse_busy, serve_link};
+use crate::connection::{Disconnect, Function, refuse_busy, serve_link};
 use crate::socket::Link;
 use rustix::fs::{FileType, Stat, stat};
 use std::fmt::Display;
@@ -37,7 +37,8 @@ pub enum Event<'a> {
         /// What was wrong, in one line.
         why: &'a dyn Display,
     },
-    /// A client came while another is connected, and was turned away.
+    /// A client came while another is connected, or another process has functions of the guest, and
+    /// was turned away.
     Busy {
         /// Its process; 0 where that is not known.
         process: u32,
@@ -264,7 +265,6 @@ fn receive_client(shared: &Arc<Shared>, stream: UnixStream, serving: &mut Option
     }
     if slot.current.is_some() {
         drop(slot);
-        link.limit_reads(FIRST_MESSAGE);
         refuse_busy(&link, &shared.function.limits);
         shared.function.observer.event(&Event::Busy { process });
         return;

@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 /// How long a posted write waits for a client that does not read.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
-/// How long a DMA by message waits for its reply. QEMU itself gives up after 5 s.
+/// How long a DMA by message waits for its replies, however many messages it takes: a device may be
+/// inside a translation session all that time. QEMU itself gives up after 5 s.
 const ANSWER: Duration = Duration::from_secs(2);
 
 thread_local! {
@@ -268,16 +269,20 @@ impl Link {
         answer
     }
 
-    /// One command and its reply; `None` when it failed, or when this thread must not wait.
-    fn ask(&self, request: &Request<'_>) -> Option<Vec<u8>> {
+    /// One command and its reply; `None` when it failed, was not answered by `deadline`, or when this
+    /// thread must not wait.
+    fn ask(&self, request: &Request<'_>, deadline: Instant) -> Option<Vec<u8>> {
         if SERVING.get() {
+            return None;
+        }
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if patience.is_zero() {
             return None;
         }
         let id = lock(&self.requests).issue(request.command())?;
         let mut message = Vec::new();
         encode_request(id, false, request, &mut message);
-        let deadline = Instant::now() + ANSWER;
-        let sent = self.send(&message, Some(ANSWER)).is_ok();
+        let sent = self.send(&message, Some(patience)).is_ok();
         let mut requests = lock(&self.requests);
         loop {
             if let Some(result) = requests.take(id) {
@@ -309,12 +314,12 @@ pub(crate) trait ByMessage: Send + Sync + std::fmt::Debug {
 
 impl ByMessage for Link {
     fn read(&self, address: u64, into: &mut [u8]) -> bool {
-        let piece = self.piece();
+        let (piece, deadline) = (self.piece(), Instant::now() + ANSWER);
         piece > 0
             && into.chunks_mut(piece).enumerate().all(|(at, chunk)| {
                 let address = address + (at * piece) as u64;
                 let count = len(chunk);
-                let answer = self.ask(&Request::DmaRead { address, count });
+                let answer = self.ask(&Request::DmaRead { address, count }, deadline);
                 let reply = answer
                     .as_deref()
                     .map(|a| decode_reply(Command::DMA_READ, a));
@@ -329,11 +334,12 @@ impl ByMessage for Link {
     }
 
     fn write(&self, address: u64, from: &[u8]) -> bool {
-        let piece = self.piece();
+        let (piece, deadline) = (self.piece(), Instant::now() + ANSWER);
         piece > 0
             && from.chunks(piece).enumerate().all(|(at, data)| {
                 let address = address + (at * piece) as u64;
-                self.ask(&Request::DmaWrite { address, data }).is_some()
+                let request = Request::DmaWrite { address, data };
+                self.ask(&request, deadline).is_some()
             })
     }
 }

@@ -457,6 +457,29 @@ fn maps_are_bounded_in_number_and_size() {
 }
 
 #[test]
+fn files_are_bounded_in_number() {
+    let mut scene = Scene::of(MapLimits {
+        max_files: 3,
+        ..MapLimits::default()
+    });
+    let mut client = scene.client();
+    let files: Vec<_> = (0..4).map(|_| sealed(0x2000)).collect();
+    for (page, file) in (0..).zip(&files[..3]) {
+        assert_eq!(client.map(page << 12, 0x1000, 0, file), None);
+    }
+    let full = Some(Errno::ENOSPC);
+    assert_eq!(client.map(0x3000, 0x1000, 0, &files[3]), full);
+    // One that is there already costs nothing, and one that goes makes room.
+    assert_eq!(client.map(0x3000, 0x1000, 0x1000, &files[0]), None);
+    let (address, size) = (0x1000, 0x1000);
+    let unmap = Request::DmaUnmap { address, size };
+    assert_eq!(client.call(&unmap).error(), None);
+    assert_eq!(client.map(0x4000, 0x1000, 0, &files[3]), None);
+    drop(client);
+    scene.survives();
+}
+
+#[test]
 fn version_data_is_what_it_should_be_or_the_connection_ends() {
     let mut scene = Scene::new();
     let nested = format!("{}1{}\0", "[".repeat(1000), "]".repeat(1000));
@@ -693,6 +716,83 @@ fn a_client_that_asks_and_never_reads_stops_only_itself_and_the_server_can_end()
     assert!(started.elapsed() < Duration::from_secs(5));
     works(&mut scene.bystander);
     drop(client);
+}
+
+#[test]
+fn a_client_that_is_turned_away_cannot_hold_the_server_up_byte_by_byte() {
+    let scene = Scene::new();
+    let _first = scene.client();
+    let dripping = Client::connect(scene.server.path());
+    let drip = thread::spawn(move || {
+        // A message of 4 KiB, a byte each 50 ms: it would take minutes.
+        let mut bytes = header(1, 1, 4096, 0);
+        bytes.resize(4096, 0);
+        let started = Instant::now();
+        for byte in bytes {
+            if (&dripping.stream).write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        started.elapsed()
+    });
+    // One second for the first client to go, half a second for the second one's message.
+    until(|| scene.rig.log.contains("turned away"));
+    assert!(drip.join().unwrap() < Duration::from_secs(8));
+    let started = Instant::now();
+    scene.server.stop();
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_client_that_answers_slowly_and_in_crumbs_holds_an_access_up_no_longer_than_one_that_never_does()
+ {
+    let mut scene = Scene::new();
+    let mut client = Client::connect(scene.server.path());
+    let data = b"{\"capabilities\":{\"max_data_xfer_size\":8}}\0";
+    let (major, minor) = (0, 1);
+    let version = Request::Version { major, minor, data };
+    assert_eq!(client.call(&version).error(), None);
+    let map = Request::DmaMap {
+        access: MapAccess::all(),
+        offset: 0,
+        address: 0x1000,
+        size: 0x1000,
+    };
+    assert_eq!(client.call(&map).error(), None);
+    let guest = scene.rig.guest.clone();
+    let reading = thread::spawn(move || {
+        let started = Instant::now();
+        // 32 messages.
+        let read = guest.read(Gpa(0x1000), &mut [0; 256]);
+        (read, started.elapsed())
+    });
+    let mut bytes = Vec::new();
+    let mut answered = 0;
+    while !reading.is_finished() {
+        let Ok(asked) = client.receive() else { break };
+        thread::sleep(Duration::from_millis(500));
+        let address = 0x1000 + answered * 8;
+        let reply = Reply::DmaRead {
+            address,
+            data: &[7; 8],
+        };
+        encode_reply(&asked.header, &reply, &mut bytes);
+        client.send_bytes(&bytes, &[]).unwrap();
+        answered += 1;
+        client
+            .stream
+            .set_read_timeout(Some(Duration::from_secs(1)))
+            .unwrap();
+    }
+    let (read, took) = reading.join().unwrap();
+    assert!(read.is_err());
+    assert!(answered >= 2, "the first answers are taken");
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    client.stream.set_read_timeout(Some(client::SOON)).unwrap();
+    works(&mut client);
+    drop(client);
+    scene.survives();
 }
 
 /// Lets a thread read 4 bytes of memory that is reached by messages; `answer` plays the client.

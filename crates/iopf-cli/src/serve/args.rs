@@ -67,7 +67,8 @@ Examples:
   iopf serve --endpoint dma@04.0 --legacy
   iopf serve --json --trace | jq -c 'select(.event == \"step\")'
 
-Stop it with Ctrl-C or SIGTERM: it then removes its sockets and says what it counted.";
+Stop it with Ctrl-C or SIGTERM: it then removes its sockets and says what it counted.
+A second one ends it at once.";
 
 /// A place on bus 0: `04.0`, or `4`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,15 +5,17 @@ use iommu_walk::vtd::Unit;
 use iopf::{Access, DmaKind, Rid};
 use iopf_scene::capture::vtd_fault;
 use std::collections::HashSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use viommu::mem::{GuestRam, View};
 use viommu::vtd::Diagnostic;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
-/// Captures written in one run at most: a guest chooses how many kinds there are.
+/// Captures tried in one run at most: a guest chooses how many kinds there are, and whether its
+/// tables hold still.
 const MOST: usize = 256;
 
 /// What makes a fault one of its own kind.
@@ -32,7 +34,32 @@ struct Kind {
 #[derive(Debug)]
 pub(super) struct Captures {
     dir: PathBuf,
-    seen: Mutex<HashSet<Kind>>,
+    taken: Mutex<Taken>,
+    written: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Taken {
+    kinds: HashSet<Kind>,
+    tried: usize,
+    /// The number of the last file.
+    number: u64,
+}
+
+/// The greatest number that a file in `dir` begins with: the captures of an earlier run stay.
+fn last(dir: &Path) -> io::Result<u64> {
+    let number = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str()?.split('-').next()?.parse().ok()
+    };
+    let numbers = fs::read_dir(dir)?.flatten().filter_map(number);
+    Ok(numbers.max().unwrap_or(0))
+}
+
+/// Writes a new file. Whatever has that name already, a link included, is left alone.
+fn write_new(file: &Path, text: &str) -> io::Result<()> {
+    let mut new = File::create_new(file)?;
+    new.write_all(text.as_bytes())
 }
 
 impl Captures {
@@ -41,7 +68,12 @@ impl Captures {
         fs::create_dir_all(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
-            seen: Mutex::default(),
+            taken: Mutex::new(Taken {
+                kinds: HashSet::new(),
+                tried: 0,
+                number: last(dir)?,
+            }),
+            written: AtomicU64::new(0),
         })
     }
 
@@ -66,11 +98,13 @@ impl Captures {
             level: failure.level,
         };
         let number = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.len() >= MOST || !seen.insert(kind) {
+            let mut taken = self.taken();
+            if taken.tried >= MOST || !taken.kinds.insert(kind) {
                 return None;
             }
-            seen.len()
+            taken.tried += 1;
+            taken.number = taken.number.saturating_add(1);
+            taken.number
         };
         let note = format!(
             "{} at {} from {}, met by iopf serve",
@@ -78,6 +112,8 @@ impl Captures {
         );
         let capture = ram.view(|view| vtd_fault(unit, View::new(view.memory()), fault, &note));
         let Some(capture) = capture else {
+            // The next one of this kind may hold still.
+            self.taken().kinds.remove(&kind);
             return Some(Event::NoCapture {
                 why: format!("the tables of {} changed at that moment", dma.requester),
             });
@@ -89,24 +125,31 @@ impl Captures {
             kind.code
         );
         let file = self.dir.join(name);
-        Some(match fs::write(&file, capture.to_text()) {
-            Ok(()) => Event::Capture {
-                file,
-                device: dma.requester.to_string(),
-                code: kind.code,
-                name: failure.cause.code(),
-            },
+        Some(match write_new(&file, &capture.to_text()) {
+            Ok(()) => {
+                self.written.fetch_add(1, Ordering::Relaxed);
+                Event::Capture {
+                    file,
+                    device: dma.requester.to_string(),
+                    code: kind.code,
+                    name: failure.cause.code(),
+                }
+            }
             Err(error) => Event::NoCapture {
                 why: format!("{}: {error}", file.display()),
             },
         })
     }
 
-    /// Kinds met so far.
-    pub(super) fn kinds(&self) -> u64 {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len() as u64
+    /// Captures written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,12 @@
 //! What happens while serving, as data; text and JSON are views of it.
 
+use super::quota::Quotas;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Something worth a line.
@@ -53,6 +55,8 @@ pub(super) enum Event {
     },
     /// Faults of a device that got no line of their own.
     Suppressed { device: String, count: u64 },
+    /// Lines about a function that were not printed, because there were too many at once.
+    Unsaid { function: String, count: u64 },
     /// A fault that the host's IOMMU met, and what the guest's tables say of it.
     HostFault {
         device: String,
@@ -210,6 +214,7 @@ impl fmt::Display for Event {
                 f,
                 "{device}: {access} at {address} blocked, reason {code:#04x}"
             ),
+            Self::Unsaid { function, count } => write!(f, "{function}: {count} lines not shown"),
             Self::Suppressed { device, count } => write!(f, "{device}: {count} faults not shown"),
             Self::HostFault {
                 device,
@@ -283,6 +288,7 @@ const ROOM: usize = 1024;
 pub(super) struct Events {
     sender: SyncSender<Event>,
     lost: AtomicU64,
+    quotas: Mutex<Quotas>,
     started: Instant,
 }
 
@@ -292,6 +298,7 @@ impl Events {
         let events = Self {
             sender,
             lost: AtomicU64::new(0),
+            quotas: Mutex::default(),
             started: Instant::now(),
         };
         (events, receiver)
@@ -304,7 +311,30 @@ impl Events {
         }
     }
 
-    /// Lines that were not printed.
+    /// Says something about `function` that a client or a guest can cause at will: what is too much
+    /// for an interval becomes a count at its end.
+    pub(super) fn say_of(&self, function: &str, event: Event) {
+        let now = self.elapsed();
+        self.end_intervals(now);
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = quotas.take(now, function);
+        drop(quotas);
+        if may {
+            self.say(event);
+        }
+    }
+
+    /// Says the counts of the intervals that are over at time `now`; at [`Duration::MAX`] all are.
+    pub(super) fn end_intervals(&self, now: Duration) {
+        let mut quotas = self.quotas.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = quotas.handle_timeout(now);
+        drop(quotas);
+        for (function, count) in over {
+            self.say(Event::Unsaid { function, count });
+        }
+    }
+
+    /// Lines that found no room on their way to the printer.
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }

@@ -17,6 +17,7 @@ use iopf::Rid;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
 use vfio_user_server::codec::Limits;
 use vfio_user_server::{Event as Happening, Function, GuestMap, MapLimits};
 use vfio_user_server::{Observer, Port, Server, Space};
@@ -59,7 +60,7 @@ struct Ear {
 impl Observer for Ear {
     fn event(&self, event: &Happening<'_>) {
         let function = self.function.clone();
-        self.events.say(match event {
+        let said = match event {
             Happening::Connected { .. } => Event::Connected { function },
             Happening::Disconnected { why } => Event::Disconnected {
                 function,
@@ -69,7 +70,8 @@ impl Observer for Ear {
                 function,
                 why: event.to_string(),
             },
-        });
+        };
+        self.events.say_of(&self.function, said);
     }
 }
 
@@ -123,9 +125,8 @@ impl Machine {
                 }
             }
             registers.reset();
-            told.say(Event::Reset {
-                function: "the IOMMU".to_owned(),
-            });
+            let function = "the IOMMU".to_owned();
+            told.say_of("the IOMMU", Event::Reset { function });
         });
         let placed = Placed {
             function: function.map_err(host)?,
@@ -233,6 +234,7 @@ impl Machine {
 
     /// To be called now and then: ends the budgets of the log.
     pub(super) fn beat(&self) {
+        self.events.end_intervals(self.events.elapsed());
         if let Some(mut log) = self.watcher.log() {
             log.handle_timeout(self.events.elapsed(), &self.events);
         }
@@ -266,7 +268,7 @@ impl Machine {
             invalidations: sum(|s| s.invalidations),
             messages: self.watcher.messages.load(Ordering::Relaxed),
             messages_lost: ports.map(|p| p.messages_lost + p.messages_refused).sum(),
-            captures: self.watcher.captures.as_ref().map_or(0, Captures::kinds),
+            captures: self.watcher.captures.as_ref().map_or(0, Captures::written),
             logged,
             suppressed,
         }
@@ -281,6 +283,7 @@ impl Machine {
         if let Some(mut log) = self.watcher.log() {
             log.close(self.events.elapsed(), &self.events);
         }
+        self.events.end_intervals(Duration::MAX);
         self.counts()
     }
 }

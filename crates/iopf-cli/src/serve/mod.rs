@@ -11,6 +11,7 @@ mod host;
 mod log;
 mod machine;
 mod place;
+mod quota;
 mod status;
 mod watcher;
 mod worker;
@@ -22,23 +23,30 @@ use args::Plan;
 use event::{Event, Events, Function};
 use machine::Machine;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often counts are looked at, and the status line drawn.
 const BEAT: Duration = Duration::from_millis(200);
+
+/// The status of a process that a signal has ended is this plus the signal's number, as shells say it.
+const KILLED: i32 = 128;
 
 /// Runs the command until it is told to stop.
 pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     let plan = Plan::of(args).map_err(Stop::usage)?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stop.clone())
+        // In this order: the second signal ends the process at once, for whoever can't wait for a
+        // reader of ours that does not read, or for a file that gives nothing.
+        flag::register_conditional_shutdown(signal, KILLED + signal, stop.clone())
+            .and_then(|_| flag::register(signal, stop.clone()))
             .map_err(|error| Stop::host(format_args!("cannot listen for signals: {error}")))?;
     }
     let dir = Dir::new(args.dir.as_deref())?;
@@ -114,12 +122,17 @@ impl View<'_> {
         stop: &AtomicBool,
     ) -> Result<(), Stop> {
         let mut counts = machine.counts();
+        let mut due = Instant::now() + BEAT;
         while !stop.load(Ordering::Relaxed) {
-            if let Ok(Some(event)) = event::next(lines, BEAT) {
+            let left = due.saturating_duration_since(Instant::now());
+            if let Ok(Some(event)) = event::next(lines, left) {
                 self.show(&event)?;
-                // A burst is shown before the counts are looked at again.
-                continue;
+                // A burst is shown before the counts are looked at again, unless it has no end.
+                if Instant::now() < due {
+                    continue;
+                }
             }
+            due = Instant::now() + BEAT;
             machine.beat();
             let now = machine.counts();
             self.status.draw(&now, machine.connected());

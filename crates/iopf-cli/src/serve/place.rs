@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use viommu_api::{Interrupts, PciFunction};
 
+/// Whose lines those about the table are.
+const REGISTERS: &str = "the registers";
+
 /// The file that QEMU reads the table from.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -49,17 +52,19 @@ impl Table {
     /// The registers are at `address`: says so, and puts the table right if it says otherwise.
     fn found(&self, address: u64, events: &Events) {
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        events.say(Event::Bar {
+        let said = Event::Bar {
             address: Hex(address),
             table: Hex(*base),
             fits: *base == address,
-        });
+        };
+        events.say_of(REGISTERS, said);
         if *base != address {
             if let Err(error) = self.write(address) {
-                events.say(Event::Refused {
+                let said = Event::Refused {
                     function: self.path.display().to_string(),
                     why: error.to_string(),
-                });
+                };
+                events.say_of(REGISTERS, said);
             }
             *base = address;
         }

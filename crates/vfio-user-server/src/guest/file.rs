@@ -1,6 +1,6 @@
 //! Files that peers pass: what is admitted, and one open descriptor for each.
 
-use super::{MapError, Range};
+use super::{MapError, MapLimits, Range};
 use rustix::fs::{FileType, OFlags, SealFlags, fcntl_get_seals, fcntl_getfl, fstat, fstatfs};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -34,7 +34,7 @@ impl Files {
         &mut self,
         descriptor: OwnedFd,
         range: &Range,
-        trust_unsealed: bool,
+        limits: &MapLimits,
     ) -> Result<Backing, MapError> {
         let address = range.address;
         let refused = |errno: rustix::io::Errno| MapError::Refused {
@@ -53,11 +53,11 @@ impl Files {
         }
         // Only memory files have seals; asking another file is an error.
         let sealed = fcntl_get_seals(&descriptor).is_ok_and(|s| s.contains(SealFlags::SHRINK));
-        if !sealed && !trust_unsealed {
+        if !sealed && !limits.trust_unsealed {
             return Err(MapError::Unsealed { address });
         }
         let huge = fstatfs(&descriptor).map_err(refused)?.f_type == HUGETLBFS;
-        if huge && !trust_unsealed {
+        if huge && !limits.trust_unsealed {
             return Err(MapError::HugePages { address });
         }
         let mode = fcntl_getfl(&descriptor).map_err(refused)? & OFlags::RWMODE;
@@ -68,6 +68,11 @@ impl Files {
         };
         if let Some(known) = self.0.iter().find(|backing| backing.key == key) {
             return Ok(known.clone());
+        }
+        let limit = limits.max_files;
+        self.forget_unused();
+        if self.0.len() >= limit {
+            return Err(MapError::TooManyFiles { limit });
         }
         let backing = Backing {
             file: Arc::new(File::from(descriptor)),
