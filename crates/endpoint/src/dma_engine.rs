@@ -419,6 +419,8 @@ impl DmaEngine {
             channel.ordered = None;
         }
         self.device.set_bus_master(state.config.bus_master());
+        self.device.set_ats(state.config.ats().enabled);
+        self.device.set_pasid(state.config.pasid().enabled);
         self.device.reset();
         self.device.set_pri(false, 0);
         self.device.set_deaf(false);

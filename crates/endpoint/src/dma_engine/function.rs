@@ -30,8 +30,8 @@ impl DmaEngine {
     fn act(&self, state: &mut State, effect: Effect) {
         match effect {
             Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(control) if !control.enabled => self.device.forget_translations(),
-            Effect::PasidChanged(control) if !control.enabled => self.device.forget_translations(),
+            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
+            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
             Effect::PriChanged { control, reset } => {
                 if reset {
                     self.device.reset_pri();

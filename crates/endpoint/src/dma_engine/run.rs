@@ -32,6 +32,7 @@ fn failure(status: Status) -> Option<(u8, u64)> {
         Status::BusError(at) => Some((9, at.0)),
         Status::Aborted => Some((FINAL, 0)),
         Status::BusMasterOff => Some((BUS_MASTER, 0)),
+        Status::PasidOff => Some((NOT_ENABLED, 0)),
     }
 }
 
@@ -57,7 +58,6 @@ struct Asking {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gates {
     bus_master: bool,
-    ats: bool,
     pri: bool,
     pasid: PasidControl,
 }
@@ -66,7 +66,6 @@ impl Gates {
     pub(super) fn of(config: &ConfigSpace) -> Self {
         Self {
             bus_master: config.bus_master(),
-            ats: config.ats().enabled,
             pri: config.pri().enabled,
             pasid: config.pasid(),
         }
@@ -128,7 +127,7 @@ impl Run {
                 self.late.get_or_insert(device.stats().late_responses);
                 None
             }
-            Ok(task) => Some(self.job(task, gates.ats)),
+            Ok(task) => Some(self.job(task)),
             Err(code) => {
                 self.fail(code, 0);
                 None
@@ -175,7 +174,7 @@ impl Run {
         Ok(task)
     }
 
-    fn job(&self, task: Task, ats: bool) -> Job {
+    fn job(&self, task: Task) -> Job {
         let Order { len, pattern, .. } = self.order;
         let (from, to) = (self.from, self.to);
         let repeated = |unit: &[u8]| {
@@ -200,8 +199,8 @@ impl Run {
             privileged: self.order.privileged,
             execute: self.order.execute,
             via: match self.order.path {
-                Path::Ats if ats => Via::Ats,
-                Path::Ats | Path::Untranslated => Via::Untranslated,
+                Path::Ats => Via::Ats,
+                Path::Untranslated => Via::Untranslated,
                 Path::Translated => Via::Translated,
                 Path::Host => Via::Host,
             },

@@ -399,6 +399,27 @@ fn without_ats_requests_leave_untranslated_and_the_tlb_is_empty() {
 }
 
 #[test]
+fn a_switch_counts_for_an_order_under_way() {
+    // The register, its value while off, its value while on, and how the order ends.
+    let ats = (0x106, [0, 0], [0, 0x80], (2, 0, 0));
+    let pasid = (0x11e, [0, 0], [7, 0], (3, 13, 0));
+    for (at, off, on, end) in [ats, pasid] {
+        let bench = Bench::new();
+        for page in 1..=64 {
+            bench.map(page << 12, 0x10_0000 + (page << 12), Access::READ);
+        }
+        bench.go(READ, 0x1000, 0, 64 << 12);
+        bench.engine.step(bench.clock.now());
+        assert_eq!((bench.status(), bench.engine.cached()), ((1, 0, 0), 16));
+        bench.engine.write_config(at, &off);
+        assert_eq!(bench.engine.cached(), 0);
+        bench.run();
+        bench.engine.write_config(at, &on);
+        assert_eq!((bench.status(), bench.engine.cached()), (end, 0));
+    }
+}
+
+#[test]
 fn without_page_requests_a_missing_page_is_an_error_and_asking_is_refused() {
     let bench = Bench::new();
     bench.engine.write_config(0x10c, &[0, 0]);

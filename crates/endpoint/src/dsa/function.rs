@@ -320,6 +320,8 @@ impl Dsa {
         state.msix.reset();
         state.command = None;
         self.device.set_bus_master(state.config.bus_master());
+        self.device.set_ats(state.config.ats().enabled);
+        self.device.set_pasid(state.config.pasid().enabled);
         self.drop_work(state);
         let pri = state.config.pri();
         self.device.set_pri(pri.enabled, pri.allocation);

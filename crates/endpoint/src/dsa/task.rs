@@ -301,7 +301,7 @@ pub(super) fn failure(completion: &Completion) -> Option<Outcome> {
         JobStatus::Invalid(_) | JobStatus::NoProgress(_) => Status::PAGE_REFUSED.with_write(write),
         JobStatus::Blocked(_) if write => Status::WRITE_ERROR,
         JobStatus::Blocked(_) | JobStatus::BusError(_) => Status::READ_ERROR,
-        JobStatus::BusMasterOff | JobStatus::Aborted => Status::READ_ERROR,
+        JobStatus::BusMasterOff | JobStatus::PasidOff | JobStatus::Aborted => Status::READ_ERROR,
         JobStatus::Failure(_)
         | JobStatus::NoAnswer(_)
         | JobStatus::UnsupportedRequest(_)

@@ -22,7 +22,8 @@ impl Dsa {
         );
         match effect {
             Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(_) | Effect::PasidChanged(_) => self.device.forget_translations(),
+            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
+            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
             Effect::PriChanged { control, reset } => {
                 if reset {
                     self.device.reset_pri();
