@@ -115,7 +115,7 @@ pub enum Step {
 /// job is stepped by one at a time.
 ///
 /// Promises: never more page requests outstanding than [`Config::allocation`]; a group index is not
-/// used again before its group was answered; each job ends exactly once; when
+/// used again before its group was answered, or forgotten in a reset; each job ends exactly once; when
 /// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named. A test may break some
 /// of them on purpose: [`Broken`](crate::Broken), [`set_deaf`](Device::set_deaf) and
 /// [`flood`](Device::flood).

@@ -203,7 +203,8 @@ impl DmaEngine {
             ordered: None,
         };
         let device = Config {
-            jobs: setup.config.jobs.max(COUNT),
+            // Those of the channels, and those of a reset that nobody has collected yet.
+            jobs: setup.config.jobs.max(2 * COUNT),
             ..setup.config
         };
         let engine = Self {

@@ -149,9 +149,14 @@ impl Groups {
             .collect()
     }
 
-    /// Forgets everything.
+    /// Forgets everything but which index comes next: an answer to a group from before that comes
+    /// after all finds no group of its index, unless all the others were used meanwhile.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.allocation);
+        *self = Self {
+            next: self.next,
+            next_stray: self.next_stray,
+            ..Self::new(self.allocation)
+        };
     }
 }
 

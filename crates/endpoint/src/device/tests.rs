@@ -152,7 +152,7 @@ fn a_failure_turns_page_requests_off_until_a_reset() {
     assert!(!bench.device.pri_enabled());
     bench.device.reset_pri();
     bench.device.submit(read(0x2000, 8)).unwrap();
-    assert_eq!(bench.run(), "ask 0x2000 r group 0 last\n");
+    assert_eq!(bench.run(), "ask 0x2000 r group 1 last\n");
 }
 
 #[test]
@@ -364,6 +364,25 @@ fn touching_pages_requests_them_and_leaves_memory_alone() {
     let mut page = [0; 0x1000];
     bench.ram.read(Gpa(0x30_0000), &mut page);
     assert_eq!(page, [7; 0x1000]);
+}
+
+#[test]
+fn a_cancelled_job_stays_cancelled_when_page_requests_are_reset() {
+    let bench = Bench::new(Config::default());
+    // One that still waits for its answer, and one that has it and was not stepped since.
+    for page in [0x1000, 0x2000] {
+        bench.device.submit(read(page, 8)).unwrap();
+    }
+    bench.run();
+    bench.answer(1, Response::Success);
+    bench.device.abort(PASID);
+    bench.device.reset_pri();
+    assert_eq!(
+        bench.run(),
+        "group 1 Some(Success) 0ns\n\
+         job 0 Aborted moved 0x0\n\
+         job 1 Aborted moved 0x0\n"
+    );
 }
 
 /// Something that happens while the IOMMU has a request in hand, once.

@@ -306,11 +306,12 @@ impl Run {
                     self.asking.open.insert(group.0);
                     pages
                 }
-                None if device.any_outstanding() => return false,
-                // Every credit went to groups that were never answered.
+                // An answer, the deadline of one, or a switch brings it back here.
+                None if !device.exhausted() => return false,
                 None => {
                     self.asking.failed = Some((5, from.0));
-                    left
+                    self.asking.sent += left;
+                    return true;
                 }
             }
         };

@@ -500,6 +500,31 @@ fn a_function_level_reset_aborts_everything() {
 }
 
 #[test]
+fn the_jobs_of_before_a_reset_take_no_slot_from_those_after_it() {
+    let bench = Bench::with(|setup| setup.config.jobs = 1);
+    bench.enable();
+    bench.map(0x1000, 0x20_0000, Access::READ);
+    let go_on_all = || {
+        for channel in 0..8 {
+            let at = channel * 0x1000;
+            bench.set(at + 0x08, &0x1000u64.to_le_bytes());
+            bench.set(at + 0x18, &8u32.to_le_bytes());
+            bench.set(at + 0x1c, &0x8000_0005u32.to_le_bytes());
+            bench.set(at + 0x20, &(READ | 1 << 31).to_le_bytes());
+        }
+    };
+    go_on_all();
+    bench.engine.step(bench.clock.now());
+    bench.engine.reset();
+    bench.enable();
+    go_on_all();
+    bench.run();
+    for channel in 0..8 {
+        assert_eq!(bench.u32(channel * 0x1000 + 0x24), 2, "channel {channel}");
+    }
+}
+
+#[test]
 fn a_storm_counts_its_errors_and_shows_the_first() {
     let bench = Bench::new();
     bench.map(0x3000, 0x20_0000, Access::RW);
