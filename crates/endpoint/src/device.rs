@@ -6,7 +6,7 @@ mod pages;
 use crate::MAX_GROUPS;
 use crate::Via;
 use crate::atc::Atc;
-use crate::job::{Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
+use crate::job::{Broken, Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
 use crate::queue::{Active, Limits, Missing, Queue};
 use access::Attempt;
 use iopf::{Access, GroupIndex, Iova, Pasid, Response, Rid};
@@ -294,13 +294,19 @@ impl Device {
 
     /// What keeps a job from sending a request now, if anything does.
     fn held(&self, turn: Turn<'_>) -> Option<Status> {
-        let Turn { job, resets } = turn;
-        let off = |switch: &AtomicBool| !switch.load(Ordering::SeqCst);
-        if self.resets.load(Ordering::SeqCst) != resets {
+        if self.resets.load(Ordering::SeqCst) == turn.resets {
+            self.switched_off(turn.job.pasid, turn.job.broken)
+        } else {
             Some(Status::Aborted)
-        } else if off(&self.bus_master) && !job.broken.without_bus_master {
+        }
+    }
+
+    /// The switch that keeps requests like this from being sent now, if one does.
+    pub(crate) fn switched_off(&self, pasid: Option<Pasid>, broken: Broken) -> Option<Status> {
+        let off = |switch: &AtomicBool| !switch.load(Ordering::SeqCst);
+        if off(&self.bus_master) && !broken.without_bus_master {
             Some(Status::BusMasterOff)
-        } else if off(&self.pasid) && job.pasid.is_some() {
+        } else if off(&self.pasid) && pasid.is_some() {
             Some(Status::PasidOff)
         } else {
             None

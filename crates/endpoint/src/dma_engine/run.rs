@@ -2,7 +2,7 @@
 
 use super::regs::{Order, Outcome, Path, Progress, Task};
 use crate::pci::{ConfigSpace, PasidControl};
-use crate::{Broken, Completion, Device, GroupAnswer, Job, JobId, Op, Status, Via};
+use crate::{Completion, Device, GroupAnswer, Job, JobId, Op, Status, Via};
 use iopf::{Iova, Response};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -204,10 +204,7 @@ impl Run {
                 Path::Translated => Via::Translated,
                 Path::Host => Via::Host,
             },
-            broken: Broken {
-                requester: self.order.requester,
-                without_bus_master: self.order.without_bus_master,
-            },
+            broken: self.order.broken(),
             ..Job::new(self.order.pasid, op)
         }
     }
@@ -280,6 +277,10 @@ impl Run {
         if left == 0 {
             return false;
         }
+        let off = device.switched_off(self.order.pasid, self.order.broken());
+        if let Some((code, at)) = off.and_then(failure) {
+            return self.give_up(code, at, left);
+        }
         if let (Some(Task::StopMarker), Some(pasid)) = (self.order.task, self.order.pasid) {
             // It has no answer.
             let _ = device.stop_marker(pasid);
@@ -287,10 +288,7 @@ impl Run {
             return true;
         }
         if !device.pri_enabled() {
-            self.fail(NOT_ENABLED, self.from.0);
-            self.asking.open.clear();
-            self.asking.sent += left;
-            return true;
+            return self.give_up(NOT_ENABLED, self.from.0, left);
         }
         let from = Iova(self.from.0.wrapping_add(u64::from(self.asking.sent) << 12));
         let access = self.order.page_access();
@@ -317,6 +315,14 @@ impl Run {
         };
         self.asking.sent += sent;
         self.progress.pages = self.progress.pages.saturating_add(sent);
+        true
+    }
+
+    /// Ends the order with the pages that are left, without waiting for those that were asked for.
+    fn give_up(&mut self, code: u8, at: u64, left: u32) -> bool {
+        self.fail(code, at);
+        self.asking.open.clear();
+        self.asking.sent += left;
         true
     }
 

@@ -420,6 +420,21 @@ fn a_switch_counts_for_an_order_under_way() {
 }
 
 #[test]
+fn a_switch_counts_for_page_requests_that_are_left() {
+    // The register, its value while off, and how the order ends.
+    for (at, off, error) in [(0x11e, [0, 0], 13), (0x04, [2, 0], 12), (0x10c, [0, 0], 13)] {
+        let bench = Bench::new();
+        bench.go(PAGES, 0x1000, 0, 1000 << 12);
+        bench.run();
+        assert_eq!(bench.iommu.take_requests().len(), 64);
+        bench.engine.write_config(at, &off);
+        bench.run();
+        assert_eq!(bench.status(), (3, error, 64));
+        assert_eq!(bench.iommu.take_requests(), []);
+    }
+}
+
+#[test]
 fn without_page_requests_a_missing_page_is_an_error_and_asking_is_refused() {
     let bench = Bench::new();
     bench.engine.write_config(0x10c, &[0, 0]);
