@@ -173,8 +173,7 @@ pub struct Completion {
     pub moved: u64,
     /// What an [`Op::Read`] read, `moved` bytes.
     pub data: Vec<u8>,
-    /// The access that failed, unless the job was done, was cancelled, was switched off, or met a bus
-    /// error.
+    /// The access that failed, unless the job was done, was cancelled or was switched off.
     pub failed: Option<(Iova, Access)>,
     /// Pages it had to request.
     pub pages_requested: u32,

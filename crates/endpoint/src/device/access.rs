@@ -145,7 +145,9 @@ impl Device {
                 self.queue().stats.blocked += 1;
                 Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
             }
-            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at), None),
+            (Ok(()), Some(at)) => {
+                Attempt::Failed(Status::BusError(at), Some((dma.addr, dma.access)))
+            }
             (Ok(()), None) => held.map_or(Attempt::Moved, |status| Attempt::Failed(status, None)),
         }
     }
@@ -194,7 +196,12 @@ impl Device {
             let port = &*self.ports.translate;
             let attempt = self.memory_request(turn, port, &dma, len, &mut guarded);
             if !stale {
-                return attempt;
+                return match attempt {
+                    Attempt::Failed(Status::BusError(pa), _) => {
+                        Attempt::Failed(Status::BusError(pa), Some((at, access)))
+                    }
+                    attempt => attempt,
+                };
             }
         }
         Attempt::Raced
