@@ -297,3 +297,15 @@ fn a_translation_to_where_no_memory_is_is_a_hardware_error() {
     bench.run();
     assert_eq!(bench.error(), Some(0x21), "nowhere to tell it");
 }
+
+#[test]
+fn memory_that_is_not_there_says_whether_it_was_read_or_written() {
+    let beyond = Gpa(1 << 40);
+    for (missing, status) in [(0x1000, 0x20), (0x2000, 0x21)] {
+        let bench = Bench::new();
+        bench.map(0x1000, Access::RW);
+        bench.map(0x2000, Access::RW);
+        bench.iommu.map(PASID, Iova(missing), beyond, Access::RW);
+        assert_eq!(bench.submit(copy(BOF, 0x1000, 0x2000, 8)), done(status));
+    }
+}
