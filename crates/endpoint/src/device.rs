@@ -136,6 +136,9 @@ pub struct Device {
     deaf: AtomicBool,
     /// Moves with every reset, under the lock of the queue.
     resets: AtomicU64,
+    /// How often the device TLB was to be emptied, and how often of these it was seen to.
+    flushes: AtomicU64,
+    flushed: AtomicU64,
 }
 
 /// A job under way, and how many resets there had been when it was taken up.
@@ -184,6 +187,8 @@ impl Device {
             pasid: AtomicBool::new(true),
             deaf: AtomicBool::new(false),
             resets: AtomicU64::new(0),
+            flushes: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
         }
     }
 
@@ -236,6 +241,7 @@ impl Device {
     /// Translations in its TLB.
     #[must_use]
     pub fn cached(&self) -> usize {
+        self.tidy();
         self.atc().len()
     }
 
@@ -262,10 +268,22 @@ impl Device {
         self.forget_translations();
     }
 
-    /// Empties the device TLB.
+    /// Empties the device TLB, without waiting for an access that is under way: what it moves may have
+    /// to come from the very client whose register access this is.
     fn forget_translations(&self) {
-        let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
-        atc.clear();
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Does what [`forget_translations`](Self::forget_translations) asked for; returns the count up to
+    /// which the device TLB is emptied, for those who use it to compare with.
+    fn tidy(&self) -> u64 {
+        let flushes = self.flushes.load(Ordering::SeqCst);
+        if self.flushed.load(Ordering::SeqCst) != flushes {
+            let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
+            atc.clear();
+            self.flushed.fetch_max(flushes, Ordering::SeqCst);
+        }
+        flushes
     }
 
     /// Lets it send requests or not; it may from the start. Jobs that need to send one end with

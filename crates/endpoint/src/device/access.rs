@@ -162,6 +162,7 @@ impl Device {
     ) -> Attempt {
         let space = space_of(turn.job.pasid, access);
         for _ in 0..RACES {
+            let flushes = self.tidy();
             let (hit, epoch) = {
                 let atc = self.atc();
                 (atc.lookup(space, at), atc.epoch())
@@ -182,7 +183,7 @@ impl Device {
             // the access and not for the IOMMU, which may be waiting for the invalidation.
             let mut guarded = |pa, offset, n| {
                 let atc = self.atc();
-                stale |= atc.epoch() != epoch;
+                stale |= atc.epoch() != epoch || self.flushes.load(Ordering::SeqCst) != flushes;
                 if stale { Ok(()) } else { each(pa, offset, n) }
             };
             // A translated request says nothing of its PASID; few IOMMUs would take it.
@@ -224,6 +225,7 @@ impl Device {
         let pasid = turn.job.pasid;
         // The switches are looked at after the epoch: each of them empties the TLB once it has moved,
         // so what is asked for here is not kept if one moves meanwhile.
+        let flushes = self.tidy();
         let epoch = self.atc().epoch();
         if let Some(status) = self.held(turn) {
             return Err(Miss::Held(status));
@@ -246,11 +248,9 @@ impl Device {
         match self.ports.ats.translation_request(&dma) {
             AtsCompletion::Success { granted, .. } if grants(granted.perms, access) => {
                 let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
-                if atc.insert(epoch, space_of(pasid, access), page, granted) {
-                    Ok(())
-                } else {
-                    Err(Miss::Raced)
-                }
+                let kept = self.flushes.load(Ordering::SeqCst) == flushes
+                    && atc.insert(epoch, space_of(pasid, access), page, granted);
+                if kept { Ok(()) } else { Err(Miss::Raced) }
             }
             AtsCompletion::Success { .. } => Err(Miss::Absent),
             AtsCompletion::UnsupportedRequest => Err(Miss::Failed(Status::UnsupportedRequest(at))),
@@ -259,6 +259,7 @@ impl Device {
     }
 
     fn cached_for(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
+        self.tidy();
         let atc = self.atc();
         atc.lookup(space_of(pasid, access), at)
             .is_some_and(|hit| grants(hit.perms, access))

@@ -502,6 +502,49 @@ fn a_translation_that_is_overtaken_by_a_reset_or_a_switch_is_not_kept() {
     }
 }
 
+/// Memory that takes its time: a read waits until the test goes on.
+struct Slow {
+    entered: std::sync::mpsc::SyncSender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl PhysicalMemory for Slow {
+    fn read(&self, _: Gpa, into: &mut [u8]) -> Result<(), viommu_api::BusError> {
+        self.entered.send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        into.fill(7);
+        Ok(())
+    }
+
+    fn write(&self, _: Gpa, _: &[u8]) -> Result<(), viommu_api::BusError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_switch_and_no_reset_waits_for_memory() {
+    let iommu = Arc::new(FakeIommu::new());
+    iommu.map(PASID, Iova(0x1000), Gpa(0x1000), Access::READ);
+    let (entered, enters) = std::sync::mpsc::sync_channel(1);
+    let (lets, go_on) = std::sync::mpsc::sync_channel(1);
+    let go_on = Mutex::new(go_on);
+    let memory = Arc::new(Slow { entered, go_on });
+    let device = Device::new(RID, Config::default(), Ports::of(iommu), memory);
+    device.submit(read(0x1000, 8)).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| device.step(Duration::ZERO));
+        enters.recv().unwrap();
+        // With the access under way; were one of these to wait for it, nobody would go on.
+        device.set_ats(false);
+        device.set_pasid(false);
+        device.set_bus_master(false);
+        device.reset();
+        lets.send(()).unwrap();
+    });
+    assert_eq!(device.cached(), 0);
+    assert_eq!(device.poll_completion().unwrap().status, Status::Done);
+}
+
 #[test]
 fn a_job_under_way_goes_on_untranslated_when_ats_is_turned_off_and_caches_nothing() {
     let bench = Bench::new(Config::default());
