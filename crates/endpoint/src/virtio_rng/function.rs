@@ -3,6 +3,7 @@
 use super::common::Effect as Asked;
 use super::{BAR_MSIX, BAR_STRUCTURES, ISR, MSIX_SIZE, NOTIFY, State, VirtioRng};
 use crate::pci::Effect;
+use std::sync::PoisonError;
 use viommu_api::{InterruptKind, Interrupts, PciFunction};
 use vm_memory::GuestAddressSpace;
 
@@ -155,9 +156,17 @@ impl<A: GuestAddressSpace + Send + Sync> PciFunction for VirtioRng<A> {
         }
     }
 
+    /// Returns when the buffers under way are filled: whoever resets a machine resets the IOMMU next,
+    /// and without translation they would be filled where the guest has other things. That is 1 MiB of
+    /// bytes at most, and their source must not wait for the caller.
     fn reset(&self) {
-        let mut state = self.state();
-        state.config.reset();
-        state.reset_function();
+        {
+            let mut state = self.state();
+            state.config.reset();
+            state.reset_function();
+        }
+        drop(self.worker.lock().unwrap_or_else(PoisonError::into_inner));
+        // A step meanwhile was told that there is nothing to do.
+        (self.waker)();
     }
 }

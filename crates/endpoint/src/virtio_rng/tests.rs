@@ -372,6 +372,42 @@ fn a_function_level_reset_forgets_the_driver() {
 }
 
 #[test]
+fn after_a_reset_nothing_is_written_any_more() {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+    let mut bench = Bench::new();
+    let (asked, asks) = channel();
+    let (give, given) = channel::<()>();
+    let entropy = Box::new(move |bytes: &mut [u8]| {
+        asked.send(()).unwrap();
+        given.recv().unwrap();
+        bytes.fill(7);
+    });
+    let (memory, irqs) = (bench.memory.clone(), bench.irqs.clone());
+    bench.device = Device::new(memory, entropy, irqs, Arc::new(|| {})).unwrap();
+    bench.device.write_config(4, &[6, 0]);
+    bench.start(true);
+    bench.describe(0, BUFFER, 64, 2, 0);
+    bench.offer(0, 0);
+    bench.notify();
+    let (over, is_over) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.device.step());
+        asks.recv().unwrap();
+        scope.spawn(|| {
+            bench.device.reset();
+            over.send(bench.bytes(BUFFER)).unwrap();
+        });
+        let early = is_over.recv_timeout(Duration::from_millis(100));
+        give.send(()).unwrap();
+        assert!(early.is_err(), "the reset waits for the buffer under way");
+        let at_the_end: [u8; 64] = is_over.recv().unwrap();
+        assert_eq!(at_the_end, [7; 64]);
+    });
+    assert_eq!(bench.device.step(), Step::Idle(None));
+}
+
+#[test]
 fn the_window_in_configuration_space_reaches_the_structures() {
     let bench = Bench::probed(true);
     let device = &bench.device;
