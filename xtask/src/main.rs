@@ -1,6 +1,7 @@
 //! Automation for the workspace: test tiers, the rule on dependencies, the rule on file length.
 
 mod ci;
+mod demo;
 mod floors;
 mod qemu;
 mod run;
@@ -24,6 +25,7 @@ const HELP: &str = "Examples:
   cargo xtask test --tier unit           unit, property and snapshot tests alone
   cargo xtask test --tier differential   our VT-d walk against QEMU's model
   cargo xtask test --tier guests         real Linux guests in QEMU
+  cargo xtask demo                       one fault of a stock guest, told step by step
   cargo xtask ci                         format, lints, docs, floors, sizes, then every tier";
 
 #[derive(Subcommand)]
@@ -36,6 +38,8 @@ enum Command {
     },
     /// Format, lints and docs as errors, floors, sizes, then every test tier.
     Ci,
+    /// Boots a stock guest and tells the story of one fault of shared memory, with the time of each step.
+    Demo,
     /// Checks who may depend on whom.
     Floors,
     /// Prints the code lines of every file; fails over the wall of 600.
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Test { tiers } => tiers::run(&tiers),
         Command::Ci => ci::run(),
+        Command::Demo => demo::run(),
         Command::Floors => floors::report(),
         Command::Sizes => sizes::report(),
     };

@@ -20,12 +20,18 @@ pub(crate) enum Tier {
     Doc,
     /// The pure crates and the walker under Miri, where the machine has it.
     Miri,
-    /// A minute of coverage-guided fuzzing, where the machine has cargo-fuzz.
+    /// Coverage-guided fuzzing: ten seconds a target, three in the default run.
     Fuzz,
 }
 
 /// What runs when no tier is named. Nextest comes last, so that its summary does.
-const DEFAULT: [Tier; 4] = [Tier::Doc, Tier::Unit, Tier::Differential, Tier::Guests];
+const DEFAULT: [Tier; 5] = [
+    Tier::Doc,
+    Tier::Fuzz,
+    Tier::Unit,
+    Tier::Differential,
+    Tier::Guests,
+];
 
 /// How the names of the test binaries start in the tiers that have their own; all others are of
 /// the unit tier.
@@ -62,7 +68,7 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
         miri()?;
     }
     if has(Tier::Fuzz) {
-        fuzz()?;
+        fuzz(if all { SHORT } else { LONG })?;
     }
     let Some(filter) = filter(has) else {
         return Ok(());
@@ -131,30 +137,38 @@ const CORPORA: [(&str, &str); 12] = [
     ("explain", "examples/captures"),
 ];
 
-fn fuzz() -> Done {
+/// Seconds for each target in the default run, and in the tier alone.
+const SHORT: u32 = 3;
+const LONG: u32 = 10;
+
+/// Runs every target for so many seconds. The code under test has no unsafe blocks of its own, so a
+/// sanitizer would find nothing that a panic does not tell.
+fn fuzz(seconds: u32) -> Done {
+    tools::cargo_fuzz()?;
     let root = crate::run::root();
-    let mut probe = Command::new("cargo");
-    if !tools::answers(probe.args(["+nightly", "fuzz", "--version"])) {
-        println!("fuzz: NOT RUN: it needs a nightly toolchain and `cargo install cargo-fuzz`");
-        println!("fuzz: the committed corpora run on stable in the unit tier");
-        return Ok(());
-    }
+    let fuzz = |what: &str| {
+        let mut command = cargo();
+        command
+            .current_dir(root.join("fuzz"))
+            .env("PATH", tools::path())
+            // Coverage is a matter of compiler flags that only a nightly takes without this.
+            .env("RUSTC_BOOTSTRAP", "1")
+            .args(["fuzz", what, "--sanitizer", "none"]);
+        command
+    };
+    step("building the fuzz targets", &mut fuzz("build"))?;
     for (target, seeds) in CORPORA {
         // New finds go where git ignores them; the seeds are read, not written.
         let finds = root.join("fuzz/corpus").join(target);
         std::fs::create_dir_all(&finds).map_err(|error| format!("fuzz: {error}"))?;
-        let mut command = Command::new("cargo");
+        let mut command = fuzz("run");
         command
-            .current_dir(root.join("fuzz"))
-            .args(["+nightly", "fuzz", "run", target])
+            .arg(target)
             .args([finds, root.join(seeds)])
-            .args([
-                "--",
-                "-max_total_time=10",
-                "-timeout=10",
-                "-rss_limit_mb=2048",
-            ]);
-        step(&format!("fuzz {target} for 10 s"), &mut command)?;
+            .arg("--")
+            .arg(format!("-max_total_time={seconds}"))
+            .args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]);
+        step(&format!("fuzz {target} for {seconds} s"), &mut command)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 /// Installed where the machine has none; any newer one on the path serves as well.
 const NEXTEST: &str = "0.9.143";
+const FUZZ: &str = "0.13.2";
 
 /// The folder for everything that outlives a checkout: `IOPF_CACHE`, else the user's cache.
 pub(crate) fn cache() -> PathBuf {
@@ -32,27 +33,32 @@ pub(crate) fn path() -> std::ffi::OsString {
 
 /// Makes sure that `cargo nextest` runs.
 pub(crate) fn nextest() -> Done {
-    if answers(cargo().args(["nextest", "--version"]).env("PATH", path())) {
+    subcommand("nextest", NEXTEST)
+}
+
+/// Makes sure that `cargo fuzz` runs.
+pub(crate) fn cargo_fuzz() -> Done {
+    subcommand("fuzz", FUZZ)
+}
+
+/// Makes sure that cargo has a subcommand, which comes from a package of the usual name.
+fn subcommand(name: &str, version: &str) -> Done {
+    if answers(cargo().args([name, "--version"]).env("PATH", path())) {
         return Ok(());
     }
+    let package = format!("cargo-{name}");
     step(
         &format!(
-            "installing cargo-nextest {NEXTEST} once, into {}",
+            "installing {package} {version} once, into {}",
             cache().join("tools").display()
         ),
         cargo()
-            .args([
-                "install",
-                "cargo-nextest",
-                "--locked",
-                "--version",
-                NEXTEST,
-                "--root",
-            ])
+            .args(["install", &package, "--locked", "--version", version])
+            .arg("--root")
             .arg(cache().join("tools")),
     )
     .map_err(|error| {
-        format!("{error}; is crates.io in reach? `cargo install cargo-nextest` by hand also does")
+        format!("{error}; is crates.io in reach? `cargo install {package}` by hand also does")
     })
 }
 

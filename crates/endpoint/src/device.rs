@@ -6,12 +6,12 @@ mod pages;
 use crate::MAX_GROUPS;
 use crate::Via;
 use crate::atc::Atc;
-use crate::job::{Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
+use crate::job::{Broken, Completion, GroupAnswer, Job, JobId, OnFault, Refused, Stats, Status};
 use crate::queue::{Active, Limits, Missing, Queue};
 use access::Attempt;
 use iopf::{Access, GroupIndex, Iova, Pasid, Response, Rid};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use viommu_api::{Ats, Endpoint, Invalidation, PhysicalMemory, Pri, Translate};
@@ -115,7 +115,7 @@ pub enum Step {
 /// job is stepped by one at a time.
 ///
 /// Promises: never more page requests outstanding than [`Config::allocation`]; a group index is not
-/// used again before its group was answered; each job ends exactly once; when
+/// used again before its group was answered, or forgotten in a reset; each job ends exactly once; when
 /// [`invalidate`](Endpoint::invalidate) returns, no access uses what it named. A test may break some
 /// of them on purpose: [`Broken`](crate::Broken), [`set_deaf`](Device::set_deaf) and
 /// [`flood`](Device::flood).
@@ -131,7 +131,25 @@ pub struct Device {
     atc: RwLock<Atc>,
     queue: Mutex<Queue>,
     bus_master: AtomicBool,
+    ats: AtomicBool,
+    pasid: AtomicBool,
     deaf: AtomicBool,
+    /// Moves with every reset, under the lock of the queue.
+    resets: AtomicU64,
+}
+
+/// A job under way, and how many resets there had been when it was taken up.
+#[derive(Clone, Copy)]
+struct Turn<'a> {
+    job: &'a Job,
+    resets: u64,
+}
+
+impl<'a> Turn<'a> {
+    fn of(active: &'a Active, resets: u64) -> Self {
+        let job = &active.job;
+        Self { job, resets }
+    }
 }
 
 impl fmt::Debug for Device {
@@ -162,7 +180,10 @@ impl Device {
             atc: RwLock::new(Atc::new(config.atc_entries)),
             queue: Mutex::new(Queue::new(limits)),
             bus_master: AtomicBool::new(true),
+            ats: AtomicBool::new(true),
+            pasid: AtomicBool::new(true),
             deaf: AtomicBool::new(false),
+            resets: AtomicU64::new(0),
         }
     }
 
@@ -233,12 +254,16 @@ impl Device {
     /// Cancels every job at once, forgets every translation and every group: a reset of the function.
     /// A piece of up to 4 KiB that is being moved may still arrive.
     pub fn reset(&self) {
-        self.queue().reset();
+        {
+            let mut queue = self.queue();
+            self.resets.fetch_add(1, Ordering::SeqCst);
+            queue.reset();
+        }
         self.forget_translations();
     }
 
     /// Empties the device TLB.
-    pub fn forget_translations(&self) {
+    fn forget_translations(&self) {
         let mut atc = self.atc.write().unwrap_or_else(PoisonError::into_inner);
         atc.clear();
     }
@@ -249,9 +274,43 @@ impl Device {
         self.bus_master.store(on, Ordering::SeqCst);
     }
 
-    /// Whether a job may send a request now.
-    fn may_send(&self, job: &Job) -> bool {
-        job.broken.without_bus_master || self.bus_master.load(Ordering::SeqCst)
+    /// Lets it ask for translations or not; it may from the start. While it may not, its TLB is empty
+    /// and the requests of [`Via::Ats`] leave untranslated, those of jobs under way too.
+    pub fn set_ats(&self, on: bool) {
+        self.ats.store(on, Ordering::SeqCst);
+        if !on {
+            self.forget_translations();
+        }
+    }
+
+    /// Lets it use PASIDs or not; it may from the start. While it may not, its TLB holds nothing of
+    /// theirs, and jobs that have one end with [`Status::PasidOff`].
+    pub fn set_pasid(&self, on: bool) {
+        self.pasid.store(on, Ordering::SeqCst);
+        if !on {
+            self.forget_translations();
+        }
+    }
+
+    /// What keeps a job from sending a request now, if anything does.
+    fn held(&self, turn: Turn<'_>) -> Option<Status> {
+        if self.resets.load(Ordering::SeqCst) == turn.resets {
+            self.switched_off(turn.job.pasid, turn.job.broken)
+        } else {
+            Some(Status::Aborted)
+        }
+    }
+
+    /// The switch that keeps requests like this from being sent now, if one does.
+    pub(crate) fn switched_off(&self, pasid: Option<Pasid>, broken: Broken) -> Option<Status> {
+        let off = |switch: &AtomicBool| !switch.load(Ordering::SeqCst);
+        if off(&self.bus_master) && !broken.without_bus_master {
+            Some(Status::BusMasterOff)
+        } else if off(&self.pasid) && pasid.is_some() {
+            Some(Status::PasidOff)
+        } else {
+            None
+        }
     }
 
     /// Makes it ignore invalidations from now on, or obey them again: a broken device.
@@ -261,28 +320,32 @@ impl Device {
 
     /// Does one bounded amount of work at time `now`, measured from any fixed start.
     pub fn step(&self, now: Duration) -> Step {
-        let taken = {
+        let (taken, resets) = {
             let mut queue = self.queue();
             let taken = queue.take(now);
             match taken {
-                Some(active) => active,
+                Some(active) => (active, self.resets.load(Ordering::SeqCst)),
                 None => return Step::Idle(queue.poll_timeout()),
             }
         };
-        self.run(taken, now);
+        self.run(taken, resets, now);
         Step::Worked
     }
 
-    fn run(&self, mut active: Active, now: Duration) {
+    fn run(&self, mut active: Active, resets: u64, now: Duration) {
         for _ in 0..self.config.quantum {
             if active.done >= active.job.op.len() {
                 return self.queue().finish(active, Status::Done);
             }
-            if !self.may_send(&active.job) {
-                return self.queue().finish(active, Status::BusMasterOff);
+            if let Some(status) = self.held(Turn::of(&active, resets)) {
+                return self.queue().finish(active, status);
             }
             let piece = active.job.piece(active.done);
-            match self.attempt(&active.job, piece, &mut active.data) {
+            let turn = Turn {
+                job: &active.job,
+                resets,
+            };
+            match self.attempt(turn, piece, &mut active.data) {
                 Attempt::Moved => {
                     active.done += piece.len;
                     active.attempts = 0;
@@ -290,7 +353,9 @@ impl Device {
                     self.queue().stats.bytes += piece.len;
                 }
                 Attempt::Raced => break,
-                Attempt::Missing(at, access) => return self.miss(active, (at, access), now),
+                Attempt::Missing(at, access) => {
+                    return self.miss(active, resets, (at, access), now);
+                }
                 Attempt::Failed(status, failed) => {
                     active.failed = failed;
                     return self.queue().finish(active, status);
@@ -305,7 +370,8 @@ impl Device {
     }
 
     /// The pages a job misses from where it stands, as many as one group may hold.
-    fn missing(&self, active: &Active) -> Missing {
+    fn missing(&self, active: &Active, resets: u64) -> Missing {
+        let turn = Turn::of(active, resets);
         let credits = self.queue().credits();
         let limit = self
             .config
@@ -328,7 +394,7 @@ impl Device {
                 let Some(at) = side else { continue };
                 let page = Iova(at.0 & !0xfff);
                 let known = pages.contains(&(page, access));
-                if !known && pages.len() < limit && !self.present(active.job.pasid, at, access) {
+                if !known && pages.len() < limit && !self.present(turn, at, access) {
                     pages.push((page, access));
                 }
             }
@@ -338,7 +404,7 @@ impl Device {
     }
 
     /// A job has no translation for `missed`: ends it, or requests what it misses.
-    fn miss(&self, mut active: Active, missed: (Iova, Access), now: Duration) {
+    fn miss(&self, mut active: Active, resets: u64, missed: (Iova, Access), now: Duration) {
         let (at, access) = missed;
         active.failed = Some(missed);
         if active.refused.contains(&(Iova(at.0 & !0xfff), access)) {
@@ -349,7 +415,7 @@ impl Device {
         }
         let pasid = active.job.pasid;
         let missing = if self.pri_enabled() {
-            self.missing(&active)
+            self.missing(&active, resets)
         } else {
             Missing {
                 pages: vec![missed],

@@ -203,7 +203,8 @@ impl DmaEngine {
             ordered: None,
         };
         let device = Config {
-            jobs: setup.config.jobs.max(COUNT),
+            // Those of the channels, and those of a reset that nobody has collected yet.
+            jobs: setup.config.jobs.max(2 * COUNT),
             ..setup.config
         };
         let engine = Self {
@@ -419,6 +420,8 @@ impl DmaEngine {
             channel.ordered = None;
         }
         self.device.set_bus_master(state.config.bus_master());
+        self.device.set_ats(state.config.ats().enabled);
+        self.device.set_pasid(state.config.pasid().enabled);
         self.device.reset();
         self.device.set_pri(false, 0);
         self.device.set_deaf(false);

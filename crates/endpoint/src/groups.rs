@@ -140,16 +140,23 @@ impl Groups {
         !self.waiting.is_empty()
     }
 
-    /// Forgets everything, as a reset of the interface does, and tells which groups waited.
+    /// Forgets everything, as a reset of the interface does, and tells which groups waited. Indices go
+    /// on from where they were: an answer to one of these that comes after all finds no group of its
+    /// index, unless all the others were used meanwhile.
     pub(crate) fn drain(&mut self) -> Vec<(GroupIndex, Outstanding)> {
+        let (next, next_stray) = (self.next, self.next_stray);
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        self.reset();
+        *self = Self {
+            next,
+            next_stray,
+            ..Self::new(self.allocation)
+        };
         waiting
             .map(|(index, open)| (GroupIndex(index), open))
             .collect()
     }
 
-    /// Forgets everything.
+    /// As after power-on.
     pub(crate) fn reset(&mut self) {
         *self = Self::new(self.allocation);
     }

@@ -156,6 +156,8 @@ pub enum Status {
     Aborted,
     /// The function may not send requests.
     BusMasterOff,
+    /// The function may not use PASIDs.
+    PasidOff,
 }
 
 /// A job that has ended.
@@ -171,7 +173,7 @@ pub struct Completion {
     pub moved: u64,
     /// What an [`Op::Read`] read, `moved` bytes.
     pub data: Vec<u8>,
-    /// The access that failed, unless the job was done, was cancelled, or met a bus error.
+    /// The access that failed, unless the job was done, was cancelled or was switched off.
     pub failed: Option<(Iova, Access)>,
     /// Pages it had to request.
     pub pages_requested: u32,

@@ -211,7 +211,7 @@ impl Queue {
             }
             return None;
         };
-        active.pages_requested += count;
+        active.pages_requested = active.pages_requested.saturating_add(count);
         self.stats.groups += 1;
         self.stats.pages_requested += u64::from(count);
         let waiting = Waiting {

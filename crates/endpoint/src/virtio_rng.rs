@@ -172,10 +172,18 @@ impl<A: GuestAddressSpace> VirtioRng<A> {
         if !self.begin(&mut worker) {
             return Step::Idle(None);
         }
-        let Worker { entropy, queue, .. } = &mut *worker;
+        let Worker {
+            entropy,
+            generation,
+            queue,
+        } = &mut *worker;
         let memory = self.memory.memory();
+        let stopped = || {
+            let state = self.state();
+            state.generation != *generation || !state.config.bus_master()
+        };
         let served = match queue {
-            Some(queue) => queue::serve(queue, &memory, entropy),
+            Some(queue) => queue::serve(queue, &memory, entropy, &stopped),
             None => Err(queue::Broken),
         };
         let more = served.is_ok_and(|served| served.more);
@@ -271,7 +279,8 @@ impl State {
     /// What the driver's reset and each other reset have in common.
     fn reset_device(&mut self) {
         let before = self.common.reset();
-        if self.working {
+        // A second reset before the first is complete finds a status of 0; the first one's stays.
+        if self.working && before != 0 {
             self.common.linger(before);
         }
         self.isr = 0;

@@ -2,6 +2,7 @@
 
 mod clock;
 mod debian;
+pub mod demo;
 mod fake;
 pub mod guest;
 mod irq;

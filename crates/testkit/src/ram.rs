@@ -3,7 +3,7 @@
 use iopf::Gpa;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// Memory from address 0 on, and the frames of it that are free.
 ///
@@ -46,14 +46,24 @@ impl Ram {
         let bytes = usize::try_from(size & !(FRAME - 1)).map_err(|_| OutOfMemory)?;
         let memory =
             GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).map_err(|_| OutOfMemory)?;
-        Ok(Self {
-            memory: Arc::new(memory),
-            size: bytes as u64,
+        Ok(Self::over(Arc::new(memory)))
+    }
+
+    /// The first region of `memory`, which must begin at address 0, such as a file that others map
+    /// too. A map without one has no frames.
+    #[must_use]
+    pub fn over(memory: Arc<GuestMemoryMmap<()>>) -> Self {
+        let size = memory
+            .find_region(GuestAddress(0))
+            .map_or(0, |region| region.len() & !(FRAME - 1));
+        Self {
+            memory,
+            size,
             free: Mutex::new(Frames {
                 next: 1 << 20,
                 free: Vec::new(),
             }),
-        })
+        }
     }
 
     /// The memory itself, for devices and models.
@@ -162,3 +172,6 @@ impl Ram {
         let _nothing_there = self.memory.write_slice(from, GuestAddress(at.0));
     }
 }
+
+#[cfg(test)]
+mod tests;

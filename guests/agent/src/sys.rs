@@ -8,7 +8,7 @@ mod blocks;
 mod memory;
 
 pub(crate) use blocks::{address_of, call, fault_queue, reset, share, share_type1};
-pub(crate) use memory::{Memory, Sharing, fork_and_end, forked};
+pub(crate) use memory::{Forked, Memory, Sharing, fork_and_end, forked};
 
 use crate::reply::{Context as _, Done, Failure};
 use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};

@@ -1,11 +1,12 @@
 //! How bytes get to memory and back: through the device TLB, or without it.
 
-use super::Device;
+use super::{Device, Turn};
 use crate::atc::{Atc, Space};
-use crate::job::{Job, Piece, Status};
+use crate::job::{Piece, Status};
 use crate::{Op, Via};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockReadGuard};
 use viommu_api::{AtsCompletion, Translate};
 
@@ -24,6 +25,8 @@ enum Miss {
     Absent,
     Raced,
     Failed(Status),
+    /// No request may be sent.
+    Held(Status),
 }
 
 /// Attempts to use a translation before an invalidation takes it away again.
@@ -31,7 +34,8 @@ const RACES: u32 = 8;
 
 impl Device {
     /// Moves one piece, from memory to `data` or to memory or both.
-    pub(super) fn attempt(&self, job: &Job, piece: Piece, data: &mut Vec<u8>) -> Attempt {
+    pub(super) fn attempt(&self, turn: Turn<'_>, piece: Piece, data: &mut Vec<u8>) -> Attempt {
+        let job = turn.job;
         let mut buffer = [0u8; 4096];
         let len = usize::try_from(piece.len)
             .unwrap_or(usize::MAX)
@@ -42,7 +46,7 @@ impl Device {
                 let part = buffer.get_mut(span(offset, n)).unwrap_or_default();
                 self.memory.read(pa, part).map_err(|e| e.at)
             };
-            match self.access(job, from, piece.len, job.read_access(), read) {
+            match self.access(turn, from, piece.len, job.read_access(), read) {
                 Attempt::Moved => {}
                 other => return other,
             }
@@ -52,7 +56,7 @@ impl Device {
             return Attempt::Moved;
         };
         if matches!(job.op, Op::Touch { .. }) {
-            return self.touch(job, to);
+            return self.touch(turn, to);
         }
         if let Op::Write { to: base, data } = &job.op {
             let start = usize::try_from(to.0.wrapping_sub(base.0)).unwrap_or(usize::MAX);
@@ -64,37 +68,39 @@ impl Device {
             let part = buffer.get(span(offset, n)).unwrap_or_default();
             self.memory.write(pa, part).map_err(|e| e.at)
         };
-        self.access(job, to, piece.len, job.write_access(), write)
+        self.access(turn, to, piece.len, job.write_access(), write)
     }
 
     /// Gets the translation for a write, and leaves memory alone.
-    fn touch(&self, job: &Job, at: Iova) -> Attempt {
-        let access = job.write_access();
-        if job.via != Via::Ats || self.cached_for(job.pasid, at, access) {
+    fn touch(&self, turn: Turn<'_>, at: Iova) -> Attempt {
+        let access = turn.job.write_access();
+        if self.via(turn) != Via::Ats || self.cached_for(turn.job.pasid, at, access) {
             return Attempt::Moved;
         }
-        match self.fill(job.pasid, at, access) {
+        match self.fill(turn, at, access) {
             Ok(()) => Attempt::Moved,
             Err(Miss::Raced) => Attempt::Raced,
             Err(Miss::Absent) => Attempt::Missing(at, access),
             Err(Miss::Failed(status)) => Attempt::Failed(status, Some((at, access))),
+            Err(Miss::Held(status)) => Attempt::Failed(status, None),
         }
     }
 
     /// Makes one access of `len` bytes within a 4 KiB page; `each` moves the bytes.
     fn access(
         &self,
-        job: &Job,
+        turn: Turn<'_>,
         at: Iova,
         len: u64,
         access: Access,
         each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
     ) -> Attempt {
-        let kind = match job.via {
+        let (job, via) = (turn.job, self.via(turn));
+        let kind = match via {
             Via::Untranslated => DmaKind::Untranslated,
             Via::Translated => DmaKind::Translated,
             Via::Host => DmaKind::Untranslated,
-            Via::Ats => return self.access_through_atc(job, at, len, access, each),
+            Via::Ats => return self.access_through_atc(turn, at, len, access, each),
         };
         let liar = job
             .broken
@@ -107,61 +113,63 @@ impl Device {
             addr: at,
             access,
         };
-        match (job.via, &self.ports.host) {
-            (Via::Host, Some(host)) => self.memory_request(job, &**host, &dma, len, each),
+        match (via, &self.ports.host) {
+            (Via::Host, Some(host)) => self.memory_request(turn, &**host, &dma, len, each),
             (Via::Host, None) => Attempt::Failed(Status::Blocked(at), Some((at, access))),
-            _ => self.memory_request(job, &*self.ports.translate, &dma, len, each),
+            _ => self.memory_request(turn, &*self.ports.translate, &dma, len, each),
         }
     }
 
     fn memory_request(
         &self,
-        job: &Job,
+        turn: Turn<'_>,
         port: &dyn Translate,
         dma: &Dma,
         len: u64,
         each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
     ) -> Attempt {
         let mut offset = 0usize;
-        let (mut error, mut stopped) = (None, false);
+        let (mut error, mut held) = (None, None);
         let outcome = port.with_translation(dma, len, &mut |pa, n| {
             let n = usize::try_from(n).unwrap_or(usize::MAX);
             // Looked at once more with the translation in hand: a function that was reset before its
             // IOMMU was must not use what the IOMMU says afterwards.
-            stopped |= !self.may_send(job);
-            if error.is_none() && !stopped {
+            held = held.or_else(|| self.held(turn));
+            if error.is_none() && held.is_none() {
                 error = each(pa, offset, n).err();
             }
             offset = offset.saturating_add(n);
         });
         match (outcome, error) {
-            (Ok(()), _) if stopped => Attempt::Failed(Status::BusMasterOff, None),
             (Err(blocked), _) => {
                 self.queue().stats.blocked += 1;
                 Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
             }
-            (Ok(()), Some(at)) => Attempt::Failed(Status::BusError(at), None),
-            (Ok(()), None) => Attempt::Moved,
+            (Ok(()), Some(at)) => {
+                Attempt::Failed(Status::BusError(at), Some((dma.addr, dma.access)))
+            }
+            (Ok(()), None) => held.map_or(Attempt::Moved, |status| Attempt::Failed(status, None)),
         }
     }
 
     fn access_through_atc(
         &self,
-        job: &Job,
+        turn: Turn<'_>,
         at: Iova,
         len: u64,
         access: Access,
         each: &mut dyn FnMut(Gpa, usize, usize) -> Result<(), Gpa>,
     ) -> Attempt {
-        let space = space_of(job.pasid, access);
+        let space = space_of(turn.job.pasid, access);
         for _ in 0..RACES {
             let (hit, epoch) = {
                 let atc = self.atc();
                 (atc.lookup(space, at), atc.epoch())
             };
             let Some(hit) = hit.filter(|hit| grants(hit.perms, access)) else {
-                match self.fill(job.pasid, at, access) {
+                match self.fill(turn, at, access) {
                     Ok(()) | Err(Miss::Raced) => continue,
+                    Err(Miss::Held(status)) => return Attempt::Failed(status, None),
                     Err(Miss::Absent) => return Attempt::Missing(at, access),
                     Err(Miss::Failed(status)) => {
                         return Attempt::Failed(status, Some((at, access)));
@@ -186,9 +194,14 @@ impl Device {
                 access,
             };
             let port = &*self.ports.translate;
-            let attempt = self.memory_request(job, port, &dma, len, &mut guarded);
+            let attempt = self.memory_request(turn, port, &dma, len, &mut guarded);
             if !stale {
-                return attempt;
+                return match attempt {
+                    Attempt::Failed(Status::BusError(pa), _) => {
+                        Attempt::Failed(Status::BusError(pa), Some((at, access)))
+                    }
+                    attempt => attempt,
+                };
             }
         }
         Attempt::Raced
@@ -198,9 +211,26 @@ impl Device {
         self.atc.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How the addresses of a job reach memory at the moment.
+    fn via(&self, turn: Turn<'_>) -> Via {
+        match turn.job.via {
+            Via::Ats if !self.ats.load(Ordering::SeqCst) => Via::Untranslated,
+            via => via,
+        }
+    }
+
     /// Asks the IOMMU for a translation and keeps it.
-    fn fill(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> Result<(), Miss> {
+    fn fill(&self, turn: Turn<'_>, at: Iova, access: Access) -> Result<(), Miss> {
+        let pasid = turn.job.pasid;
+        // The switches are looked at after the epoch: each of them empties the TLB once it has moved,
+        // so what is asked for here is not kept if one moves meanwhile.
         let epoch = self.atc().epoch();
+        if let Some(status) = self.held(turn) {
+            return Err(Miss::Held(status));
+        }
+        if !self.ats.load(Ordering::SeqCst) {
+            return Err(Miss::Raced);
+        }
         self.queue().stats.translation_requests += 1;
         let page = Iova(at.0 & !0xfff);
         let dma = Dma {
@@ -235,10 +265,10 @@ impl Device {
     }
 
     /// Whether a page is at hand, asking for its translation where it is not.
-    pub(super) fn present(&self, pasid: Option<Pasid>, at: Iova, access: Access) -> bool {
+    pub(super) fn present(&self, turn: Turn<'_>, at: Iova, access: Access) -> bool {
         // A failure is left for the access itself to meet.
-        self.cached_for(pasid, at, access)
-            || !matches!(self.fill(pasid, at, access), Err(Miss::Absent))
+        self.cached_for(turn.job.pasid, at, access)
+            || !matches!(self.fill(turn, at, access), Err(Miss::Absent))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Device;
 use crate::MAX_GROUPS;
+use crate::pci::PriControl;
 use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid};
 use std::time::Duration;
 use viommu_api::PageRequestOutcome;
@@ -19,10 +20,24 @@ impl Device {
         self.queue().any_outstanding()
     }
 
+    /// Whether every credit went to groups that were given up, so that none is to come back.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.queue().exhausted()
+    }
+
     /// Resets the page request interface and turns it on; jobs that wait end with
     /// [`Status::NoAnswer`](crate::Status::NoAnswer).
     pub fn reset_pri(&self) {
-        self.queue().reset_pri();
+        self.queue().reset_pri(true);
+    }
+
+    /// What a write to the page request control of a PCI function comes to.
+    pub(crate) fn switch_pri(&self, control: PriControl, reset: bool) {
+        let mut queue = self.queue();
+        if reset {
+            queue.reset_pri(false);
+        }
+        queue.set_pri(control.enabled, control.allocation);
     }
 
     /// Turns the page request interface on with an allocation in pages, or off. Groups that are

@@ -152,7 +152,7 @@ fn a_failure_turns_page_requests_off_until_a_reset() {
     assert!(!bench.device.pri_enabled());
     bench.device.reset_pri();
     bench.device.submit(read(0x2000, 8)).unwrap();
-    assert_eq!(bench.run(), "ask 0x2000 r group 0 last\n");
+    assert_eq!(bench.run(), "ask 0x2000 r group 1 last\n");
 }
 
 #[test]
@@ -366,53 +366,159 @@ fn touching_pages_requests_them_and_leaves_memory_alone() {
     assert_eq!(page, [7; 0x1000]);
 }
 
-/// An IOMMU behind which the machine is reset between an access and its translation.
-struct Reset {
-    device: std::sync::OnceLock<Arc<Device>>,
+#[test]
+fn a_cancelled_job_stays_cancelled_when_page_requests_are_reset() {
+    let bench = Bench::new(Config::default());
+    // One that still waits for its answer, and one that has it and was not stepped since.
+    for page in [0x1000, 0x2000] {
+        bench.device.submit(read(page, 8)).unwrap();
+    }
+    bench.run();
+    bench.answer(1, Response::Success);
+    bench.device.abort(PASID);
+    bench.device.reset_pri();
+    assert_eq!(
+        bench.run(),
+        "group 1 Some(Success) 0ns\n\
+         job 0 Aborted moved 0x0\n\
+         job 1 Aborted moved 0x0\n"
+    );
 }
 
-impl viommu_api::Translate for Reset {
+/// Something that happens while the IOMMU has a request in hand, once.
+type Event = fn(&Device);
+
+/// An IOMMU that lets something happen before it answers.
+struct Meanwhile {
+    iommu: Arc<FakeIommu>,
+    device: std::sync::OnceLock<Arc<Device>>,
+    event: Mutex<Option<Event>>,
+}
+
+impl Meanwhile {
+    /// A device behind it.
+    fn device(event: Event, ats: bool) -> (Arc<Device>, Arc<FakeIommu>, Ram) {
+        let iommu = Arc::new(FakeIommu::new());
+        let ram = Ram::new(4 << 20).unwrap();
+        let meanwhile = Arc::new(Self {
+            iommu: iommu.clone(),
+            device: std::sync::OnceLock::new(),
+            event: Mutex::new(Some(event)),
+        });
+        let mut ports = Ports::of(iommu.clone());
+        if ats {
+            ports.ats = meanwhile.clone();
+        } else {
+            ports.translate = meanwhile.clone();
+        }
+        let memory = Arc::new(Memory(ram.memory()));
+        let device = Arc::new(Device::new(RID, Config::default(), ports, memory));
+        meanwhile.device.set(device.clone()).unwrap();
+        (device, iommu, ram)
+    }
+
+    fn happens(&self) {
+        let event = self.event.lock().unwrap().take();
+        if let Some(event) = event {
+            event(self.device.get().unwrap());
+        }
+    }
+}
+
+impl Translate for Meanwhile {
     fn with_translation(
         &self,
         dma: &iopf::Dma,
         len: u64,
         each: &mut dyn FnMut(Gpa, u64),
     ) -> Result<(), viommu_api::Blocked> {
-        let device = self.device.get().unwrap();
-        device.set_bus_master(false);
-        device.reset();
+        self.happens();
         // Translation is off by now: every address is one of memory.
         each(Gpa(dma.addr.0), len);
         Ok(())
     }
 }
 
+impl Ats for Meanwhile {
+    fn translation_request(&self, dma: &iopf::Dma) -> viommu_api::AtsCompletion {
+        let completion = self.iommu.translation_request(dma);
+        self.happens();
+        completion
+    }
+}
+
 #[test]
-fn an_access_that_a_reset_overtakes_leaves_memory_alone() {
-    let iommu = Arc::new(FakeIommu::new());
-    let ram = Ram::new(4 << 20).unwrap();
-    let reset = Arc::new(Reset {
-        device: std::sync::OnceLock::new(),
-    });
-    let ports = Ports {
-        translate: reset.clone(),
-        ..Ports::of(iommu)
-    };
-    let memory = Arc::new(Memory(ram.memory()));
-    let device = Arc::new(Device::new(RID, Config::default(), ports, memory));
-    reset.device.set(device.clone()).unwrap();
-    let write = Op::Write {
-        to: Iova(0x1000),
-        data: vec![7; 16],
-    };
-    let job = Job {
-        via: Via::Untranslated,
-        ..Job::new(None, write)
-    };
-    device.submit(job).unwrap();
-    assert_eq!(device.step(Duration::ZERO), Step::Worked);
-    assert_eq!(device.poll_completion().unwrap().status, Status::Aborted);
-    let mut there = [1; 16];
-    ram.read(Gpa(0x1000), &mut there);
-    assert_eq!(there, [0; 16]);
+fn an_access_that_is_overtaken_by_a_reset_or_a_switch_leaves_memory_alone() {
+    let events: [(Event, Status); 3] = [
+        (|device| device.reset(), Status::Aborted),
+        (|device| device.set_bus_master(false), Status::BusMasterOff),
+        (|device| device.set_pasid(false), Status::PasidOff),
+    ];
+    for (event, status) in events {
+        let (device, _, ram) = Meanwhile::device(event, false);
+        let write = Op::Write {
+            to: Iova(0x1000),
+            data: vec![7; 16],
+        };
+        let job = Job {
+            via: Via::Untranslated,
+            ..Job::new(PASID, write)
+        };
+        device.submit(job).unwrap();
+        assert_eq!(device.step(Duration::ZERO), Step::Worked);
+        assert_eq!(device.poll_completion().unwrap().status, status);
+        let mut there = [1; 16];
+        ram.read(Gpa(0x1000), &mut there);
+        assert_eq!(there, [0; 16]);
+    }
+}
+
+#[test]
+fn a_translation_that_is_overtaken_by_a_reset_or_a_switch_is_not_kept() {
+    let events: [(Event, Status); 4] = [
+        (|device| device.reset(), Status::Aborted),
+        (|device| device.set_bus_master(false), Status::BusMasterOff),
+        (|device| device.set_pasid(false), Status::PasidOff),
+        (
+            |device| device.set_ats(false),
+            Status::Blocked(Iova(0x1000)),
+        ),
+    ];
+    for (event, status) in events {
+        let (device, iommu, _ram) = Meanwhile::device(event, true);
+        // The first page is missing, so that the others are looked at for one group.
+        for page in 2..8 {
+            iommu.map(PASID, Iova(page << 12), Gpa(page << 12), Access::RW);
+        }
+        device.submit(read(0x1000, 0x7000)).unwrap();
+        while device.step(Duration::ZERO) == Step::Worked {}
+        assert_eq!(device.poll_completion().unwrap().status, status);
+        assert_eq!(
+            (device.cached(), iommu.translations()),
+            (0, 1),
+            "{status:?}"
+        );
+        assert_eq!(iommu.take_requests(), []);
+    }
+}
+
+#[test]
+fn a_job_under_way_goes_on_untranslated_when_ats_is_turned_off_and_caches_nothing() {
+    let bench = Bench::new(Config::default());
+    for page in 1..=40 {
+        bench.map(page << 12, page << 12, Access::READ);
+    }
+    bench.device.submit(read(0x1000, 40 << 12)).unwrap();
+    assert_eq!(bench.device.step(bench.clock.now()), Step::Worked);
+    assert_eq!(
+        (bench.device.cached(), bench.iommu.translations()),
+        (16, 16)
+    );
+    bench.device.set_ats(false);
+    assert_eq!(bench.run(), "job 0 Done moved 0x28000\n");
+    assert_eq!((bench.device.cached(), bench.iommu.translations()), (0, 16));
+    bench.device.set_ats(true);
+    bench.device.submit(read(0x1000, 8)).unwrap();
+    bench.run();
+    assert_eq!((bench.device.cached(), bench.iommu.translations()), (1, 17));
 }

@@ -30,14 +30,9 @@ impl DmaEngine {
     fn act(&self, state: &mut State, effect: Effect) {
         match effect {
             Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(control) if !control.enabled => self.device.forget_translations(),
-            Effect::PasidChanged(control) if !control.enabled => self.device.forget_translations(),
-            Effect::PriChanged { control, reset } => {
-                if reset {
-                    self.device.reset_pri();
-                }
-                self.device.set_pri(control.enabled, control.allocation);
-            }
+            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
+            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
+            Effect::PriChanged { control, reset } => self.device.switch_pri(control, reset),
             Effect::FunctionReset => self.power_on(state),
             _ => {}
         }

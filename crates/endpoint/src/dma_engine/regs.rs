@@ -1,5 +1,6 @@
 //! The registers of one channel: storage and rules. Bytes in, an order out.
 
+use crate::Broken;
 use crate::pci::store::{Store, written};
 use iopf::{Access, Iova, Pasid, Rid};
 
@@ -97,6 +98,14 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// Rules that its requests break.
+    pub(super) fn broken(&self) -> Broken {
+        Broken {
+            requester: self.requester,
+            without_bus_master: self.without_bus_master,
+        }
+    }
+
     /// The access that each page request asks for.
     pub(super) fn page_access(&self) -> Access {
         let mut access = Access::READ;

@@ -2,7 +2,7 @@
 
 use super::regs::{Order, Outcome, Path, Progress, Task};
 use crate::pci::{ConfigSpace, PasidControl};
-use crate::{Broken, Completion, Device, GroupAnswer, Job, JobId, Op, Status, Via};
+use crate::{Completion, Device, GroupAnswer, Job, JobId, Op, Status, Via};
 use iopf::{Iova, Response};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,6 +32,7 @@ fn failure(status: Status) -> Option<(u8, u64)> {
         Status::BusError(at) => Some((9, at.0)),
         Status::Aborted => Some((FINAL, 0)),
         Status::BusMasterOff => Some((BUS_MASTER, 0)),
+        Status::PasidOff => Some((NOT_ENABLED, 0)),
     }
 }
 
@@ -57,7 +58,6 @@ struct Asking {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gates {
     bus_master: bool,
-    ats: bool,
     pri: bool,
     pasid: PasidControl,
 }
@@ -66,7 +66,6 @@ impl Gates {
     pub(super) fn of(config: &ConfigSpace) -> Self {
         Self {
             bus_master: config.bus_master(),
-            ats: config.ats().enabled,
             pri: config.pri().enabled,
             pasid: config.pasid(),
         }
@@ -128,7 +127,7 @@ impl Run {
                 self.late.get_or_insert(device.stats().late_responses);
                 None
             }
-            Ok(task) => Some(self.job(task, gates.ats)),
+            Ok(task) => Some(self.job(task)),
             Err(code) => {
                 self.fail(code, 0);
                 None
@@ -175,7 +174,7 @@ impl Run {
         Ok(task)
     }
 
-    fn job(&self, task: Task, ats: bool) -> Job {
+    fn job(&self, task: Task) -> Job {
         let Order { len, pattern, .. } = self.order;
         let (from, to) = (self.from, self.to);
         let repeated = |unit: &[u8]| {
@@ -200,15 +199,12 @@ impl Run {
             privileged: self.order.privileged,
             execute: self.order.execute,
             via: match self.order.path {
-                Path::Ats if ats => Via::Ats,
-                Path::Ats | Path::Untranslated => Via::Untranslated,
+                Path::Ats => Via::Ats,
+                Path::Untranslated => Via::Untranslated,
                 Path::Translated => Via::Translated,
                 Path::Host => Via::Host,
             },
-            broken: Broken {
-                requester: self.order.requester,
-                without_bus_master: self.order.without_bus_master,
-            },
+            broken: self.order.broken(),
             ..Job::new(self.order.pasid, op)
         }
     }
@@ -281,6 +277,10 @@ impl Run {
         if left == 0 {
             return false;
         }
+        let off = device.switched_off(self.order.pasid, self.order.broken());
+        if let Some((code, at)) = off.and_then(failure) {
+            return self.give_up(code, at, left);
+        }
         if let (Some(Task::StopMarker), Some(pasid)) = (self.order.task, self.order.pasid) {
             // It has no answer.
             let _ = device.stop_marker(pasid);
@@ -288,10 +288,7 @@ impl Run {
             return true;
         }
         if !device.pri_enabled() {
-            self.fail(NOT_ENABLED, self.from.0);
-            self.asking.open.clear();
-            self.asking.sent += left;
-            return true;
+            return self.give_up(NOT_ENABLED, self.from.0, left);
         }
         let from = Iova(self.from.0.wrapping_add(u64::from(self.asking.sent) << 12));
         let access = self.order.page_access();
@@ -307,16 +304,25 @@ impl Run {
                     self.asking.open.insert(group.0);
                     pages
                 }
-                None if device.any_outstanding() => return false,
-                // Every credit went to groups that were never answered.
+                // An answer, the deadline of one, or a switch brings it back here.
+                None if !device.exhausted() => return false,
                 None => {
                     self.asking.failed = Some((5, from.0));
-                    left
+                    self.asking.sent += left;
+                    return true;
                 }
             }
         };
         self.asking.sent += sent;
         self.progress.pages = self.progress.pages.saturating_add(sent);
+        true
+    }
+
+    /// Ends the order with the pages that are left, without waiting for those that were asked for.
+    fn give_up(&mut self, code: u8, at: u64, left: u32) -> bool {
+        self.fail(code, at);
+        self.asking.open.clear();
+        self.asking.sent += left;
         true
     }
 

@@ -399,6 +399,42 @@ fn without_ats_requests_leave_untranslated_and_the_tlb_is_empty() {
 }
 
 #[test]
+fn a_switch_counts_for_an_order_under_way() {
+    // The register, its value while off, its value while on, and how the order ends.
+    let ats = (0x106, [0, 0], [0, 0x80], (2, 0, 0));
+    let pasid = (0x11e, [0, 0], [7, 0], (3, 13, 0));
+    for (at, off, on, end) in [ats, pasid] {
+        let bench = Bench::new();
+        for page in 1..=64 {
+            bench.map(page << 12, 0x10_0000 + (page << 12), Access::READ);
+        }
+        bench.go(READ, 0x1000, 0, 64 << 12);
+        bench.engine.step(bench.clock.now());
+        assert_eq!((bench.status(), bench.engine.cached()), ((1, 0, 0), 16));
+        bench.engine.write_config(at, &off);
+        assert_eq!(bench.engine.cached(), 0);
+        bench.run();
+        bench.engine.write_config(at, &on);
+        assert_eq!((bench.status(), bench.engine.cached()), (end, 0));
+    }
+}
+
+#[test]
+fn a_switch_counts_for_page_requests_that_are_left() {
+    // The register, its value while off, and how the order ends.
+    for (at, off, error) in [(0x11e, [0, 0], 13), (0x04, [2, 0], 12), (0x10c, [0, 0], 13)] {
+        let bench = Bench::new();
+        bench.go(PAGES, 0x1000, 0, 1000 << 12);
+        bench.run();
+        assert_eq!(bench.iommu.take_requests().len(), 64);
+        bench.engine.write_config(at, &off);
+        bench.run();
+        assert_eq!(bench.status(), (3, error, 64));
+        assert_eq!(bench.iommu.take_requests(), []);
+    }
+}
+
+#[test]
 fn without_page_requests_a_missing_page_is_an_error_and_asking_is_refused() {
     let bench = Bench::new();
     bench.engine.write_config(0x10c, &[0, 0]);
@@ -476,6 +512,31 @@ fn a_function_level_reset_aborts_everything() {
     bench.go(READ, 0x1000, 0, 8);
     bench.run();
     assert_eq!(bench.status(), (2, 0, 0));
+}
+
+#[test]
+fn the_jobs_of_before_a_reset_take_no_slot_from_those_after_it() {
+    let bench = Bench::with(|setup| setup.config.jobs = 1);
+    bench.enable();
+    bench.map(0x1000, 0x20_0000, Access::READ);
+    let go_on_all = || {
+        for channel in 0..8 {
+            let at = channel * 0x1000;
+            bench.set(at + 0x08, &0x1000u64.to_le_bytes());
+            bench.set(at + 0x18, &8u32.to_le_bytes());
+            bench.set(at + 0x1c, &0x8000_0005u32.to_le_bytes());
+            bench.set(at + 0x20, &(READ | 1 << 31).to_le_bytes());
+        }
+    };
+    go_on_all();
+    bench.engine.step(bench.clock.now());
+    bench.engine.reset();
+    bench.enable();
+    go_on_all();
+    bench.run();
+    for channel in 0..8 {
+        assert_eq!(bench.u32(channel * 0x1000 + 0x24), 2, "channel {channel}");
+    }
 }
 
 #[test]

@@ -12,14 +12,14 @@ use super::run::Report;
 use super::tables::WqState;
 use super::{CHUNK, ENGINES, VECTORS};
 use crate::dma_engine::Setup;
-use crate::job::{Completion, Job, JobId, Status};
+use crate::job::{Completion, Job, JobId, Op, Status};
 use crate::pci::{
     AtsCapability, Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable,
     PasidCapability, Port, PriCapability,
 };
 use crate::{Config, Device, Stats, Step, Waker};
 use command::Pending;
-use iopf::Gpa;
+use iopf::{Gpa, Iova};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -171,6 +171,11 @@ impl Dsa {
         self.device.cached()
     }
 
+    /// Makes it ignore invalidations from now on, or obey them again: a broken device.
+    pub fn set_deaf(&self, deaf: bool) {
+        self.device.set_deaf(deaf);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -320,6 +325,8 @@ impl Dsa {
         state.msix.reset();
         state.command = None;
         self.device.set_bus_master(state.config.bus_master());
+        self.device.set_ats(state.config.ats().enabled);
+        self.device.set_pasid(state.config.pasid().enabled);
         self.drop_work(state);
         let pri = state.config.pri();
         self.device.set_pri(pri.enabled, pri.allocation);
@@ -370,13 +377,17 @@ impl State {
 
 /// The end of a job that the device would not take.
 fn not_taken(job: &Job) -> Completion {
+    let access = match job.op {
+        Op::Read { .. } => job.read_access(),
+        _ => job.write_access(),
+    };
     Completion {
         id: JobId(u64::MAX),
         pasid: job.pasid,
         status: Status::BusError(Gpa(0)),
         moved: 0,
         data: Vec::new(),
-        failed: None,
+        failed: Some((Iova(0), access)),
         pages_requested: 0,
     }
 }

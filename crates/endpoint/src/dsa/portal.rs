@@ -72,6 +72,12 @@ impl Portals {
         (complete.filled == u64::MAX).then(|| RawDescriptor::from_bytes(&complete.bytes))
     }
 
+    /// Forgets what was stored so far to the work queues of `set`, one bit each.
+    pub(super) fn forget(&mut self, set: u64) {
+        self.slots
+            .retain(|slot, _| set >> (slot * SLOT / PAGE / PORTALS) & 1 == 0);
+    }
+
     /// Forgets what was stored so far.
     pub(super) fn reset(&mut self) {
         self.slots.clear();

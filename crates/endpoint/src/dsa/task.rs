@@ -75,17 +75,6 @@ enum Phase {
     Status(Outcome),
 }
 
-impl Phase {
-    /// Where memory itself failed, the job does not say in which direction; some phases only write.
-    fn direction(&self, outcome: Outcome) -> Outcome {
-        let writes = matches!(self, Self::Filling { .. } | Self::Body(_) | Self::Status(_));
-        match outcome.status {
-            Status::READ_ERROR if writes => Outcome::of(Status::WRITE_ERROR),
-            _ => outcome,
-        }
-    }
-}
-
 /// A descriptor under way.
 #[derive(Clone, Debug)]
 pub(super) struct Task {
@@ -206,8 +195,7 @@ impl Task {
         if completion.status == JobStatus::Aborted {
             return Next::Ended(Ended::ABANDONED);
         }
-        let failure = failure(&completion).map(|outcome| self.phase.direction(outcome));
-        match (&mut self.phase, failure) {
+        match (&mut self.phase, failure(&completion)) {
             (Phase::Record, None) => self.begin(),
             (Phase::Record | Phase::Body(_) | Phase::Status(_), Some(outcome)) => {
                 self.discard(of_record(outcome, self.notice.record))
@@ -299,9 +287,9 @@ pub(super) fn failure(completion: &Completion) -> Option<Outcome> {
         JobStatus::Done => return None,
         JobStatus::NoTranslation(_) => Status::PAGE_FAULT.with_write(write),
         JobStatus::Invalid(_) | JobStatus::NoProgress(_) => Status::PAGE_REFUSED.with_write(write),
-        JobStatus::Blocked(_) if write => Status::WRITE_ERROR,
+        JobStatus::Blocked(_) | JobStatus::BusError(_) if write => Status::WRITE_ERROR,
         JobStatus::Blocked(_) | JobStatus::BusError(_) => Status::READ_ERROR,
-        JobStatus::BusMasterOff | JobStatus::Aborted => Status::READ_ERROR,
+        JobStatus::BusMasterOff | JobStatus::PasidOff | JobStatus::Aborted => Status::READ_ERROR,
         JobStatus::Failure(_)
         | JobStatus::NoAnswer(_)
         | JobStatus::UnsupportedRequest(_)

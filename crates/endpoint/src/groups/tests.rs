@@ -43,3 +43,14 @@ fn an_index_given_up_is_not_used_again_before_its_late_answer() {
     assert!(!groups.late(Pasid::new(1), GroupIndex(77)));
     assert_eq!(groups.open(group(1, 9)), Some(GroupIndex(77)));
 }
+
+#[test]
+fn an_answer_from_before_a_reset_of_the_interface_answers_no_group_after_it() {
+    let mut groups = Groups::new(8);
+    groups.open(group(8, 1));
+    assert_eq!(groups.drain(), [(GroupIndex(0), group(8, 1))]);
+    assert_eq!(groups.credits(), 8);
+    assert_eq!(groups.open(group(1, 1)), Some(GroupIndex(1)));
+    assert_eq!(groups.answer(Pasid::new(1), GroupIndex(0)), None);
+    assert!(!groups.late(Pasid::new(1), GroupIndex(0)));
+}

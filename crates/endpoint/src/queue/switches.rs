@@ -59,10 +59,13 @@ impl Queue {
         self.enabled = self.limits.allocation > 0;
     }
 
-    /// Turns the page request interface on again after a Failure; forgets outstanding groups.
-    pub(crate) fn reset_pri(&mut self) {
+    /// Forgets outstanding groups, and turns the page request interface on again after a Failure if
+    /// that is wanted.
+    pub(crate) fn reset_pri(&mut self, on: bool) {
         for (group, open) in self.groups.drain() {
+            let aborted = self.aborted.remove(&group.0);
             match self.waiting.remove(&group.0) {
+                Some(Waiting { active, .. }) if aborted => self.finish(active, Status::Aborted),
                 Some(Waiting { active, at, .. }) => self.finish(active, Status::NoAnswer(at)),
                 None => self.report(GroupAnswer {
                     pasid: open.pasid,
@@ -74,8 +77,8 @@ impl Queue {
                 }),
             }
         }
-        self.aborted.clear();
-        self.enabled = self.limits.allocation > 0;
+        // What is left in `aborted` was answered already, and ends when that is taken note of.
+        self.enabled = on && self.limits.allocation > 0;
     }
 
     /// Turns the page request interface on with an allocation, or off. What is outstanding is waited
@@ -118,6 +121,11 @@ impl Queue {
         self.stats.groups += 1;
         self.stats.pages_requested += u64::from(pages);
         Some(group)
+    }
+
+    /// Whether no event is to come that would bring credits back.
+    pub(crate) fn exhausted(&self) -> bool {
+        self.groups.exhausted()
     }
 
     /// Groups that wait for an answer, of whatever address space.

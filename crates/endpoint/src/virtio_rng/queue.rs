@@ -38,11 +38,13 @@ pub(super) fn open(setup: &QueueSetup) -> Option<Queue> {
     Some(queue)
 }
 
-/// Fills buffers that the driver has offered.
+/// Fills buffers that the driver has offered, as long as it is not `stopped`: asked before each access
+/// of up to 4 KiB. A chain that is stopped in the middle stays offered.
 pub(super) fn serve<M>(
     queue: &mut Queue,
     memory: &M,
     entropy: &mut Entropy,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<Served, Broken>
 where
     M: Clone + Deref,
@@ -53,6 +55,9 @@ where
     }
     let mut used = false;
     for _ in 0..CHAINS {
+        if stopped() {
+            break;
+        }
         let next = match queue.iter(memory.clone()) {
             Ok(mut chains) => chains.next(),
             Err(_) => return Err(Broken),
@@ -69,13 +74,12 @@ where
         let mut written = 0usize;
         for descriptor in chain.writable() {
             let length = usize::try_from(descriptor.len()).unwrap_or(usize::MAX);
-            written += fill(
-                &**memory,
-                descriptor.addr(),
-                length,
-                LONGEST - written,
-                entropy,
-            )?;
+            let wanted = length.min(LONGEST - written);
+            written += fill(&**memory, descriptor.addr(), wanted, entropy, stopped)?;
+        }
+        if stopped() {
+            queue.set_next_avail(queue.next_avail().wrapping_sub(1));
+            break;
         }
         let written = u32::try_from(written).unwrap_or(u32::MAX);
         queue
@@ -86,21 +90,23 @@ where
     Ok(Served { used, more: true })
 }
 
-/// Fills up to `room` bytes of a buffer and says how many.
+/// Fills up to `wanted` bytes of a buffer and says how many.
 fn fill<M: GuestMemory>(
     memory: &M,
     at: GuestAddress,
-    length: usize,
-    room: usize,
+    wanted: usize,
     entropy: &mut Entropy,
+    stopped: &dyn Fn() -> bool,
 ) -> Result<usize, Broken> {
-    let wanted = length.min(room);
     let mut done = 0usize;
     let mut page = [0; 4096];
     while done < wanted {
         let piece = page.len().min(wanted - done);
         let piece = page.get_mut(..piece).unwrap_or_default();
         entropy(piece);
+        if stopped() {
+            break;
+        }
         let to = at.0.checked_add(done as u64).ok_or(Broken)?;
         memory
             .write_slice(piece, GuestAddress(to))

@@ -33,8 +33,12 @@ struct Bench {
     memory: Memory,
     irqs: Arc<Irqs>,
     wakes: Arc<AtomicU32>,
-    device: Device,
+    device: Arc<Device>,
+    /// What happens on another vCPU while the device gets its next random bytes, once.
+    meanwhile: Meanwhile,
 }
+
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 impl Bench {
     fn new() -> Self {
@@ -43,11 +47,17 @@ impl Bench {
         let irqs = Arc::new(Irqs::default());
         let wakes = Arc::new(AtomicU32::new(0));
         let woken = wakes.clone();
+        let meanwhile = Meanwhile::default();
+        let other = meanwhile.clone();
         let mut next = 0u8;
         let entropy = Box::new(move |bytes: &mut [u8]| {
             for byte in bytes {
                 *byte = next;
                 next = (next + 1) % 251;
+            }
+            let event = other.lock().unwrap().take();
+            if let Some(event) = event {
+                event();
             }
         });
         let waker = Arc::new(move || {
@@ -58,7 +68,8 @@ impl Bench {
             memory,
             irqs,
             wakes,
-            device,
+            device: Arc::new(device),
+            meanwhile,
         }
     }
 
@@ -369,6 +380,61 @@ fn a_function_level_reset_forgets_the_driver() {
     assert_eq!(bench.get_status(), 0);
     bench.run();
     assert_eq!(bench.used(0).0, 0);
+}
+
+/// Two chains of 8 KiB on offer, and something that happens while the first one is filled.
+fn interrupted(event: fn(&Device)) -> Bench {
+    let bench = Bench::probed(true);
+    for n in 0..2 {
+        bench.describe(u64::from(n), BUFFER + u64::from(n) * 0x2000, 0x2000, 2, 0);
+        bench.offer(n, n);
+    }
+    bench.notify();
+    let device = bench.device.clone();
+    *bench.meanwhile.lock().unwrap() = Some(Box::new(move || event(&device)));
+    bench.run();
+    assert!(bench.meanwhile.lock().unwrap().is_none());
+    bench
+}
+
+#[test]
+fn a_reset_while_a_buffer_is_filled_leaves_memory_alone_from_then_on() {
+    let events: [fn(&Device); 3] = [
+        |device| device.write_bar(0, 0x14, &[0]),
+        |device| device.write_config(0x48, &0x8000u16.to_le_bytes()),
+        |device| PciFunction::reset(device),
+    ];
+    for event in events {
+        let bench = interrupted(event);
+        assert_eq!(bench.bytes::<0x4000>(BUFFER), [0; 0x4000]);
+        assert_eq!((bench.used(0).0, bench.get_status()), (0, 0));
+        assert_eq!(bench.irqs.take(), []);
+    }
+}
+
+#[test]
+fn a_second_reset_does_not_hide_that_the_first_is_not_complete() {
+    let bench = interrupted(|device| {
+        let mut status = [0];
+        for _ in 0..2 {
+            device.write_bar(0, 0x14, &[0]);
+            device.read_bar(0, 0x14, &mut status);
+            assert_eq!(status, [0xf]);
+        }
+    });
+    assert_eq!(bench.get_status(), 0);
+}
+
+#[test]
+fn bus_master_turned_off_while_a_buffer_is_filled_only_puts_it_off() {
+    let bench = interrupted(|device| device.write_config(4, &[2, 0]));
+    assert_eq!(bench.bytes::<0x4000>(BUFFER), [0; 0x4000]);
+    assert_eq!(bench.used(0).0, 0);
+    bench.device.write_config(4, &[6, 0]);
+    bench.run();
+    assert_eq!(bench.used(0), (2, 0, 0x2000));
+    assert_eq!(bench.used(1), (2, 1, 0x2000));
+    assert_eq!(bench.irqs.take(), [(InterruptKind::Msix, 1)]);
 }
 
 #[test]

@@ -279,6 +279,7 @@ fn told(status: Status) -> String {
         Status::BusError(at) => format!("no memory at {at}"),
         Status::Aborted => "aborted".to_owned(),
         Status::BusMasterOff => "bus master off".to_owned(),
+        Status::PasidOff => "PASIDs off".to_owned(),
     }
 }
 

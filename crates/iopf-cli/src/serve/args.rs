@@ -20,7 +20,8 @@ pub(crate) struct Args {
     /// Folder for the sockets, the table and the command line [default: a new one in the temporary folder]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// A function behind the IOMMU: dma, rng or dsa, and its place on bus 0; may be given again
+    /// A function behind the IOMMU: dma, rng or dsa, and its place on bus 0; may be given again.
+    /// A deaf-dsa ignores invalidations, as a broken device does: its guest may well crash
     #[arg(
         long = "endpoint",
         value_name = "KIND@SLOT",
@@ -107,12 +108,18 @@ pub(crate) enum Kind {
     Rng,
     /// Intel DSA.
     Dsa,
+    /// Intel DSA that ignores invalidations of its TLB.
+    DeafDsa,
 }
 
 impl Kind {
     /// All of them, as arguments name them.
-    const ALL: [(&'static str, Self); 3] =
-        [("dma", Self::Dma), ("rng", Self::Rng), ("dsa", Self::Dsa)];
+    const ALL: [(&'static str, Self); 4] = [
+        ("dma", Self::Dma),
+        ("rng", Self::Rng),
+        ("dsa", Self::Dsa),
+        ("deaf-dsa", Self::DeafDsa),
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         Self::ALL
@@ -140,7 +147,9 @@ impl FromStr for EndpointArg {
             .into_iter()
             .find(|(name, _)| *name == kind)
             .map(|(_, kind)| kind)
-            .ok_or_else(|| format!("there is no endpoint {kind:?}: write dma, rng or dsa"))?;
+            .ok_or_else(|| {
+                format!("there is no endpoint {kind:?}: write dma, rng, dsa or deaf-dsa")
+            })?;
         Ok(Self {
             kind,
             slot: slot.parse()?,

@@ -118,6 +118,14 @@ pub(super) struct Counts {
     pub(super) vanished: u64,
     pub(super) queue_errors: u64,
     pub(super) bytes: u64,
+    /// Groups of page requests that the functions have sent; those answered in time; those given up.
+    pub(super) groups: u64,
+    pub(super) groups_answered: u64,
+    pub(super) groups_unanswered: u64,
+    /// Answers that no function waited for.
+    pub(super) answers_unexpected: u64,
+    /// Invalidations that reached a device TLB.
+    pub(super) invalidations: u64,
     pub(super) messages: u64,
     pub(super) messages_lost: u64,
     pub(super) captures: u64,

@@ -4,10 +4,10 @@ use super::args::Kind;
 use super::machine::Unit;
 use super::worker::Steps;
 use crate::exit::Stop;
-use endpoint::Step;
 use endpoint::dma_engine::{DmaEngine, Setup};
 use endpoint::dsa::Dsa;
 use endpoint::virtio_rng::{Entropy, VirtioRng};
+use endpoint::{Stats, Step};
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -20,8 +20,8 @@ use viommu_api::{Endpoint, Interrupts, PciFunction};
 
 /// A function behind the unit.
 pub(super) trait Behind: PciFunction + Steps {
-    /// Bytes it has moved.
-    fn bytes(&self) -> u64;
+    /// What its data path has done. A function without a device TLB counts bytes only.
+    fn stats(&self) -> Stats;
 }
 
 impl Steps for DmaEngine {
@@ -31,8 +31,8 @@ impl Steps for DmaEngine {
 }
 
 impl Behind for DmaEngine {
-    fn bytes(&self) -> u64 {
-        self.stats().bytes
+    fn stats(&self) -> Stats {
+        Self::stats(self)
     }
 }
 
@@ -43,8 +43,8 @@ impl Steps for Dsa {
 }
 
 impl Behind for Dsa {
-    fn bytes(&self) -> u64 {
-        self.stats().bytes
+    fn stats(&self) -> Stats {
+        Self::stats(self)
     }
 }
 
@@ -85,8 +85,11 @@ impl Steps for Rng {
 }
 
 impl Behind for Rng {
-    fn bytes(&self) -> u64 {
-        self.given.load(Ordering::Relaxed)
+    fn stats(&self) -> Stats {
+        Stats {
+            bytes: self.given.load(Ordering::Relaxed),
+            ..Stats::default()
+        }
     }
 }
 
@@ -130,8 +133,9 @@ pub(super) fn make(kind: Kind, setup: Setup, around: &Around<'_>) -> Result<Made
             let engine = Arc::new(DmaEngine::new(setup).map_err(Stop::host)?);
             (engine.clone(), Some(engine))
         }
-        Kind::Dsa => {
+        Kind::Dsa | Kind::DeafDsa => {
             let dsa = Arc::new(Dsa::new(setup).map_err(Stop::host)?);
+            dsa.set_deaf(kind == Kind::DeafDsa);
             (dsa.clone(), Some(dsa))
         }
         Kind::Rng => {

@@ -1,6 +1,7 @@
 //! What is served: memory, unit, functions, their threads and sockets.
 
 use super::args::Plan;
+use super::asked::Asked;
 use super::captures::Captures;
 use super::command::Socket;
 use super::event::{Counts, Event, Events};
@@ -11,7 +12,7 @@ use super::place::{Placed, Table};
 use super::watcher::Watcher;
 use super::worker::{Bell, Worker};
 use crate::exit::Stop;
-use endpoint::{Config as EndpointConfig, IommuFunction, Ports, dma_engine};
+use endpoint::{Config as EndpointConfig, IommuFunction, Ports, Stats, dma_engine};
 use iopf::Rid;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,13 +142,17 @@ impl Machine {
             space: guest.space(),
             entropy: &plan.entropy,
         };
+        let mut ports = Ports::of(unit.clone()).with_host(beyond);
+        if plan.trace {
+            ports.ats = Arc::new(Asked::new(unit.clone(), machine.watcher.clone()));
+        }
         for &(kind, rid) in &plan.endpoints {
             let port = Arc::new(Port::new());
             let bell = Arc::new(Bell::default());
             let setup = dma_engine::Setup {
                 rid,
                 config: EndpointConfig::default(),
-                ports: Ports::of(unit.clone()).with_host(beyond.clone()),
+                ports: ports.clone(),
                 memory: guest.clone(),
                 irq: port.clone(),
                 waker: bell.waker(),
@@ -239,6 +244,8 @@ impl Machine {
     pub(super) fn counts(&self) -> Counts {
         let unit = self.unit.counters();
         let ports = self.ports.iter().map(|port| port.counters());
+        let stats: Vec<_> = self.endpoints.iter().map(|e| e.stats()).collect();
+        let sum = |of: fn(&Stats) -> u64| stats.iter().map(of).sum();
         let (logged, suppressed) = self.watcher.log().map_or((0, 0), |log| log.counts());
         Counts {
             faults: unit.faults,
@@ -253,7 +260,12 @@ impl Machine {
             responses_lost: unit.responses_lost,
             vanished: unit.vanished,
             queue_errors: unit.queue_errors,
-            bytes: self.endpoints.iter().map(|e| e.bytes()).sum(),
+            bytes: sum(|s| s.bytes),
+            groups: sum(|s| s.groups),
+            groups_answered: sum(|s| s.answered.iter().sum()),
+            groups_unanswered: sum(|s| s.unanswered),
+            answers_unexpected: sum(|s| s.unexpected_responses + s.late_responses),
+            invalidations: sum(|s| s.invalidations),
             messages: self.watcher.messages.load(Ordering::Relaxed),
             messages_lost: ports.map(|p| p.messages_lost + p.messages_refused).sum(),
             captures: self.watcher.captures.as_ref().map_or(0, Captures::written),

@@ -1,6 +1,7 @@
 //! `iopf serve`: a VT-d unit and functions behind it, in front of a guest in QEMU.
 
 mod args;
+mod asked;
 mod captures;
 mod command;
 mod dmar;

@@ -39,7 +39,14 @@ impl Watcher {
         }
     }
 
-    fn step(&self, step: &'static str, device: Option<String>, group: Option<u32>, note: String) {
+    /// Says a step of a page request, with the time it is now.
+    pub(super) fn step(
+        &self,
+        step: &'static str,
+        device: Option<String>,
+        group: Option<u32>,
+        note: String,
+    ) {
         let nanos = self.events.elapsed().as_nanos();
         self.events.say(Event::Step(Step {
             nanos: u64::try_from(nanos).unwrap_or(u64::MAX),

@@ -1,4 +1,5 @@
-//! A guest with a work queue of our DSA, set up with Debian's tool.
+//! A guest with work queues of our DSA, set up with Debian's tool.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 use crate::served::Served;
 use std::time::Duration;
@@ -8,28 +9,36 @@ use testkit::kernel::{Stock, stock};
 /// Where the device is.
 pub(crate) const SLOT: &str = "dsa@07.0";
 
-/// The work queue, set up as users do it.
-const SET_UP: [&str; 4] = [
-    "config-wq dsa0/wq0.0 --group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user \
-     --name=iopf --driver-name=user --block-on-fault=1 --max-transfer-size=16777216 --max-batch-size=32",
-    "config-engine dsa0/engine0.0 --group-id=0",
-    "enable-device dsa0",
-    "enable-wq dsa0/wq0.0",
-];
+/// What a work queue is, as users set it up.
+pub(crate) const QUEUE: &str = "--group-id=0 --mode=dedicated --wq-size=16 --priority=10 --type=user --name=iopf \
+     --driver-name=user --block-on-fault=1 --max-transfer-size=16777216 --max-batch-size=32";
 
 /// A guest with a work queue for processes.
 pub(crate) fn guest(served: &mut Served) -> Guest {
+    guest_with(served, 1, 1)
+}
+
+/// A guest with so many processors and work queues, each with an engine.
+pub(crate) fn guest_with(served: &mut Served, processors: u8, queues: usize) -> Guest {
     let kernel = stock(Stock::Newest).expect("Debian's kernel");
     let guest = served.boot(
         Guest::builder(kernel)
             .append("intel_iommu=on,sm_on setcpuid=movdir64b")
+            .cpus(processors)
             .module("idxd")
             .program(accel_config().expect("Debian's tool")),
     );
-    for step in SET_UP {
-        guest
-            .must(&format!("exec /usr/bin/accel-config {step}"))
-            .expect("the tool does this");
+    let step = |step: String| {
+        let command = format!("exec /usr/bin/accel-config {step}");
+        guest.must(&command).expect("the tool does this");
+    };
+    for queue in 0..queues {
+        step(format!("config-wq dsa0/wq0.{queue} {QUEUE}"));
+        step(format!("config-engine dsa0/engine0.{queue} --group-id=0"));
+    }
+    step("enable-device dsa0".to_owned());
+    for queue in 0..queues {
+        step(format!("enable-wq dsa0/wq0.{queue}"));
     }
     // Linux leaves huge pages off where memory is small.
     guest

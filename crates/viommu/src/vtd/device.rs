@@ -400,6 +400,8 @@ where
                 None => counters.responses_lost += 1,
             }
         }
+        // Before the endpoint: what it does next is noticed on a thread of its own.
+        self.watcher.notice(Notice::Response(response));
         if let Some(endpoint) = endpoint {
             endpoint.page_response(
                 response.pasid,
@@ -407,7 +409,6 @@ where
                 Response::from(response.code),
             );
         }
-        self.watcher.notice(Notice::Response(response));
     }
 
     fn wait(&self, place: Place, wait: &Wait) -> Next {

@@ -33,7 +33,8 @@ pub enum Notice<'a> {
     },
     /// The guest moved the tail of its invalidation queue; the descriptors are not worked off yet.
     Tail,
-    /// A page group response has been handed to its endpoint, if that is there.
+    /// A page group response goes to its endpoint, if that is there; the endpoint has not been told of it
+    /// yet.
     Response(&'a GroupResponse),
 }
 

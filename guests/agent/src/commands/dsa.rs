@@ -1,5 +1,6 @@
 //! A process that shares its memory with a Data Streaming Accelerator: `dsa QUEUE SCENARIO`, and
-//! `dsa-mix QUEUE SECONDS SEED` for traffic without end.
+//! `dsa-mix QUEUE SECONDS SEED` for traffic without end, `dsa-soak` (`soak.rs`) for traffic on memory
+//! that changes under it.
 //!
 //! Each scenario does one thing to memory, has the device work on it, and checks what became of both.
 //! It says one line for each completion record, and ends with an error where anything is not as
@@ -7,8 +8,10 @@
 //! space of whoever opens the queue.
 
 mod mix;
+mod page;
 mod queue;
 mod scenarios;
+mod soak;
 
 use super::Command;
 use crate::args::Args;
@@ -30,6 +33,16 @@ pub(super) const COMMANDS: &[Command] = &[
             args.end()?;
             mix::mix(&Queue::open(queue)?, seconds, seed, out)
         },
+    },
+    Command {
+        name: "dsa-soak",
+        usage: "dsa-soak QUEUE MILLISECONDS SEED [reads|present]",
+        run: soak::soak,
+    },
+    Command {
+        name: "shake",
+        usage: "shake MILLISECONDS SEED",
+        run: soak::shake,
     },
 ];
 

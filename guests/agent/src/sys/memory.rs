@@ -5,7 +5,7 @@
 )]
 
 use crate::reply::{Done, Failure};
-use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags};
 use std::ffi::c_void;
 use std::fs::File;
 use std::ptr;
@@ -33,6 +33,15 @@ impl Memory {
         // SAFETY: a new mapping at an address of the kernel's choice; all accesses are volatile.
         let base =
             unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE) }?;
+        Ok(Self { base, len })
+    }
+
+    /// `len` bytes of nothing yet, shared with the processes that are forked from this one.
+    pub(crate) fn shared(len: usize) -> Result<Self, Failure> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: as above.
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::SHARED) }?;
         Ok(Self { base, len })
     }
 
@@ -108,6 +117,61 @@ impl Memory {
         }
     }
 
+    /// The address of the 8 bytes at `offset`, a multiple of 8.
+    fn word_at(&self, offset: usize) -> *mut u64 {
+        assert!(offset.is_multiple_of(8), "{offset:#x}");
+        self.at(offset).cast()
+    }
+
+    /// Eight bytes.
+    pub(crate) fn word(&self, offset: usize) -> u64 {
+        // SAFETY: inside, since mappings are whole pages, and aligned.
+        unsafe { self.word_at(offset).read_volatile() }
+    }
+
+    /// Stores one value again and again, over whole words.
+    pub(crate) fn set_words(&self, offset: usize, len: usize, value: u64) {
+        for at in (offset..offset + len).step_by(8) {
+            // SAFETY: as in `word`.
+            unsafe { self.word_at(at).write_volatile(value) }
+        }
+    }
+
+    /// Whole pages of the mapping.
+    fn part(&self, offset: usize, len: usize) -> *mut c_void {
+        assert!(len > 0 && len <= self.len - offset, "{len:#x}");
+        self.at(offset).cast()
+    }
+
+    /// The same as `advise` for whole pages of it.
+    pub(crate) fn advise_part(&self, offset: usize, len: usize, advice: Advice) -> Done {
+        let part = self.part(offset, len);
+        // SAFETY: as in `advise`.
+        Ok(unsafe { rustix::mm::madvise(part, len, advice) }?)
+    }
+
+    /// Asks for huge pages in place of the small ones that are there.
+    pub(crate) fn collapse(&self) -> Done {
+        // SAFETY: the whole mapping is ours; what is in it stays.
+        match unsafe { libc::madvise(self.base, self.len, libc::MADV_COLLAPSE) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error().into()),
+        }
+    }
+
+    /// Moves the pages to another address. Here are untouched ones in the end; meanwhile, nothing is.
+    pub(crate) fn depart(&self) -> Result<Self, Failure> {
+        let away = Self::anonymous(self.len)?;
+        let flags = MremapFlags::MAYMOVE;
+        // SAFETY: the pages go to a place that is ours, and no reference into either exists.
+        unsafe { rustix::mm::mremap_fixed(self.base, self.len, self.len, flags, away.base) }?;
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: nothing is replaced: a mapping that came here meanwhile is an error.
+        unsafe { rustix::mm::mmap_anonymous(self.base, self.len, rights, flags) }?;
+        Ok(away)
+    }
+
     /// Tells the kernel how the mapping will be used, or that its pages can go.
     pub(crate) fn advise(&self, advice: Advice) -> Done {
         // SAFETY: the whole mapping is ours. `LinuxDontNeed` empties it, and no reference into it
@@ -123,7 +187,15 @@ impl Memory {
 
     /// Puts new memory in the place of the old.
     pub(crate) fn replace(&self) -> Done {
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        self.renew(ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Puts memory without any rights in the place of the old.
+    pub(crate) fn close(&self) -> Done {
+        self.renew(ProtFlags::empty())
+    }
+
+    fn renew(&self, rights: ProtFlags) -> Done {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: the whole mapping is ours, and the new one takes exactly its place; no reference
         // into it exists.
@@ -194,6 +266,24 @@ mod tests {
         assert_eq!(memory.read(4093, 5), [0, 1, 2, 3, 0]);
         memory.advise(Advice::LinuxDontNeed).unwrap();
         assert_eq!(memory.read(4093, 5), [0; 5]);
+    }
+
+    #[test]
+    fn pages_that_move_leave_zeros_behind_and_so_does_a_new_mapping() {
+        let memory = Memory::anonymous(8192).unwrap();
+        memory.set_words(4096, 4096, 0x1122);
+        let moved = memory.depart().unwrap();
+        assert_ne!(moved.address(), memory.address());
+        assert_eq!((moved.word(4088), moved.word(4096)), (0, 0x1122));
+        assert_eq!(memory.word(4096), 0);
+        memory.set_words(0, 8192, 7);
+        memory.replace().unwrap();
+        assert_eq!((memory.word(0), memory.word(8184)), (0, 0));
+        memory.set_words(0, 8192, 7);
+        memory
+            .advise_part(4096, 4096, Advice::LinuxDontNeed)
+            .unwrap();
+        assert_eq!((memory.word(4088), memory.word(4096)), (7, 0));
     }
 
     #[test]

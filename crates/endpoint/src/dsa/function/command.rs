@@ -101,6 +101,12 @@ impl State {
 
     /// What a command does once its descriptors are gone.
     fn end_command(&mut self, command: Command) {
+        // Whoever gets a work queue next begins with empty portals.
+        match command {
+            Command::DisableDevice | Command::ResetDevice => self.portals.reset(),
+            Command::DisableWqs(set) | Command::ResetWqs(set) => self.portals.forget(set),
+            Command::EnableDevice | Command::EnableWq(_) | Command::Wait { .. } => {}
+        }
         match command {
             Command::DisableDevice => {
                 self.move_wqs(u64::MAX, WqState::Draining, WqState::Disabled);

@@ -22,13 +22,9 @@ impl Dsa {
         );
         match effect {
             Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(_) | Effect::PasidChanged(_) => self.device.forget_translations(),
-            Effect::PriChanged { control, reset } => {
-                if reset {
-                    self.device.reset_pri();
-                }
-                self.device.set_pri(control.enabled, control.allocation);
-            }
+            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
+            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
+            Effect::PriChanged { control, reset } => self.device.switch_pri(control, reset),
             Effect::FunctionReset => self.power_on(state),
             Effect::MemoryDecode(_) | Effect::IntxDisabled(_) | Effect::MsixChanged(_) => {}
         }

@@ -9,7 +9,7 @@ mod operations;
 
 use super::*;
 use crate::{Memory, Ports};
-use iopf::{Access, GroupIndex, Iova, Pasid, Response, Rid};
+use iopf::{Access, GroupIndex, Pasid, Response, Rid};
 use std::sync::atomic::{AtomicU32, Ordering};
 use testkit::{FakeClock, FakeIommu, Ram};
 use viommu_api::{Endpoint, PciFunction};

@@ -141,6 +141,19 @@ impl Queue {
         wait(&self.records, 0)
     }
 
+    /// Submits a descriptor whose completion record is the `n`-th of the page; at most 128 have room.
+    pub(super) fn submit(&self, n: usize, descriptor: &Descriptor) -> Result<(), Failure> {
+        let at = n * 32;
+        self.records.write(at, &[0; 32]);
+        self.store(&descriptor.bytes(self.records.address() + at as u64))
+    }
+
+    /// The `n`-th completion record, if it is there.
+    pub(super) fn poll(&self, n: usize) -> Option<Record> {
+        let at = n * 32;
+        (self.records.byte(at) != 0).then(|| Record::read(&self.records, at))
+    }
+
     /// Submits a descriptor and does not wait for anything.
     pub(super) fn leave(&self, descriptor: &Descriptor) -> Result<(), Failure> {
         self.store(&descriptor.bytes(self.records.address()))

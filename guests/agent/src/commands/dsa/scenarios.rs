@@ -24,14 +24,15 @@ pub(super) const ALL: &[(&str, Scenario)] = &[
     ("unmapped", unmapped),
     ("record", record),
     ("large", large),
+    ("page", super::page::page),
     ("kill", kill),
 ];
 
-const PAGE: usize = 4096;
-const PAGE_U32: u32 = 4096;
+pub(super) const PAGE: usize = 4096;
+pub(super) const PAGE_U32: u32 = 4096;
 
 /// A copy whose missing pages are waited for.
-fn copy(from: u64, to: u64, size: u32) -> Descriptor {
+pub(super) fn copy(from: u64, to: u64, size: u32) -> Descriptor {
     Descriptor {
         operation: op::MOVE,
         flags: flag::BLOCK_ON_FAULT,
@@ -50,28 +51,28 @@ fn impatient(descriptor: Descriptor) -> Descriptor {
 }
 
 /// Bytes that tell where they are.
-fn pattern(len: usize) -> Vec<u8> {
+pub(super) fn pattern(len: usize) -> Vec<u8> {
     (0..len)
         .map(|at| u8::try_from(at * 7 % 251).unwrap_or(0))
         .collect()
 }
 
 /// Touched memory with a pattern in it.
-fn source(len: usize) -> Result<Memory, Failure> {
+pub(super) fn source(len: usize) -> Result<Memory, Failure> {
     let memory = small_pages(len)?;
     memory.write(0, &pattern(len));
     Ok(memory)
 }
 
 /// Untouched memory of pages of 4 KiB.
-fn small_pages(len: usize) -> Result<Memory, Failure> {
+pub(super) fn small_pages(len: usize) -> Result<Memory, Failure> {
     let memory = Memory::anonymous(len)?;
     // A kernel without huge pages does not know the advice, and needs none.
     let _ = memory.advise(Advice::LinuxNoHugepage);
     Ok(memory)
 }
 
-fn same(what: &str, memory: &Memory, expected: &[u8]) -> Done {
+pub(super) fn same(what: &str, memory: &Memory, expected: &[u8]) -> Done {
     let found = memory.read(0, expected.len());
     let different = found.iter().zip(expected).position(|(a, b)| a != b);
     different.map_or(Ok(()), |at| {

@@ -275,3 +275,20 @@ fn work_queues_of_a_group_take_turns() {
     assert_eq!(bench.record(RECORDS + 96), done(1));
     assert_eq!(bench.record(RECORDS), done(0));
 }
+
+#[test]
+fn a_descriptor_half_stored_is_gone_when_its_work_queue_changes_hands() {
+    for command in [DISABLE_WQ | 1, RESET_WQ | 1] {
+        let bench = Bench::new();
+        let desc = Desc::new(0, CRAV | RCR).record(RECORDS);
+        bench.dsa.write_bar(2, 4096, &desc.0[..56]);
+        assert_eq!(bench.command(command), 0);
+        bench.set(WQ_TABLE + 8, 1 | 1 << 1 | 5 << 8 | 1 << 28);
+        bench.set(WQ_TABLE + 12, 21 | 5 << 5);
+        assert_eq!(bench.command(ENABLE_WQ), 0);
+        bench.dsa.write_bar(2, 4096 + 56, &desc.0[56..]);
+        bench.run();
+        assert_eq!(bench.record(RECORDS), done(0));
+        assert_eq!(bench.submit(desc), done(1));
+    }
+}

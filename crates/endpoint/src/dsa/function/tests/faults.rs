@@ -208,6 +208,27 @@ fn an_invalidation_makes_the_next_descriptor_ask_again() {
 }
 
 #[test]
+fn a_deaf_device_uses_what_it_was_told_to_forget_until_it_hears_again() {
+    let bench = Bench::new();
+    bench.map(0x1000, Access::RW);
+    bench.map(0x2000, Access::RW);
+    bench.dsa.set_deaf(true);
+    assert_eq!(bench.submit(copy(0, 0x1000, 0x2000, 8)), done(1));
+    bench.iommu.unmap(PASID, Iova(0x2000));
+    let page = Invalidation {
+        pasid: PASID,
+        global: false,
+        addr: Iova(0x2000),
+        size_shift: 12,
+    };
+    bench.dsa.invalidate(&page);
+    assert_eq!(bench.submit(copy(0, 0x1000, 0x2000, 8)), done(1));
+    bench.dsa.set_deaf(false);
+    bench.dsa.invalidate(&page);
+    assert_eq!(bench.submit(copy(0, 0x1000, 0x2000, 8)).status, 0x83);
+}
+
+#[test]
 fn a_queue_with_ats_disabled_leaves_translation_to_the_iommu() {
     let bench = Bench::new();
     assert_eq!(bench.command(RESET_WQ | 1), 0);
@@ -275,4 +296,16 @@ fn a_translation_to_where_no_memory_is_is_a_hardware_error() {
     bench.store(0, &Desc::new(0, CRAV | RCR).record(0x5_0000));
     bench.run();
     assert_eq!(bench.error(), Some(0x21), "nowhere to tell it");
+}
+
+#[test]
+fn memory_that_is_not_there_says_whether_it_was_read_or_written() {
+    let beyond = Gpa(1 << 40);
+    for (missing, status) in [(0x1000, 0x20), (0x2000, 0x21)] {
+        let bench = Bench::new();
+        bench.map(0x1000, Access::RW);
+        bench.map(0x2000, Access::RW);
+        bench.iommu.map(PASID, Iova(missing), beyond, Access::RW);
+        assert_eq!(bench.submit(copy(BOF, 0x1000, 0x2000, 8)), done(status));
+    }
 }
