@@ -156,9 +156,9 @@ impl<A: GuestAddressSpace + Send + Sync> PciFunction for VirtioRng<A> {
         }
     }
 
-    /// Returns when the buffers under way are filled: whoever resets a machine resets the IOMMU next,
-    /// and without translation they would be filled where the guest has other things. That is 1 MiB of
-    /// bytes at most, and their source must not wait for the caller.
+    /// Returns when the access under way is over, of up to 4 KiB: whoever resets a machine resets the
+    /// IOMMU next, and without translation it would go where the guest has other things. Not to be
+    /// called by the source of the bytes, which would wait for itself.
     fn reset(&self) {
         {
             let mut state = self.state();
