@@ -3,6 +3,7 @@
 use super::common::Effect as Asked;
 use super::{BAR_MSIX, BAR_STRUCTURES, ISR, MSIX_SIZE, NOTIFY, State, VirtioRng};
 use crate::pci::Effect;
+use std::sync::PoisonError;
 use viommu_api::{InterruptKind, Interrupts, PciFunction};
 use vm_memory::GuestAddressSpace;
 
@@ -155,9 +156,17 @@ impl<A: GuestAddressSpace + Send + Sync> PciFunction for VirtioRng<A> {
         }
     }
 
+    /// Returns when the access under way is over, of up to 4 KiB: whoever resets a machine resets the
+    /// IOMMU next, and without translation it would go where the guest has other things. Not to be
+    /// called by the source of the bytes, which would wait for itself.
     fn reset(&self) {
-        let mut state = self.state();
-        state.config.reset();
-        state.reset_function();
+        {
+            let mut state = self.state();
+            state.config.reset();
+            state.reset_function();
+        }
+        drop(self.worker.lock().unwrap_or_else(PoisonError::into_inner));
+        // A step meanwhile was told that there is nothing to do.
+        (self.waker)();
     }
 }

@@ -383,7 +383,7 @@ fn a_function_level_reset_forgets_the_driver() {
 }
 
 /// Two chains of 8 KiB on offer, and something that happens while the first one is filled.
-fn interrupted(event: fn(&Device)) -> Bench {
+fn interrupted(event: fn(&Arc<Device>)) -> Bench {
     let bench = Bench::probed(true);
     for n in 0..2 {
         bench.describe(u64::from(n), BUFFER + u64::from(n) * 0x2000, 0x2000, 2, 0);
@@ -399,10 +399,18 @@ fn interrupted(event: fn(&Device)) -> Bench {
 
 #[test]
 fn a_reset_while_a_buffer_is_filled_leaves_memory_alone_from_then_on() {
-    let events: [fn(&Device); 3] = [
+    let events: [fn(&Arc<Device>); 3] = [
         |device| device.write_bar(0, 0x14, &[0]),
         |device| device.write_config(0x48, &0x8000u16.to_le_bytes()),
-        |device| PciFunction::reset(device),
+        |device| {
+            // It waits for the device, so it is another thread's.
+            let before = device.state().generation;
+            let resetting = device.clone();
+            std::thread::spawn(move || PciFunction::reset(&*resetting));
+            while device.state().generation == before {
+                std::thread::yield_now();
+            }
+        },
     ];
     for event in events {
         let bench = interrupted(event);
@@ -435,6 +443,44 @@ fn bus_master_turned_off_while_a_buffer_is_filled_only_puts_it_off() {
     assert_eq!(bench.used(0), (2, 0, 0x2000));
     assert_eq!(bench.used(1), (2, 1, 0x2000));
     assert_eq!(bench.irqs.take(), [(InterruptKind::Msix, 1)]);
+}
+
+#[test]
+fn after_a_reset_nothing_is_written_any_more() {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+    let mut bench = Bench::new();
+    let (asked, asks) = channel();
+    let (give, given) = channel::<()>();
+    let entropy = Box::new(move |bytes: &mut [u8]| {
+        asked.send(()).unwrap();
+        given.recv().unwrap();
+        bytes.fill(7);
+    });
+    let (memory, irqs) = (bench.memory.clone(), bench.irqs.clone());
+    bench.device = Device::new(memory, entropy, irqs, Arc::new(|| {}))
+        .unwrap()
+        .into();
+    bench.device.write_config(4, &[6, 0]);
+    bench.start(true);
+    bench.describe(0, BUFFER, 64, 2, 0);
+    bench.offer(0, 0);
+    bench.notify();
+    let (over, is_over) = channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| bench.device.step());
+        asks.recv().unwrap();
+        scope.spawn(|| {
+            bench.device.reset();
+            over.send(bench.bytes(BUFFER)).unwrap();
+        });
+        let early = is_over.recv_timeout(Duration::from_millis(100));
+        give.send(()).unwrap();
+        assert!(early.is_err(), "the reset waits for the access under way");
+        let at_the_end: [u8; 64] = is_over.recv().unwrap();
+        assert_eq!(at_the_end, [0; 64]);
+    });
+    assert_eq!(bench.device.step(), Step::Idle(None));
 }
 
 #[test]

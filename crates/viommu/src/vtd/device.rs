@@ -353,9 +353,9 @@ where
                 self.translator
                     .forget_pasid_translations(domain, pasid, range);
             }
-            Command::DeviceTlb(tlb) => self.device_tlb(&tlb, None, false),
+            Command::DeviceTlb(tlb) => self.device_tlb(place, &tlb, None, false),
             Command::PasidDeviceTlb { tlb, pasid, global } => {
-                self.device_tlb(&tlb, Some(pasid), global);
+                self.device_tlb(place, &tlb, Some(pasid), global);
             }
             Command::GroupResponse(response) => self.respond(&response),
             Command::Wait(wait) => return self.wait(place, &wait),
@@ -373,9 +373,13 @@ where
         }
     }
 
-    fn device_tlb(&self, tlb: &DeviceTlb, pasid: Option<Pasid>, global: bool) {
+    fn device_tlb(&self, place: Place, tlb: &DeviceTlb, pasid: Option<Pasid>, global: bool) {
         let Some(endpoint) = self.endpoint(tlb.source) else {
-            self.state().unanswered.get_or_insert(tlb.source.0);
+            let mut state = self.state();
+            // A queue that was reset meanwhile waits for nothing.
+            if state.regs.queue.place() == place {
+                state.unanswered.get_or_insert(tlb.source.0);
+            }
             return;
         };
         let Range { addr, size_shift } = tlb.range;
