@@ -46,6 +46,7 @@ mod function;
 mod regs;
 mod run;
 
+use crate::gate::Gate;
 use crate::pci::{
     AtsCapability, Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable,
     PasidCapability, Port, PriCapability,
@@ -101,19 +102,11 @@ pub struct DmaEngine {
 
 /// What the guest sees, and what it has ordered.
 struct State {
-    config: ConfigSpace,
+    config: Gate,
     msix: MsixTable,
     channels: [Channel; COUNT],
     /// Moves with every reset, so that the worker drops what it was doing.
     generation: u64,
-    /// Counts of the device that the page request status has taken note of.
-    noted: Noted,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Noted {
-    failures: u64,
-    unexpected: u64,
 }
 
 struct Channel {
@@ -212,11 +205,10 @@ impl DmaEngine {
             irq: setup.irq,
             waker: setup.waker,
             state: Mutex::new(State {
-                config,
+                config: Gate::new(config),
                 msix: MsixTable::new(CHANNELS),
                 channels: std::array::from_fn(|_| channel()),
                 generation: 0,
-                noted: Noted::default(),
             }),
             worker: Mutex::new(Worker::default()),
         };
@@ -419,23 +411,11 @@ impl DmaEngine {
             channel.busy = false;
             channel.ordered = None;
         }
-        self.device.set_bus_master(state.config.bus_master());
-        self.device.set_ats(state.config.ats().enabled);
-        self.device.set_pasid(state.config.pasid().enabled);
+        state.config.switch(&self.device);
         self.device.reset();
         self.device.set_pri(false, 0);
         self.device.set_deaf(false);
-        let stats = self.device.stats();
-        state.noted = Noted::of(&stats);
-    }
-}
-
-impl Noted {
-    fn of(stats: &Stats) -> Self {
-        Self {
-            failures: stats.answered[2],
-            unexpected: stats.unexpected_responses,
-        }
+        state.config.start_over(&self.device);
     }
 }
 

@@ -21,6 +21,7 @@ pub mod dma_engine;
 pub mod dsa;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod gate;
 mod groups;
 mod iommu;
 mod job;

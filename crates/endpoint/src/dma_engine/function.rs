@@ -1,6 +1,6 @@
 //! The engine as the guest and the IOMMU see it.
 
-use super::{BAR_CHANNELS, BAR_MSIX, CHANNEL, CHANNELS, DmaEngine, MSIX_SIZE, Noted, State};
+use super::{BAR_CHANNELS, BAR_MSIX, CHANNEL, CHANNELS, DmaEngine, MSIX_SIZE};
 use crate::pci::Effect;
 use iopf::{GroupIndex, Pasid, Response};
 use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction};
@@ -25,34 +25,6 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = (usize, u16, std::ops:
     })
 }
 
-impl DmaEngine {
-    /// Does what a switch in configuration space means.
-    fn act(&self, state: &mut State, effect: Effect) {
-        match effect {
-            Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
-            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
-            Effect::PriChanged { control, reset } => self.device.switch_pri(control, reset),
-            Effect::FunctionReset => self.power_on(state),
-            _ => {}
-        }
-    }
-
-    /// Brings the page request status up to date.
-    fn note(&self, state: &mut State) {
-        let now = Noted::of(&self.device.stats());
-        if now.failures > state.noted.failures {
-            state.config.set_pri_failure();
-        }
-        if now.unexpected > state.noted.unexpected {
-            state.config.set_pri_unexpected();
-        }
-        state.noted = now;
-        let outstanding = self.device.any_outstanding();
-        state.config.set_pri_outstanding(outstanding);
-    }
-}
-
 impl PciFunction for DmaEngine {
     fn bar_size(&self, bar: u8) -> u64 {
         self.state().config.bar_size(bar)
@@ -63,19 +35,15 @@ impl PciFunction for DmaEngine {
     }
 
     fn read_config(&self, offset: u16, data: &mut [u8]) {
-        let mut state = self.state();
-        self.note(&mut state);
-        state.config.read(offset, data);
+        self.state().config.read(&self.device, offset, data);
     }
 
     fn write_config(&self, offset: u16, data: &[u8]) {
         let acted = {
             let mut state = self.state();
-            // What is written as one clears what was there before.
-            self.note(&mut state);
-            let effects = state.config.write(offset, data);
-            for &effect in &effects {
-                self.act(&mut state, effect);
+            let effects = state.config.write(&self.device, offset, data);
+            if effects.contains(&Effect::FunctionReset) {
+                self.power_on(&mut state);
             }
             !effects.is_empty()
         };

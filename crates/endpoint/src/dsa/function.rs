@@ -12,6 +12,7 @@ use super::run::Report;
 use super::tables::WqState;
 use super::{CHUNK, ENGINES, VECTORS};
 use crate::dma_engine::Setup;
+use crate::gate::Gate;
 use crate::job::{Completion, Job, JobId, Op, Status};
 use crate::pci::{
     AtsCapability, Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable,
@@ -63,7 +64,7 @@ pub struct Dsa {
 
 /// What the guest sees, and what it has ordered.
 struct State {
-    config: ConfigSpace,
+    config: Gate,
     msix: MsixTable,
     regs: Regs,
     portals: Portals,
@@ -71,14 +72,6 @@ struct State {
     command: Option<Pending>,
     /// Moves with every reset, so that the worker drops what it was doing.
     generation: u64,
-    /// Counts of the device that the page request status has taken note of.
-    noted: Noted,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Noted {
-    failures: u64,
-    unexpected: u64,
 }
 
 /// What the worker has in hand.
@@ -144,14 +137,13 @@ impl Dsa {
             irq: setup.irq,
             waker: setup.waker,
             state: Mutex::new(State {
-                config,
+                config: Gate::new(config),
                 msix: MsixTable::new(VECTORS),
                 regs: Regs::default(),
                 portals: Portals::default(),
                 queues: Queues::default(),
                 command: None,
                 generation: 0,
-                noted: Noted::default(),
             }),
             worker: Mutex::new(Worker::default()),
         };
@@ -324,22 +316,11 @@ impl Dsa {
         state.regs = Regs::default();
         state.msix.reset();
         state.command = None;
-        self.device.set_bus_master(state.config.bus_master());
-        self.device.set_ats(state.config.ats().enabled);
-        self.device.set_pasid(state.config.pasid().enabled);
+        state.config.switch(&self.device);
         self.drop_work(state);
         let pri = state.config.pri();
         self.device.set_pri(pri.enabled, pri.allocation);
-        state.noted = Noted::of(&self.device.stats());
-    }
-}
-
-impl Noted {
-    fn of(stats: &Stats) -> Self {
-        Self {
-            failures: stats.answered[2],
-            unexpected: stats.unexpected_responses,
-        }
+        state.config.start_over(&self.device);
     }
 }
 

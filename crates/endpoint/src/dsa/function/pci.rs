@@ -1,13 +1,13 @@
 //! The function as the guest and the IOMMU see it.
 
-use super::{BAR_PORTALS, BAR_REGISTERS, Dsa, Noted, State};
+use super::{BAR_PORTALS, BAR_REGISTERS, Dsa, State};
 use crate::dsa::regs::{DeviceState, offset};
 use crate::pci::Effect;
 use iopf::{GroupIndex, Pasid, Response};
 use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction};
 
 impl Dsa {
-    /// Does what a switch in configuration space means.
+    /// Does what a write to configuration space means beyond the switches of the device.
     fn act(&self, state: &mut State, effect: Effect, vectors: &mut Vec<u16>) {
         let running = matches!(
             state.regs.state,
@@ -20,13 +20,8 @@ impl Dsa {
                 | Effect::PasidChanged(_)
                 | Effect::PriChanged { .. }
         );
-        match effect {
-            Effect::BusMaster(on) => self.device.set_bus_master(on),
-            Effect::AtsChanged(control) => self.device.set_ats(control.enabled),
-            Effect::PasidChanged(control) => self.device.set_pasid(control.enabled),
-            Effect::PriChanged { control, reset } => self.device.switch_pri(control, reset),
-            Effect::FunctionReset => self.power_on(state),
-            Effect::MemoryDecode(_) | Effect::IntxDisabled(_) | Effect::MsixChanged(_) => {}
+        if effect == Effect::FunctionReset {
+            self.power_on(state);
         }
         if running && forbidden {
             self.halt(state, vectors);
@@ -34,20 +29,6 @@ impl Dsa {
             self.device.set_pri(pri.enabled, pri.allocation);
             state.fail_command(vectors);
         }
-    }
-
-    /// Brings the page request status up to date.
-    fn note(&self, state: &mut State) {
-        let now = Noted::of(&self.device.stats());
-        if now.failures > state.noted.failures {
-            state.config.set_pri_failure();
-        }
-        if now.unexpected > state.noted.unexpected {
-            state.config.set_pri_unexpected();
-        }
-        state.noted = now;
-        let outstanding = self.device.any_outstanding();
-        state.config.set_pri_outstanding(outstanding);
     }
 }
 
@@ -61,18 +42,14 @@ impl PciFunction for Dsa {
     }
 
     fn read_config(&self, offset: u16, data: &mut [u8]) {
-        let mut state = self.state();
-        self.note(&mut state);
-        state.config.read(offset, data);
+        self.state().config.read(&self.device, offset, data);
     }
 
     fn write_config(&self, offset: u16, data: &[u8]) {
         let mut vectors = Vec::new();
         let acted = {
             let mut state = self.state();
-            // What is written as one clears what was there before.
-            self.note(&mut state);
-            let effects = state.config.write(offset, data);
+            let effects = state.config.write(&self.device, offset, data);
             for &effect in &effects {
                 self.act(&mut state, effect, &mut vectors);
             }
