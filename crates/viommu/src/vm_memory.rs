@@ -1,7 +1,7 @@
 //! Any rust-vmm device behind a model: [`vm_memory::Iommu`] for one requester and PASID.
 //!
 //! A device that is written against [`vm_memory::GuestMemory`] is given an
-//! [`IommuMemory`](vm_memory::IommuMemory) over a [`Behind`], and every address it uses goes through
+//! [`IommuMemory`] over a [`Behind`], and every address it uses goes through
 //! the guest's tables. What it may not do becomes a fault that the guest sees.
 //!
 //! # Invalidations
