@@ -15,12 +15,28 @@ use crate::pci::{
     AtsCapability, AtsControl, Bar, Builder, Effect, Identity, MsixCapability, PasidCapability,
     Port, PriCapability,
 };
+use iopf::{PageRequest, Response};
+use viommu_api::PageRequestOutcome;
 
 #[cfg(test)]
 mod tests;
 
 /// Steps of one script that count; the rest is ignored.
 const STEPS: usize = 256;
+
+/// What becomes of a page request: its address says so, and every outcome is reached.
+///
+/// # Panics
+/// When its group index is wider than PCIe has it.
+fn page_request_outcome(request: &PageRequest) -> PageRequestOutcome {
+    assert!(request.group.0 < 512, "nine bits: {request:?}");
+    match request.addr.0 >> 12 & 3 {
+        0 if request.last => PageRequestOutcome::Answered(Response::Success),
+        1 if request.last => PageRequestOutcome::Answered(Response::Invalid),
+        2 => PageRequestOutcome::Dropped,
+        _ => PageRequestOutcome::Queued,
+    }
+}
 
 /// One step: what, how, a small number, a place and a value.
 struct Step {

@@ -1,6 +1,6 @@
 //! Scripts against the DMA engine.
 
-use super::{Step, steps};
+use super::{Step, page_request_outcome, steps};
 use crate::dma_engine::{DmaEngine, Setup};
 use crate::{BusError, Config, PhysicalMemory, Ports};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
@@ -94,13 +94,7 @@ impl Pri for World {
     fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
         self.check();
         assert_eq!(requester, DEVICE);
-        assert!(request.group.0 < 512, "nine bits: {request:?}");
-        match request.addr.0 >> 12 & 3 {
-            0 if request.last => PageRequestOutcome::Answered(Response::Success),
-            1 if request.last => PageRequestOutcome::Answered(Response::Invalid),
-            2 => PageRequestOutcome::Dropped,
-            _ => PageRequestOutcome::Queued,
-        }
+        page_request_outcome(request)
     }
 }
 

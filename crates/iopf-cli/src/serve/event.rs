@@ -5,7 +5,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -342,14 +342,5 @@ impl Events {
     /// Time since the start.
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
-    }
-}
-
-/// The next event, if one comes in time; `Err` when nobody is left to send one.
-pub(super) fn next(events: &Receiver<Event>, wait: Duration) -> Result<Option<Event>, ()> {
-    match events.recv_timeout(wait) {
-        Ok(event) => Ok(Some(event)),
-        Err(RecvTimeoutError::Timeout) => Ok(None),
-        Err(RecvTimeoutError::Disconnected) => Err(()),
     }
 }

@@ -125,7 +125,7 @@ impl View<'_> {
         let mut due = Instant::now() + BEAT;
         while !stop.load(Ordering::Relaxed) {
             let left = due.saturating_duration_since(Instant::now());
-            if let Ok(Some(event)) = event::next(lines, left) {
+            if let Ok(event) = lines.recv_timeout(left) {
                 self.show(&event)?;
                 // A burst is shown before the counts are looked at again, unless it has no end.
                 if Instant::now() < due {
