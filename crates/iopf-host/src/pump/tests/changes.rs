@@ -42,7 +42,7 @@ fn a_late_answer_never_reaches_the_group_that_has_the_cookie_now() {
 
 #[test]
 fn an_answer_given_before_a_detach_is_written_before_it() {
-    let mut world = World::new(policy());
+    let mut world = World::new(Policy::default());
     let (resolver, handles) = later();
     world.device(1, resolver);
     world.fault(1, 1);
@@ -245,7 +245,7 @@ fn there_is_room_for_so_many_queues_and_a_refused_one_comes_back() {
 
 #[test]
 fn stopping_answers_what_it_holds_and_says_how_many() {
-    let mut world = World::new(policy());
+    let mut world = World::new(Policy::default());
     let (resolver, _handles) = later();
     world.device(1, resolver);
     world.device(2, yes());
