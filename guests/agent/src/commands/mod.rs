@@ -15,6 +15,7 @@ mod pci;
 mod process;
 mod system;
 mod uio_sva;
+mod veventq;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -43,6 +44,7 @@ const ALL: &[&[Command]] = &[
     process::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
+    veventq::COMMANDS,
     vfio::COMMANDS,
 ];
 
