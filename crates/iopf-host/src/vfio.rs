@@ -190,7 +190,8 @@ impl VfioDevice {
     /// Binds a device that somebody else has opened and passed on.
     ///
     /// # Errors
-    /// The kernel's: `EBUSY` where it is bound, `EPERM` where interrupts cannot be kept apart.
+    /// The kernel's: `EINVAL` where it is open elsewhere, `EBUSY` where a driver or a group of vfio
+    /// has it or a device of its IOMMU group, `EPERM` where interrupts cannot be kept apart.
     pub fn bind(file: OwnedFd, iommufd: &Iommufd) -> Result<Self, Refused> {
         let mut block = vfio::vfio_device_bind_iommufd {
             iommufd: iommufd.as_fd().as_raw_fd(),
