@@ -65,6 +65,12 @@ impl Ioas {
         self.object.id()
     }
 
+    /// The iommufd that it is in.
+    #[must_use]
+    pub fn iommufd(&self) -> &Iommufd {
+        self.object.iommufd()
+    }
+
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object
     }

@@ -36,6 +36,7 @@ pub(super) const ALL: &[(&str, Script)] = &[
     ("replace", |bench| ends::replace(bench, None)),
     ("replace-pasid", |bench| ends::replace(bench, Some(PASID))),
     ("reset", ends::reset),
+    ("handles", ends::handles),
     ("invalidate", |bench| changes::invalidate(bench, None)),
     ("invalidate-pasid", |bench| {
         changes::invalidate(bench, Some(PASID))
