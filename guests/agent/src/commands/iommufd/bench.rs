@@ -245,10 +245,10 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 
     fn fault(&mut self, fault: &Fault) -> Done {
-        if fault.device == self.number.0 {
+        if fault.0.dev_id == self.number.0 {
             self.say(format_args!("fault {fault}"))
         } else {
-            let other = fault.device;
+            let other = fault.0.dev_id;
             self.say(format_args!("fault {fault} of device {other}"))
         }
     }

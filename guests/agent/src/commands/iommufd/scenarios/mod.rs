@@ -62,7 +62,7 @@ fn verify(len: u64, pasid: Option<Pasid>) -> String {
 /// The cookie of the first fault.
 fn first(faults: &[Fault]) -> Result<u32, Failure> {
     let fault = faults.first();
-    Ok(fault.ok_or_else(|| Failure::new("no fault"))?.cookie)
+    Ok(fault.ok_or_else(|| Failure::new("no fault"))?.0.cookie)
 }
 
 /// Puts the device on tables and, where there is a PASID, that on tables of its own. First the tables
