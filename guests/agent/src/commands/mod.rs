@@ -10,12 +10,12 @@ mod files;
 mod hwrng;
 mod iommufd;
 mod kmsg;
+mod mock;
 mod modules;
 mod pci;
 mod process;
 mod system;
 mod uio_sva;
-mod veventq;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -39,12 +39,12 @@ const ALL: &[&[Command]] = &[
     hwrng::COMMANDS,
     iommufd::COMMANDS,
     kmsg::COMMANDS,
+    mock::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
-    veventq::COMMANDS,
     vfio::COMMANDS,
 ];
 
