@@ -13,7 +13,11 @@ use testkit::rig::{Rig, RigError};
 /// Runs a static program in a guest of its own: our own kernel in QEMU, without KVM. What it says is
 /// said here, and its exit status is the one of this command.
 #[derive(Parser)]
-#[command(name = "cargo xtask rig", after_help = HELP)]
+#[command(
+    bin_name = "cargo xtask rig",
+    override_usage = "cargo xtask rig [OPTIONS] -- PROGRAM [ARGUMENTS]...",
+    after_help = HELP
+)]
 struct Args {
     /// Words for the kernel's command line; may be given more than once.
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
@@ -34,7 +38,7 @@ struct Args {
     #[arg(long, default_value_t = 600)]
     timeout: u64,
     /// The program, a file of this machine, and its arguments.
-    #[arg(required = true, last = true, value_name = "PROGRAM ARGUMENTS")]
+    #[arg(required = true, last = true, value_name = "PROGRAM")]
     words: Vec<OsString>,
 }
 
