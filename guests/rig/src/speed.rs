@@ -12,11 +12,19 @@ const WAITING: [usize; 2] = [1, 64];
 const FAULTS: usize = 256;
 
 /// What was counted while answers were given.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Count {
-    faults: u64,
-    instructions: u64,
+    /// Instructions from the first look to the last answer, each time that faults waited.
+    turns: Vec<u64>,
     allocations: u64,
+}
+
+impl Count {
+    /// The median: an interrupt of the timer in a turn is nobody's fault.
+    fn median(&mut self) -> u64 {
+        self.turns.sort_unstable();
+        self.turns[self.turns.len() / 2]
+    }
 }
 
 /// Says for each answerer and each number of waiting groups what a fault costs.
@@ -29,24 +37,23 @@ pub(crate) fn run(rounds: usize) -> Outcome<()> {
         answerers.push(named(who, &mock, &file)?);
     }
     for waiting in WAITING {
-        let mut counts = [Count::default(); WHO.len()];
+        let mut counts = WHO.map(|_| Count::default());
         for round in 0..=rounds {
             for (answerer, count) in answerers.iter_mut().zip(&mut counts) {
-                let one = one(&mut mock, answerer.as_mut(), waiting, empty)?;
-                if round > 0 {
-                    count.faults += one.faults;
-                    count.instructions += one.instructions;
-                    count.allocations += one.allocations;
+                if round == 1 {
+                    *count = Count::default();
                 }
+                one(&mut mock, answerer.as_mut(), waiting, empty, count)?;
             }
         }
-        for (who, count) in WHO.into_iter().zip(counts) {
+        for (who, mut count) in WHO.into_iter().zip(counts) {
             let steps = steps::of(who, waiting)?;
             println!(
-                "speed who={who} waiting={waiting} faults={} instructions={} allocations={} \
+                "speed who={who} waiting={waiting} turns={} all={} median={} allocations={} \
                  stepped={} user={} calls={} poll={} read={} write={} other={}",
-                count.faults,
-                count.instructions,
+                count.turns.len(),
+                count.turns.iter().sum::<u64>(),
+                count.median(),
                 count.allocations,
                 steps.faults,
                 steps.user,
@@ -62,8 +69,14 @@ pub(crate) fn run(rounds: usize) -> Outcome<()> {
 }
 
 /// One round of one answerer.
-fn one(mock: &mut Mock, answerer: &mut dyn Answerer, waiting: usize, empty: u64) -> Outcome<Count> {
-    let mut count = Count::default();
+fn one(
+    mock: &mut Mock,
+    answerer: &mut dyn Answerer,
+    waiting: usize,
+    empty: u64,
+    count: &mut Count,
+) -> Outcome<()> {
+    count.turns.reserve(FAULTS / waiting);
     for _ in 0..FAULTS / waiting {
         for _ in 0..waiting {
             mock.ask()?;
@@ -74,9 +87,8 @@ fn one(mock: &mut Mock, answerer: &mut dyn Answerer, waiting: usize, empty: u64)
             answered += answerer.turn()?;
         }
         let (end, after) = (tsc::now(), heap::allocations());
-        count.faults += answered as u64;
-        count.instructions += (end - start).saturating_sub(empty);
+        count.turns.push((end - start).saturating_sub(empty));
         count.allocations += after - made;
     }
-    Ok(count)
+    Ok(())
 }
