@@ -16,6 +16,7 @@ mod process;
 mod program;
 mod system;
 mod uio_sva;
+mod veventq;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -45,6 +46,7 @@ const ALL: &[&[Command]] = &[
     program::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
+    veventq::COMMANDS,
     vfio::COMMANDS,
 ];
 
