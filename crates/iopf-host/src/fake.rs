@@ -3,6 +3,10 @@
 //! Inside are an [`Engine`] under [`Policy::linux`] and [`Forward`], which the project holds against
 //! the kernel itself.
 
+mod mill;
+
+pub use mill::Mill;
+
 use crate::{Errno, FaultFile};
 use iopf::engine::{Attachment, DeviceConfig, DeviceId, DomainId, Engine, Policy, Reported, Tick};
 use iopf::resolve::{Forward, serve};

@@ -9,6 +9,7 @@ mod irq;
 pub mod kernel;
 pub mod qemu;
 mod ram;
+pub mod rig;
 pub mod vtd;
 
 pub use clock::FakeClock;

@@ -14,6 +14,7 @@ mod mock;
 mod modules;
 mod pci;
 mod process;
+mod program;
 mod system;
 mod uio_sva;
 mod vfio;
@@ -43,6 +44,7 @@ const ALL: &[&[Command]] = &[
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
+    program::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
     vfio::COMMANDS,
