@@ -9,7 +9,7 @@ use iopf::engine::{
 use iopf::resolve::{Decision, Resolver};
 use iopf_host::pump::QueueId;
 use iopf_host::{Device as _, FaultFd, FaultQueue, Pump, RawAnswer, RawFault};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, poll};
 use std::os::fd::OwnedFd;
 
 /// Somebody who answers.
@@ -29,16 +29,56 @@ impl Answerer for Smallest {
     #[inline]
     fn turn(&mut self) -> Outcome<usize> {
         poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None)?;
-        let mut fault = [0; FAULT];
-        if rustix::io::read(&self.0, &mut fault)? == 0 {
-            return Ok(0);
+        take(&self.0)
+    }
+}
+
+/// Reads one page request and answers it.
+#[inline]
+fn take(file: &OwnedFd) -> Outcome<usize> {
+    let mut fault = [0; FAULT];
+    if rustix::io::read(file, &mut fault)? == 0 {
+        return Ok(0);
+    }
+    // The cookie is the last word of the record.
+    let [.., a, b, c, d] = fault;
+    let [e, f, g, h] = RawAnswer::SUCCESS.to_ne_bytes();
+    rustix::io::write(file, &[a, b, c, d, e, f, g, h])?;
+    Ok(1)
+}
+
+/// The same with epoll(7), and a second descriptor that is never ready, as a pump has one to be woken.
+#[derive(Debug)]
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    file: OwnedFd,
+    _other: OwnedFd,
+}
+
+impl Epoll {
+    fn new(file: OwnedFd) -> Outcome<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let other = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        for (number, file) in [(0, &file), (1, &other)] {
+            let data = epoll::EventData::new_u64(number);
+            epoll::add(&epoll, file, data, epoll::EventFlags::IN)?;
         }
-        // The cookie is the last word of the record.
-        let [.., a, b, c, d] = fault;
-        let answer = [a, b, c, d, 0, 0, 0, 0];
-        debug_assert_eq!(RawAnswer::SUCCESS, 0);
-        rustix::io::write(&self.0, &answer)?;
-        Ok(1)
+        Ok(Self {
+            epoll,
+            file,
+            _other: other,
+        })
+    }
+}
+
+impl Answerer for Epoll {
+    fn turn(&mut self) -> Outcome<usize> {
+        let none = epoll::Event {
+            flags: epoll::EventFlags::empty(),
+            data: epoll::EventData::new_u64(0),
+        };
+        epoll::wait(&self.epoll, &mut [none; 4], None)?;
+        take(&self.file)
     }
 }
 
@@ -97,13 +137,14 @@ impl Answerer for Pumped {
 }
 
 /// Everyone who is compared.
-pub(crate) const WHO: [&str; 2] = ["smallest", "pump"];
+pub(crate) const WHO: [&str; 3] = ["smallest", "epoll", "pump"];
 
 /// The answerer of that name, on this file.
 pub(crate) fn named(who: &str, mock: &Mock, file: &FaultFd) -> Outcome<Box<dyn Answerer>> {
     let file = again(file)?;
     Ok(match who {
         "smallest" => Box::new(Smallest(file)),
+        "epoll" => Box::new(Epoll::new(file)?),
         "pump" => Box::new(Pumped::new(mock, file)?),
         _ => return Err(format!("nobody is called {who}").into()),
     })

@@ -2,7 +2,8 @@
 //! start it and judge what it says.
 //!
 //! ```text
-//! iopf-rig speed ROUNDS    who answers faster: the pump or the smallest loop
+//! iopf-rig speed ROUNDS         who answers faster: the pump or the smallest loop
+//! iopf-rig places WHO WAITING   where the instructions of `pump`, `smallest` or `epoll` are
 //! ```
 //!
 //! It says lines of `name key=value…`, and ends with 1 and a sentence where it could not do its work.
@@ -24,8 +25,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words[..] {
         ["speed", rounds] => rounds.parse().map_err(Into::into).and_then(speed::run),
+        ["places", who, waiting] => steps::places(who, waiting),
         ["stepped", who, waiting] => steps::stepped(who, waiting),
-        _ => Err("usage: iopf-rig speed ROUNDS".into()),
+        _ => Err("usage: iopf-rig speed ROUNDS | places WHO WAITING".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,8 @@
 //! Instructions of a program's own, and its system calls, counted one by one.
 //!
 //! The answerer runs in a process of its own, which is single-stepped with ptrace(2). What is between
-//! two calls of getppid(2), which nobody else makes, is counted.
+//! two calls of getppid(2), which nobody else makes, is counted. [`places`] tells where in the
+//! program the instructions are, for `addr2line`.
 
 use crate::Outcome;
 use crate::answerer::named;
@@ -10,6 +11,7 @@ use nix::sys::ptrace;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rustix::process::getppid;
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
@@ -85,14 +87,33 @@ pub(crate) fn stepped(who: &str, waiting: &str) -> Outcome<()> {
     Ok(())
 }
 
+/// Says how often each instruction of an answerer was executed, a line `OFFSET COUNT` each: the
+/// offset is from where the program is loaded.
+pub(crate) fn places(who: &str, waiting: &str) -> Outcome<()> {
+    let mut places = BTreeMap::new();
+    let steps = watch(who, waiting.parse()?, &mut |place| {
+        *places.entry(place).or_insert(0u64) += 1;
+    })?;
+    println!("places who={who} waiting={waiting} faults={}", steps.faults);
+    for (place, count) in places {
+        println!("{place:#x} {count}");
+    }
+    Ok(())
+}
+
 /// Steps an answerer through its turns.
 pub(crate) fn of(who: &str, waiting: usize) -> Outcome<Steps> {
+    watch(who, waiting, &mut |_| ())
+}
+
+/// The same; `each` is told the place of each instruction.
+fn watch(who: &str, waiting: usize, each: &mut dyn FnMut(u64)) -> Outcome<Steps> {
     let mut child = Command::new("/proc/self/exe")
         .args(["stepped", who, &waiting.to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
-    let counted = step(&mut child);
+    let counted = step(&mut child, each);
     // It may have ended by itself; either way it is reaped.
     let _ = child.kill();
     let _ = child.wait();
@@ -104,9 +125,19 @@ pub(crate) fn of(who: &str, waiting: usize) -> Outcome<Steps> {
     Ok(steps)
 }
 
+/// Where a process has its program: the first mapping of that file.
+fn base(pid: u32) -> Outcome<u64> {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+    let program = program.to_string_lossy();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let first = maps.lines().find(|line| line.ends_with(&*program));
+    let start = first.and_then(|line| line.split('-').next());
+    Ok(u64::from_str_radix(start.ok_or("no mapping")?, 16)?)
+}
+
 /// Steps it to its end; gives what was counted in all stretches but the first, which is empty, and
 /// how many those were.
-fn step(child: &mut Child) -> Outcome<(Steps, usize)> {
+fn step(child: &mut Child, each: &mut dyn FnMut(u64)) -> Outcome<(Steps, usize)> {
     let stdout = child.stdout.take().ok_or("no pipe")?;
     let mut ready = String::new();
     BufReader::new(stdout).read_line(&mut ready)?;
@@ -114,6 +145,7 @@ fn step(child: &mut Child) -> Outcome<(Steps, usize)> {
         return Err("the process to step did not get ready".into());
     }
     let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let base = base(child.id())?;
     ptrace::attach(pid)?;
     waitpid(pid, None)?;
     child.stdin.take().ok_or("no pipe")?.write_all(b"\n")?;
@@ -138,6 +170,9 @@ fn step(child: &mut Child) -> Outcome<(Steps, usize)> {
             }
             (call, Some(count)) => {
                 stretch = Some(count + 1);
+                if empty.is_some() {
+                    each(registers.rip.wrapping_sub(base));
+                }
                 match call {
                     Some(POLL | PPOLL) => steps.poll += 1,
                     Some(READ) => steps.read += 1,
