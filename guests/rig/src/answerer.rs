@@ -7,7 +7,7 @@ use iopf::engine::{
     Attachment, DeviceConfig, DomainId, Engine, Group, Pages, Policy, Stray, Verdict,
 };
 use iopf::resolve::{Decision, Resolver};
-use iopf_host::pump::QueueId;
+use iopf_host::pump::{Notice, QueueId};
 use iopf_host::{Device as _, FaultFd, FaultQueue, Pump, RawAnswer, RawFault};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, poll};
 use std::os::fd::OwnedFd;
@@ -106,9 +106,14 @@ impl Resolver for Yes {
 }
 
 impl Pumped {
-    fn new(mock: &Mock, file: OwnedFd) -> Outcome<Self> {
+    /// One that serves this device; `sink` hears what is no answer.
+    pub(crate) fn new(
+        mock: &Mock,
+        file: OwnedFd,
+        sink: impl FnMut(Notice) + Send + 'static,
+    ) -> Outcome<Self> {
         let device = mock.device.id();
-        let mut pump = Pump::new(Engine::new(Policy::default()), |_| ())?;
+        let mut pump = Pump::new(Engine::new(Policy::default()), sink)?;
         let queue = pump
             .add_queue(FaultQueue::new(file.into()))
             .map_err(|_| "the pump takes no queue")?;
@@ -145,7 +150,7 @@ pub(crate) fn named(who: &str, mock: &Mock, file: &FaultFd) -> Outcome<Box<dyn A
     Ok(match who {
         "smallest" => Box::new(Smallest(file)),
         "epoll" => Box::new(Epoll::new(file)?),
-        "pump" => Box::new(Pumped::new(mock, file)?),
+        "pump" => Box::new(Pumped::new(mock, file, |_| ())?),
         _ => return Err(format!("nobody is called {who}").into()),
     })
 }

@@ -23,6 +23,7 @@ const READ: u64 = 0;
 const WRITE: u64 = 1;
 const POLL: u64 = 7;
 const PPOLL: u64 = 271;
+const EPOLL: [u64; 3] = [232, 281, 441];
 const GETPPID: u64 = 110;
 
 /// The instruction `syscall`, as the low half of a word in memory.
@@ -35,7 +36,7 @@ pub(crate) struct Steps {
     pub(crate) faults: u64,
     /// Instructions of the program itself.
     pub(crate) user: u64,
-    /// poll(2) and ppoll(2).
+    /// poll(2), epoll_wait(2) and their kin.
     pub(crate) poll: u64,
     /// read(2).
     pub(crate) read: u64,
@@ -175,6 +176,7 @@ fn step(child: &mut Child, each: &mut dyn FnMut(u64)) -> Outcome<(Steps, usize)>
                 }
                 match call {
                     Some(POLL | PPOLL) => steps.poll += 1,
+                    Some(call) if EPOLL.contains(&call) => steps.poll += 1,
                     Some(READ) => steps.read += 1,
                     Some(WRITE) => steps.write += 1,
                     Some(_) => steps.other += 1,
