@@ -161,34 +161,51 @@ impl Engine {
 
     fn delivery(&self, index: u32) -> Delivery {
         let slot = self.slab.at(index);
-        let device = self.devices.at(slot.device);
-        let handle = Handle {
-            slot: index,
-            generation: slot.generation,
-        };
-        let (domain, nested) = (DomainId(slot.domain_or_tail), slot.has(flag::NESTED));
-        let (device, since) = (device.id, Tick(slot.at));
-        if slot.has(flag::UNRECOVERABLE) {
-            Delivery::Stray(Stray {
-                handle,
-                device,
-                domain,
-                nested,
-                fault: stray(slot),
-                since,
-            })
-        } else {
-            Delivery::Group(Group {
-                handle,
-                device,
-                domain,
-                nested,
-                pasid: pasid(slot),
-                index: GroupIndex(slot.group),
-                pages: slot.count,
-                since,
-            })
+        if !slot.has(flag::UNRECOVERABLE) {
+            return Delivery::Group(self.group(index));
         }
+        Delivery::Stray(Stray {
+            handle: Handle {
+                slot: index,
+                generation: slot.generation,
+            },
+            device: self.devices.at(slot.device).id,
+            domain: DomainId(slot.domain_or_tail),
+            nested: slot.has(flag::NESTED),
+            fault: stray(slot),
+            since: Tick(slot.at),
+        })
+    }
+
+    /// The group at `index`.
+    #[inline]
+    pub(super) fn group(&self, index: u32) -> Group {
+        let slot = self.slab.at(index);
+        Group {
+            handle: Handle {
+                slot: index,
+                generation: slot.generation,
+            },
+            device: self.devices.at(slot.device).id,
+            domain: DomainId(slot.domain_or_tail),
+            nested: slot.has(flag::NESTED),
+            pasid: pasid(slot),
+            index: GroupIndex(slot.group),
+            pages: slot.count,
+            since: Tick(slot.at),
+        }
+    }
+
+    /// The pages of the group at `index`.
+    #[inline]
+    pub(super) fn pages_at(&self, index: u32) -> Pages<'_> {
+        let slot = self.slab.at(index);
+        Pages(Source::Engine {
+            slab: &self.slab,
+            next: slot.link,
+            last: index,
+            left: slot.count,
+        })
     }
 
     /// The pages of a waiting group; `None` where `handle` is stale or names no group.
@@ -198,12 +215,7 @@ impl Engine {
         if slot.has(flag::UNRECOVERABLE) {
             return None;
         }
-        Some(Pages(Source::Engine {
-            slab: &self.slab,
-            next: slot.link,
-            last: handle.slot,
-            left: slot.count,
-        }))
+        Some(self.pages_at(handle.slot))
     }
 
     /// The chain of partial pages that `page` belongs to, or [`NIL`].

@@ -15,6 +15,7 @@ mod loss;
 mod policy;
 mod report;
 mod slab;
+mod whole;
 
 pub use answer::{Answer, AnswerError, By, Verdict, VerdictError};
 pub use attach::{Departed, Detached};
@@ -267,6 +268,15 @@ impl Engine {
         let (counts, told) = self.devices.release(place);
         self.departed += counts;
         self.told += told;
+    }
+
+    /// Sees to it that the device at `place` is looked at when what came at `since` is due.
+    #[inline]
+    fn arm_after(&mut self, place: u32, since: u64) {
+        if let Some(timeout) = self.policy.timeout {
+            let deadline = since.saturating_add(timeout);
+            self.timers.arm(&mut self.devices, place, deadline);
+        }
     }
 
     /// Sees to it that the device at `place` is looked at in time.
