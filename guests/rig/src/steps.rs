@@ -15,8 +15,10 @@ use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
-/// Times that an answerer's turn comes, after as many that do not count.
-const TURNS: usize = 8;
+/// Times that an answerer's turn comes, after as many that do not count: a step takes long.
+fn turns(waiting: usize) -> usize {
+    (8 / waiting).max(2)
+}
 
 /// System calls of x86-64: Linux, `arch/x86/entry/syscalls/syscall_64.tbl`.
 const READ: u64 = 0;
@@ -74,7 +76,7 @@ pub(crate) fn stepped(who: &str, waiting: &str) -> Outcome<()> {
         }
         Ok(())
     };
-    for _ in 0..TURNS {
+    for _ in 0..turns(waiting) {
         turn(false)?;
     }
     println!("ready");
@@ -82,7 +84,7 @@ pub(crate) fn stepped(who: &str, waiting: &str) -> Outcome<()> {
     // What an empty stretch takes.
     let _ = getppid();
     let _ = getppid();
-    for _ in 0..TURNS {
+    for _ in 0..turns(waiting) {
         turn(true)?;
     }
     Ok(())
@@ -119,10 +121,11 @@ fn watch(who: &str, waiting: usize, each: &mut dyn FnMut(u64)) -> Outcome<Steps>
     let _ = child.kill();
     let _ = child.wait();
     let (mut steps, stretches) = counted?;
-    if stretches != TURNS {
-        return Err(format!("{who}: {stretches} of {TURNS} turns were seen").into());
+    let turns = turns(waiting);
+    if stretches != turns {
+        return Err(format!("{who}: {stretches} of {turns} turns were seen").into());
     }
-    steps.faults = (TURNS * waiting) as u64;
+    steps.faults = (turns * waiting) as u64;
     Ok(steps)
 }
 
