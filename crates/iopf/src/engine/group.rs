@@ -69,6 +69,17 @@ enum Source<'a> {
 }
 
 impl<'a> Pages<'a> {
+    /// The `left` pages of a group: the chain from `next` on, and `last`.
+    #[inline]
+    pub(super) fn of(slab: &'a Slab, next: u32, last: u32, left: u32) -> Self {
+        Self(Source::Engine {
+            slab,
+            next,
+            last,
+            left,
+        })
+    }
+
     /// Pages that were copied out of the engine, for a resolver that works away from it.
     #[must_use]
     pub fn copied(pages: &'a [PageRequest]) -> Self {
@@ -154,58 +165,49 @@ impl Engine {
     ///
     /// It need not be resolved before the next call, and not in this order.
     #[must_use = "what was delivered is not delivered again"]
+    #[inline]
     pub fn poll_fault(&mut self) -> Option<Delivery> {
+        if self.order.is_empty() {
+            return None;
+        }
+        self.next_fault()
+    }
+
+    fn next_fault(&mut self) -> Option<Delivery> {
         let index = self.order.pop(&mut self.devices, &mut self.slab)?;
         Some(self.delivery(index))
     }
 
     fn delivery(&self, index: u32) -> Delivery {
         let slot = self.slab.at(index);
-        if !slot.has(flag::UNRECOVERABLE) {
-            return Delivery::Group(self.group(index));
+        let device = self.devices.at(slot.device);
+        let handle = Handle {
+            slot: index,
+            generation: slot.generation,
+        };
+        let (domain, nested) = (DomainId(slot.domain_or_tail), slot.has(flag::NESTED));
+        let (device, since) = (device.id, Tick(slot.at));
+        if slot.has(flag::UNRECOVERABLE) {
+            Delivery::Stray(Stray {
+                handle,
+                device,
+                domain,
+                nested,
+                fault: stray(slot),
+                since,
+            })
+        } else {
+            Delivery::Group(Group {
+                handle,
+                device,
+                domain,
+                nested,
+                pasid: pasid(slot),
+                index: GroupIndex(slot.group),
+                pages: slot.count,
+                since,
+            })
         }
-        Delivery::Stray(Stray {
-            handle: Handle {
-                slot: index,
-                generation: slot.generation,
-            },
-            device: self.devices.at(slot.device).id,
-            domain: DomainId(slot.domain_or_tail),
-            nested: slot.has(flag::NESTED),
-            fault: stray(slot),
-            since: Tick(slot.at),
-        })
-    }
-
-    /// The group at `index`.
-    #[inline]
-    pub(super) fn group(&self, index: u32) -> Group {
-        let slot = self.slab.at(index);
-        Group {
-            handle: Handle {
-                slot: index,
-                generation: slot.generation,
-            },
-            device: self.devices.at(slot.device).id,
-            domain: DomainId(slot.domain_or_tail),
-            nested: slot.has(flag::NESTED),
-            pasid: pasid(slot),
-            index: GroupIndex(slot.group),
-            pages: slot.count,
-            since: Tick(slot.at),
-        }
-    }
-
-    /// The pages of the group at `index`.
-    #[inline]
-    pub(super) fn pages_at(&self, index: u32) -> Pages<'_> {
-        let slot = self.slab.at(index);
-        Pages(Source::Engine {
-            slab: &self.slab,
-            next: slot.link,
-            last: index,
-            left: slot.count,
-        })
     }
 
     /// The pages of a waiting group; `None` where `handle` is stale or names no group.
@@ -215,7 +217,7 @@ impl Engine {
         if slot.has(flag::UNRECOVERABLE) {
             return None;
         }
-        Some(self.pages_at(handle.slot))
+        Some(Pages::of(&self.slab, slot.link, handle.slot, slot.count))
     }
 
     /// The chain of partial pages that `page` belongs to, or [`NIL`].

@@ -174,7 +174,15 @@ impl Engine {
 
     /// The next losses to tell, a device at a time, and each loss once.
     #[must_use]
+    #[inline]
     pub fn poll_loss(&mut self) -> Option<LossReport> {
+        if self.dirty.is_empty() && self.departed.losses == self.told {
+            return None;
+        }
+        self.next_loss()
+    }
+
+    fn next_loss(&mut self) -> Option<LossReport> {
         while let Some(place) = self.dirty.pop_front() {
             let device = self.devices.at_mut(place);
             device.dirty = false;
@@ -196,6 +204,7 @@ impl Engine {
 
     /// The next line for the host's log; see [`LogLine`].
     #[must_use]
+    #[inline]
     pub fn poll_log(&mut self) -> Option<LogLine> {
         self.flood.poll()
     }

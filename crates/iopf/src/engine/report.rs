@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::device::key;
 use super::loss::Losses;
-use super::slab::{NIL, NO_PASID, State, flag};
+use super::slab::{NIL, NO_PASID, Slot, State, flag};
 use super::{Attachment, DeviceId, Engine, Handle, Tick, Verdict};
 use crate::{Fault, PageRequest, Pasid, Response, Unrecoverable};
 
@@ -136,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// Puts a page into the slot at `index`, which came by `handler`.
+    /// Puts a page into the slot at `index`, which came by `handler`. Returns the slot.
     #[inline]
     pub(super) fn fill(
         &mut self,
@@ -144,7 +144,7 @@ impl Engine {
         index: u32,
         page: &PageRequest,
         (handler, by_rid): (Attachment, bool),
-    ) {
+    ) -> &mut Slot {
         let mut flags = 0;
         if page.response_needs_pasid {
             flags |= flag::NEEDS_PASID;
@@ -168,6 +168,7 @@ impl Engine {
         slot.count = 1;
         slot.access = page.access.bits();
         slot.flags = flags;
+        slot
     }
 
     #[inline]

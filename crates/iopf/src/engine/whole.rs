@@ -2,11 +2,22 @@
 
 use super::report::{Reported, Why};
 use super::slab::{NIL, State, flag};
-use super::{Answer, Attachment, By, DeviceId, Engine, Group, Pages, Tick};
+use super::{Answer, Attachment, By, DeviceId, Engine, Group, Handle, Pages, Tick};
 use crate::{PageRequest, Response};
 
-/// The device's place in the table, and the slot of the last page, filled.
-type Taken = (u32, u32);
+/// A group in its slots, in no list yet.
+#[derive(Clone, Copy, Debug)]
+struct Taken {
+    /// The device's place in the table.
+    place: u32,
+    /// Its last page, and the first of those before it.
+    index: u32,
+    chain: u32,
+    /// Pages.
+    count: u32,
+    generation: u32,
+    handler: Attachment,
+}
 
 impl Engine {
     /// Reports a whole group, put together by somebody else: `last`, and the pages `before` it in
@@ -24,7 +35,7 @@ impl Engine {
         last: &PageRequest,
     ) -> Reported {
         match self.take_in(now, id, before.into_iter(), last) {
-            Ok((place, index)) => self.enqueue(place, index),
+            Ok(taken) => self.enqueue(taken.place, taken.index),
             Err((answer, why)) => Reported::Answered(answer, why),
         }
     }
@@ -49,18 +60,32 @@ impl Engine {
         last: &PageRequest,
         decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
     ) -> Reported {
-        let (place, index) = match self.take_in(now, id, before.into_iter(), last) {
+        let taken = match self.take_in(now, id, before.into_iter(), last) {
             Ok(taken) => taken,
             Err((answer, why)) => return Reported::Answered(answer, why),
         };
+        let (place, index) = (taken.place, taken.index);
         if !self.order.is_empty() {
             return self.enqueue(place, index);
         }
         let slot = self.slab.at_mut(index);
         slot.state = State::Waiting;
         slot.flags |= flag::DELIVERED;
-        let group = self.group(index);
-        let Some(response) = decide(&group, self.pages_at(index)) else {
+        let group = Group {
+            handle: Handle {
+                slot: index,
+                generation: taken.generation,
+            },
+            device: id,
+            domain: taken.handler.domain,
+            nested: taken.handler.nested,
+            pasid: last.pasid,
+            index: last.group,
+            pages: taken.count,
+            since: Tick(self.now),
+        };
+        let pages = Pages::of(&self.slab, taken.chain, index, taken.count);
+        let Some(response) = decide(&group, pages) else {
             self.await_answer(place, index);
             return Reported::Queued(group.handle);
         };
@@ -68,17 +93,15 @@ impl Engine {
             || !self.policy.strict
             || self.devices.rest(place).can_say(response);
         let response = if can_say { response } else { Response::Invalid };
-        let slot = self.slab.at(index);
-        let (chain, pages) = (slot.link, u64::from(slot.count));
+        if taken.chain != NIL {
+            self.free_chain(place, taken.chain);
+        }
+        self.devices.at_mut(place).completed += u64::from(taken.count);
+        self.put(place, index);
         let answer = Answer {
             by: By::Resolver,
             ..Answer::at_once(self.now, id, last, response)
         };
-        if chain != NIL {
-            self.free_chain(place, chain);
-        }
-        self.devices.at_mut(place).completed += pages;
-        self.put(place, index);
         Reported::Answered(answer, Why::Resolved)
     }
 
@@ -107,14 +130,14 @@ impl Engine {
         };
         let (pages, taken) = self.take_group(place, before, last, handler);
         self.devices.at_mut(place).reported += pages;
-        let Some((index, others)) = taken else {
+        let Some((taken, others)) = taken else {
             self.refuse_pages(place, pages);
             return Err(self.turn_away(id, last, Why::NoRoom));
         };
         if others > 0 {
             self.refuse_pages(place, others);
         }
-        Ok((place, index))
+        Ok(taken)
     }
 
     /// The answer to a group that is not taken in.
@@ -136,8 +159,8 @@ impl Engine {
         self.arm_after(place, at);
     }
 
-    /// Puts a group into slots. How many pages it has, and the slot of the last one with how many
-    /// were left out; `None`: there was no room, and no slot is taken.
+    /// Puts a group into slots. How many pages came, and what was taken with how many left out; `None`:
+    /// there was no room, and no slot is taken.
     #[inline]
     fn take_group(
         &mut self,
@@ -145,7 +168,7 @@ impl Engine {
         before: impl Iterator<Item = PageRequest>,
         last: &PageRequest,
         handler: (Attachment, bool),
-    ) -> (u64, Option<(u32, u64)>) {
+    ) -> (u64, Option<(Taken, u64)>) {
         let strict = self.policy.strict;
         let (mut pages, mut others) = (1, 0);
         let (mut head, mut tail, mut count) = (NIL, NIL, 0);
@@ -190,10 +213,17 @@ impl Engine {
         if head != NIL {
             self.slab.at_mut(head).count = count;
         }
-        self.fill(place, end, last, handler);
-        let slot = self.slab.at_mut(end);
+        let slot = self.fill(place, end, last, handler);
         slot.link = head;
         slot.count = count + 1;
-        (pages, Some((end, others)))
+        let taken = Taken {
+            place,
+            index: end,
+            chain: head,
+            count: count + 1,
+            generation: slot.generation,
+            handler: handler.0,
+        };
+        (pages, Some((taken, others)))
     }
 }
