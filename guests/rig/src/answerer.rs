@@ -11,6 +11,8 @@ use iopf_host::pump::{Notice, QueueId};
 use iopf_host::{Device as _, FaultFd, FaultQueue, Pump, RawAnswer, RawFault};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, poll};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Somebody who answers.
 pub(crate) trait Answerer {
@@ -88,15 +90,19 @@ impl Answerer for Epoll {
 pub(crate) struct Pumped {
     pump: Pump<FaultFd>,
     queue: QueueId,
-    answered: u64,
+    decided: Arc<AtomicUsize>,
+    before: usize,
 }
 
-/// Says yes.
+/// Says yes, and counts.
 #[derive(Debug)]
-struct Yes;
+struct Yes(Arc<AtomicUsize>);
 
 impl Resolver for Yes {
     fn group(&mut self, _: &Group, _: Pages<'_>) -> Decision {
+        // One thread counts: a load and a store are enough.
+        let count = self.0.load(Ordering::Relaxed);
+        self.0.store(count + 1, Ordering::Relaxed);
         Decision::Answer(Response::Success)
     }
 
@@ -117,7 +123,8 @@ impl Pumped {
         let queue = pump
             .add_queue(FaultQueue::new(file.into()))
             .map_err(|_| "the pump takes no queue")?;
-        pump.add_device(device, DeviceConfig::default(), Yes)?;
+        let decided = Arc::new(AtomicUsize::new(0));
+        pump.add_device(device, DeviceConfig::default(), Yes(decided.clone()))?;
         pump.route(queue, device.0, device);
         // The kernel has attached the device before.
         let attached = pump.attach(device, None, Attachment::new(DomainId(1)), || {
@@ -127,17 +134,23 @@ impl Pumped {
         Ok(Self {
             pump,
             queue,
-            answered: 0,
+            decided,
+            before: 0,
         })
+    }
+
+    /// Answers that the kernel has taken.
+    pub(crate) fn answered(&self) -> u64 {
+        let queue = self.pump.queue(self.queue);
+        queue.map_or(0, |queue| queue.counts().answered)
     }
 }
 
 impl Answerer for Pumped {
     fn turn(&mut self) -> Outcome<usize> {
         self.pump.turn(None)?;
-        let queue = self.pump.queue(self.queue).ok_or("no queue")?;
-        let before = std::mem::replace(&mut self.answered, queue.counts().answered);
-        Ok(usize::try_from(self.answered - before)?)
+        let decided = self.decided.load(Ordering::Relaxed);
+        Ok(decided - std::mem::replace(&mut self.before, decided))
     }
 }
 
