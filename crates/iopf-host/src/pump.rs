@@ -72,7 +72,7 @@ pub struct Stopped {
 /// loop, or polls [`poll_fds`](Self::poll_fds) by itself and calls [`serve`](Self::serve). Other
 /// threads have a [`PumpHandle`].
 ///
-/// It promises:
+/// With an engine under [`Policy::default`](iopf::engine::Policy) it promises:
 ///
 /// - every group it reads is answered once: by a resolver, by the policy's deadline, at a detach or
 ///   removal before the kernel call, or at [`stop`](Self::stop);
@@ -202,7 +202,8 @@ impl<F: FaultFile + 'static> Pump<F> {
 
     /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
     fn wait(&self, timeout: Option<Duration>) -> Result<u128, Errno> {
-        let due = self.next_due().map(|due| until(self.now, due));
+        // The last turn may be long ago.
+        let due = self.next_due().map(|due| until(self.clock.now(), due));
         let timeout = timeout.into_iter().chain(due).min();
         // Later than a time can say is never.
         let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
@@ -243,6 +244,7 @@ impl<F: FaultFile + 'static> Pump<F> {
 
     #[inline]
     fn work(&mut self, now: Tick, ready: u128) -> bool {
+        self.inbox.belongs_here();
         self.now = self.now.max(now);
         self.counts.turns += 1;
         if ready & 1 << COMMAND_BIT != 0 {
@@ -266,7 +268,6 @@ impl<F: FaultFile + 'static> Pump<F> {
 
     #[cold]
     fn commands(&mut self) {
-        self.inbox.belongs_here();
         self.inbox.calm();
         for _ in 0..COMMANDS {
             let Some(command) = self.inbox.next() else {
@@ -460,8 +461,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         (self.sink.0)(notice);
     }
 
-    /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance. Its
-    /// resolver is asked in the next turn; [`serve`](Self::serve) is one.
+    /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance, and asks
+    /// its resolver.
     ///
     /// # Errors
     /// [`Refused`](iopf::engine::Refused): it is counted and nobody is asked.
@@ -473,6 +474,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         let fault = Fault::Unrecoverable(*fault);
         // Judged at once, or queued.
         let _ = self.engine.report(self.now, id, &fault)?;
+        self.resolve();
+        self.tell();
         Ok(())
     }
 

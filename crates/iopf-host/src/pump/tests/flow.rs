@@ -180,6 +180,20 @@ fn a_turn_waits_no_longer_than_it_is_told() {
 }
 
 #[test]
+fn a_deadline_is_kept_though_the_turn_before_was_long_ago() {
+    let timeout = Duration::from_millis(60);
+    let mut world = World::new(Policy::default().with_timeout(Some(timeout)));
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    assert!(world.pump.turn(None).unwrap());
+    thread::sleep(timeout);
+    // It is due: nothing is waited for.
+    assert!(world.pump.turn(Some(Duration::from_secs(600))).unwrap());
+    assert_eq!(world.ended().0, [(0, Response::Invalid)]);
+}
+
+#[test]
 fn a_full_engine_is_no_reason_to_read_or_to_spin() {
     let mut world = World::new(policy().with_max_pages(3));
     let (resolver, handles) = later();
