@@ -100,6 +100,8 @@ pub struct Pump<F> {
     inbox: Inbox<F>,
     sink: Sink,
     counts: PumpCounts,
+    /// Some queue pauses after an error.
+    failing: bool,
     stopping: bool,
 }
 
@@ -131,6 +133,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             inbox: Inbox::new()?,
             sink: Sink(Box::new(sink)),
             counts: PumpCounts::default(),
+            failing: false,
             stopping: false,
         })
     }
@@ -179,13 +182,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     #[must_use]
     #[inline]
     pub fn next_due(&self) -> Option<Tick> {
-        let mut next = self.engine.poll_timeout();
-        for source in self.sources.iter().flatten() {
-            if let Some(due) = source.due() {
-                next = Some(next.map_or(due, |next| next.min(due)));
-            }
+        let next = self.engine.poll_timeout();
+        if !self.failing {
+            return next;
         }
-        next
+        let pauses = self.sources.iter().flatten().filter_map(Source::due);
+        pauses.chain(next).min()
     }
 
     /// Waits until something can be done, or at most for `timeout`, and does it. `false`: nothing
@@ -311,6 +313,8 @@ impl<F: FaultFile + 'static> Pump<F> {
             source.reads.end(self.now);
             source.writes.end(self.now);
         }
+        let mut sources = self.sources.iter().flatten();
+        self.failing = sources.any(|source| source.due().is_some());
     }
 
     #[inline]
@@ -337,6 +341,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         };
         if let Some(error) = error {
             source.reads.fail(self.now);
+            self.failing = true;
             let queue = source.id;
             self.notice(Notice::Read { queue, error });
             return;
@@ -435,6 +440,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             }
             if let Err(error) = source.queue.flush() {
                 source.writes.fail(self.now);
+                self.failing = true;
                 let queue = source.id;
                 self.notice(Notice::Write { queue, error });
                 first = first.and(Err(error));
