@@ -325,6 +325,12 @@ impl Forward {
         answered
     }
 
+    /// The cookies of groups that were read and not answered, low ones first. Of those that the engine
+    /// gave up meanwhile, some may still be there.
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> {
+        self.given.iter()
+    }
+
     /// Groups not read yet, and groups read and not answered; those that the engine gave up may be
     /// among them.
     #[must_use]

@@ -89,6 +89,10 @@ impl Cookies {
         gone
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.given.keys().copied()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.given.len()
     }
