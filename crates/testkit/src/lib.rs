@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod oracle;
 pub mod qemu;
 mod ram;
+pub mod rig;
 pub mod vtd;
 
 pub use clock::FakeClock;

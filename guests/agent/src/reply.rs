@@ -57,6 +57,36 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
+impl From<iopf_host::Outside> for Failure {
+    fn from(error: iopf_host::Outside) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<iopf_host::Refused> for Failure {
+    fn from(error: iopf_host::Refused) -> Self {
+        Self {
+            status: error.errno.raw_os_error(),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<iopf_host::VfioError> for Failure {
+    fn from(error: iopf_host::VfioError) -> Self {
+        match error {
+            iopf_host::VfioError::Refused(refused) => refused.into(),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<iopf_host::OpenError> for Failure {
+    fn from(error: iopf_host::OpenError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 /// Names what was being done when an operation failed.
 pub(crate) trait Context<T> {
     /// Puts `what` in front of the failure's text.
@@ -105,6 +135,11 @@ impl<'a> Reply<'a> {
         line.push('\n');
         // Nobody is left to tell when the channel is gone.
         let _ = self.to.write_all(line.as_bytes());
+    }
+
+    /// Sends what was said so far.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.to.flush();
     }
 
     /// Says every line of a text.

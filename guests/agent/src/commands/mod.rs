@@ -13,6 +13,7 @@ mod kmsg;
 mod modules;
 mod pci;
 mod process;
+mod program;
 mod system;
 mod uio_sva;
 mod vfio;
@@ -41,6 +42,7 @@ const ALL: &[&[Command]] = &[
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
+    program::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
     vfio::COMMANDS,
