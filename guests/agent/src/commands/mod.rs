@@ -11,6 +11,7 @@ mod hwrng;
 mod iommufd;
 mod kmsg;
 mod modules;
+mod oracle;
 mod pci;
 mod process;
 mod program;
@@ -40,6 +41,7 @@ const ALL: &[&[Command]] = &[
     iommufd::COMMANDS,
     kmsg::COMMANDS,
     modules::COMMANDS,
+    oracle::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
     program::COMMANDS,

@@ -97,6 +97,7 @@ impl World {
             if word(record, 0) & 2 == 0 {
                 continue;
             }
+            self.hits.hit_if(cookie == 0, Branch::CookieZero);
             self.hits.hit(if cookie > queue.highest {
                 Branch::CookieNew
             } else {
@@ -190,6 +191,8 @@ impl World {
             }
             Err(WriteError::UnknownCookie) => {
                 hits.hit(Branch::WriteUnknown);
+                let zero = next.0 == 0 && !waiting.is_empty();
+                hits.hit_if(zero, Branch::WriteZero);
                 hits.hit_if(queue.dead.contains(&next.0), Branch::WriteDead);
             }
             Err(WriteError::BadAddress(_)) => hits.hit(Branch::WriteFaultFirst),
