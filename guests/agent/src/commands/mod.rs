@@ -10,6 +10,7 @@ mod files;
 mod hwrng;
 mod iommufd;
 mod kmsg;
+mod mock;
 mod modules;
 mod oracle;
 mod pci;
@@ -40,6 +41,7 @@ const ALL: &[&[Command]] = &[
     hwrng::COMMANDS,
     iommufd::COMMANDS,
     kmsg::COMMANDS,
+    mock::COMMANDS,
     modules::COMMANDS,
     oracle::COMMANDS,
     pci::COMMANDS,
