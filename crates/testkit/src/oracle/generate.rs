@@ -191,7 +191,7 @@ impl Writer<'_> {
                 self.step(Step::Close(queue));
             }
             195..197 => {
-                let all = [Wrong::Flags, Wrong::Short, Wrong::Long];
+                let all = [Wrong::Files, Wrong::Flags, Wrong::Short, Wrong::Long];
                 let wrong = all[self.rng.usize(..all.len())];
                 self.step(Step::FaultWrong(wrong));
             }
@@ -221,6 +221,7 @@ impl Writer<'_> {
             addr: self.addr,
             needs_pasid: self.one_in(4),
             last,
+            no_memory: self.one_in(30),
         };
         self.step(Step::Page(page));
     }

@@ -46,11 +46,15 @@ pub struct Page {
     pub needs_pasid: bool,
     /// Last of its group.
     pub last: bool,
+    /// The kernel has no memory for it.
+    pub no_memory: bool,
 }
 
 /// How an allocation of a fault queue is called wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
+    /// With no descriptor left.
+    Files,
     /// Flags that are not 0.
     Flags,
     /// A block that is too short.
@@ -111,7 +115,7 @@ pub const NEST_PARENT: u32 = 1;
 pub const PASID: u32 = 8;
 
 /// Every kind of step, as [`Step::kind`] names it.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 22] = [
     "open",
     "device",
     "fault",
@@ -122,6 +126,8 @@ pub const KINDS: [&str; 20] = [
     "detach",
     "page",
     "last",
+    "page-nomem",
+    "last-nomem",
     "discard",
     "read",
     "read-at",
@@ -147,8 +153,12 @@ impl Step {
             Self::Attach(..) => "attach",
             Self::Replace(..) => "replace",
             Self::Detach(..) => "detach",
-            Self::Page(page) if page.last => "last",
-            Self::Page(_) => "page",
+            Self::Page(page) => match (page.last, page.no_memory) {
+                (false, false) => "page",
+                (true, false) => "last",
+                (false, true) => "page-nomem",
+                (true, true) => "last-nomem",
+            },
             Self::Discard(_) => "discard",
             Self::Read(..) => "read",
             Self::ReadAt(..) => "read-at",
@@ -192,6 +202,7 @@ impl fmt::Display for Step {
                 write!(f, " f{name}")
             }
             Self::FaultWrong(wrong) => f.write_str(match wrong {
+                Wrong::Files => " files",
                 Wrong::Flags => " flags",
                 Wrong::Short => " short",
                 Wrong::Long => " long",

@@ -15,7 +15,8 @@ use super::hits::{Branch, Hits};
 use super::step::{Name, Object, Page, Step, Table};
 use classify::{Outstanding, Partial, Seen};
 use iopf::engine::{
-    Answer, By, DeviceId, DomainId, Engine, Group, Pages, Policy, Reported, Stray, Tick, Verdict,
+    Answer, By, DeviceId, DomainId, Engine, Group, Pages, Policy, Refused, Reported, Stray, Tick,
+    Verdict, Why,
 };
 use iopf::resolve::{Decision, Forward, Resolver, serve};
 use iopf::{Access, Fault, GroupIndex, Iova, PageRequest, Pasid, Response};
@@ -31,8 +32,10 @@ pub(super) mod errno {
     pub(in super::super) const ENOENT: i64 = -2;
     pub(in super::super) const E2BIG: i64 = -7;
     pub(in super::super) const EBADF: i64 = -9;
+    pub(in super::super) const ENOMEM: i64 = -12;
     pub(in super::super) const EBUSY: i64 = -16;
     pub(in super::super) const EINVAL: i64 = -22;
+    pub(in super::super) const EMFILE: i64 = -24;
     pub(in super::super) const EOPNOTSUPP: i64 = -95;
 }
 
@@ -280,7 +283,14 @@ impl World {
             private_data: [page.addr, domain.map_or(u64::MAX, |of| of.0.into())],
         };
         let id = device(page.device);
+        let room = self.engine.policy().max_pages();
+        if page.no_memory {
+            let (held, _) = self.engine.pages_held();
+            self.engine
+                .set_max_pages(u32::try_from(held).unwrap_or(room));
+        }
         let reported = self.engine.report(NOW, id, &Fault::PageRequest(request));
+        self.engine.set_max_pages(room);
         match reported {
             Ok(Reported::Collected) => {
                 self.hits.hit(Branch::Collected);
@@ -293,6 +303,15 @@ impl World {
             Ok(Reported::Queued(_)) => {
                 self.deliver(page);
                 0
+            }
+            Ok(Reported::Answered(answer, Why::NoRoom)) => {
+                self.classify_no_memory(page);
+                self.tell(&answer, true);
+                0
+            }
+            Err(Refused::NoRoom(_)) => {
+                self.hits.hit(Branch::NoMemoryPartial);
+                errno::ENOMEM
             }
             Ok(Reported::Answered(answer, _)) => {
                 self.classify_refusal(page);

@@ -13,6 +13,7 @@
 //! It needs our own kernel: `guests/kernel/oracle/README.md`.
 
 mod events;
+mod memory;
 mod player;
 
 use super::Command;

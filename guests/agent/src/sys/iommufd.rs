@@ -124,6 +124,21 @@ pub(crate) fn fault_wrong(on: BorrowedFd<'_>, words: &[u32]) -> Came {
     unsafe { request(on, FAULT_QUEUE_ALLOC, &mut block) }
 }
 
+/// What `call` comes to while this process may have no more descriptors than it has.
+pub(crate) fn without_files<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // New descriptors are below the limit; open ones may be above it.
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, none)?;
+    let came = call();
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(came)
+}
+
 /// One operation of the kernel's self-test, on the object `id`; its words, with what the kernel put
 /// there.
 pub(crate) fn test<const N: usize>(

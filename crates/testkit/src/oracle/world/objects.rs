@@ -1,6 +1,6 @@
 //! Objects of iommufd that come and go.
 
-use super::errno::{E2BIG, EBADF, EBUSY, EINVAL, ENOENT, EOPNOTSUPP};
+use super::errno::{E2BIG, EBADF, EBUSY, EINVAL, EMFILE, ENOENT, EOPNOTSUPP};
 use super::{Branch, Came, Device, NOW, Name, Queue, Table, Tables, Taken, To, World, device};
 use crate::oracle::step::{NEST_PARENT, PASID, Wrong};
 use iopf::engine::DeviceConfig;
@@ -83,6 +83,7 @@ impl World {
 
     pub(super) fn fault_wrong(&mut self, wrong: Wrong) -> i64 {
         let (branch, errno) = match wrong {
+            Wrong::Files => (Branch::AllocFiles, EMFILE),
             Wrong::Flags => (Branch::AllocFlags, EOPNOTSUPP),
             Wrong::Short => (Branch::AllocShort, EINVAL),
             Wrong::Long => (Branch::AllocLong, E2BIG),

@@ -1,6 +1,7 @@
 //! The steps, one by one.
 
 use super::events::{Event, Events};
+use super::memory::Memory;
 use super::name;
 use crate::args::{Args, number};
 use crate::reply::{Context as _, Failure};
@@ -64,6 +65,7 @@ struct Queue {
 pub(super) struct Player {
     events: Events,
     cliff: Cliff,
+    memory: Memory,
     iommu: Option<OwnedFd>,
     ioas: u32,
     devices: BTreeMap<u8, Device>,
@@ -98,6 +100,7 @@ impl Player {
         Ok(Self {
             events: Events::open()?,
             cliff: Cliff::new()?,
+            memory: Memory::new()?,
             iommu: None,
             ioas: NOBODY,
             devices: BTreeMap::new(),
@@ -193,6 +196,7 @@ impl Player {
                 }
             }
             "fault-wrong" => only(match args.word("HOW")? {
+                "files" => iommufd::without_files(|| iommufd::fault_wrong(on, &[0, 0, 0]))?,
                 "flags" => iommufd::fault_wrong(on, &[1, 0, 0]),
                 "short" => iommufd::fault_wrong(on, &[0]),
                 _ => iommufd::fault_wrong(on, &[0, 0, 0, 0, 1]),
@@ -215,7 +219,7 @@ impl Player {
                 })
             }
             "attach" | "replace" | "detach" => self.attach(step, on, args),
-            "page" | "last" => {
+            "page" | "last" | "page-nomem" | "last-nomem" => {
                 let device = self.device_id(args)?;
                 let (pasid, group) = (args.small("PASID")?, args.small("GROUP")?);
                 let perm: u32 = args.small("PERM")?;
@@ -223,14 +227,20 @@ impl Player {
                 let [low, high] =
                     [0, 4].map(|at| u32::from_ne_bytes(std::array::from_fn(|i| addr[at + i])));
                 let mut flags = RETURN;
-                if step == "page" {
+                if step.starts_with("page") {
                     flags |= NOT_LAST;
                 }
                 if args.number("NEEDS")? == 1 {
                     flags |= NEEDS_PASID;
                 }
                 let words = [device, pasid, group, perm | flags, low, high];
-                told(iommufd::test(on, TRIGGER_IOPF, 0, words), |_| ())
+                let report = || iommufd::test(on, TRIGGER_IOPF, 0, words);
+                let came = if step.ends_with("-nomem") {
+                    self.memory.without(report)?
+                } else {
+                    report()
+                };
+                told(came, |_| ())
             }
             "discard" => {
                 let words = [self.device_id(args)?, 0, 0, DISCARD | RETURN, 0, 0];
@@ -457,6 +467,10 @@ impl Player {
     }
 }
 
+fn is_page(step: &str) -> bool {
+    step.starts_with("page") || step.starts_with("last")
+}
+
 fn errno(error: rustix::io::Errno) -> Came {
     -Came::from(error.raw_os_error())
 }
@@ -482,7 +496,7 @@ fn tell(line: &mut String, event: &Event, names: &BTreeMap<String, u8>, step: &s
             " a:d{},{pasid},{group},{code},{flags:#x},{addr:#x}",
             name(device)
         ),
-        Event::Report { came, .. } if matches!(step, "page" | "last") && *came == ended => Ok(()),
+        Event::Report { came, .. } if is_page(step) && *came == ended => Ok(()),
         Event::Discard if step == "discard" => Ok(()),
         other => write!(line, " unexpected:{other:?}"),
     };
