@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Where iommufd is.
 const DEVICE: &str = "/dev/iommu";
@@ -116,6 +117,11 @@ impl Player {
         let mut names = self.names();
         let played = match step {
             "open" => self.open(),
+            "wait" => {
+                let time = Duration::from_millis(args.number("MILLISECONDS")?);
+                std::thread::sleep(time);
+                only(0)
+            }
             "read" | "read-at" | "write" | "write-at" | "poll" | "edge" | "close" => {
                 self.on_descriptor(step, &mut args)
             }
