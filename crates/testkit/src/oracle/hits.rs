@@ -129,6 +129,7 @@ branches! {
     TablesPaging "3.7 fault queue on paging tables"
     TablesPasid "3.7 fault queue on paging tables for PASIDs"
     TablesNested "3.7 fault queue on nested tables"
+    TablesViommu "3.7 fault queue on nested tables over a virtual IOMMU"
     QueueOfMany "3.7 one fault queue for several tables"
     TablesParent "3.7 fault queue on a nesting parent: EOPNOTSUPP"
     TablesNoQueue "3.7 no such fault queue: ENOENT"
@@ -139,6 +140,7 @@ branches! {
     DeviceWithoutPasids "3.7 PASID attach: device has none: EINVAL"
     AttachTwice "3.7 attach where attached: EBUSY"
     ReplaceNothing "3.7 replace where not attached: EINVAL"
+    NoNumber "3.7 function's tables over a virtual IOMMU that has no number for it: ENOENT"
     NoSuchTables "3.7 no such tables: ENOENT"
 }
 

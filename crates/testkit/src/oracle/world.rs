@@ -10,6 +10,7 @@ mod attach;
 mod classify;
 mod descriptor;
 mod objects;
+mod viommu;
 
 use super::hits::{Branch, Hits};
 use super::step::{Name, Object, Page, Step, Table};
@@ -34,6 +35,7 @@ pub(super) mod errno {
     pub(in super::super) const EBADF: i64 = -9;
     pub(in super::super) const ENOMEM: i64 = -12;
     pub(in super::super) const EBUSY: i64 = -16;
+    pub(in super::super) const EEXIST: i64 = -17;
     pub(in super::super) const EINVAL: i64 = -22;
     pub(in super::super) const EMFILE: i64 = -24;
     pub(in super::super) const EOPNOTSUPP: i64 = -95;
@@ -94,8 +96,18 @@ struct Tables {
     id: u32,
     pasids: bool,
     parent: bool,
-    on: Option<Name>,
+    on: Option<Table>,
     queue: Option<Name>,
+}
+
+/// A virtual IOMMU.
+#[derive(Debug)]
+struct Viommu {
+    id: u32,
+    /// The tables its nested ones stand on.
+    parent: Name,
+    /// Numbers of devices.
+    devices: BTreeMap<Name, u32>,
 }
 
 /// The model. Plays steps, and counts what it hits.
@@ -108,6 +120,7 @@ pub struct World {
     devices: BTreeMap<Name, Device>,
     queues: BTreeMap<Name, Queue>,
     tables: BTreeMap<Name, Tables>,
+    viommus: BTreeMap<Name, Viommu>,
     /// The object ID of the tables that the kernel made for the I/O address space.
     auto: Option<u32>,
     domains: u32,
@@ -138,6 +151,7 @@ impl World {
             devices: BTreeMap::new(),
             queues: BTreeMap::new(),
             tables: BTreeMap::new(),
+            viommus: BTreeMap::new(),
             auto: None,
             domains: 0,
             served: BTreeMap::new(),
@@ -252,6 +266,8 @@ impl World {
             Step::Hwpt(name, device, base, flags, queue) => {
                 self.hwpt(name, device, base, flags, queue)
             }
+            Step::Viommu(name, device, parent) => self.viommu(name, device, parent),
+            Step::Vdevice(name, device, number) => To(self.vdevice(name, device, number)),
             Step::Attach(device, pasid, table) => To(self.attach(device, pasid, table)),
             Step::Replace(device, pasid, table) => To(self.replace(device, pasid, table)),
             Step::Detach(device, pasid) => To(self.detach(device, pasid)),
@@ -261,6 +277,7 @@ impl World {
                 Object::Device(name) => self.destroy_device(name),
                 Object::Fault(name) => self.destroy_fault(name),
                 Object::Table(name) => self.destroy_tables(name),
+                Object::Viommu(name) => self.destroy_viommu(name),
             }),
             // The others need no /dev/iommu.
             _ => To(self.shut()),

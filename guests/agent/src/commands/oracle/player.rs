@@ -73,6 +73,8 @@ pub(super) struct Player {
     queues: BTreeMap<u8, Queue>,
     /// IDs of page tables.
     tables: BTreeMap<u8, u32>,
+    /// IDs of virtual IOMMUs.
+    viommus: BTreeMap<u8, u32>,
 }
 
 /// What a call came to and the records that were read; `None`: the name is taken.
@@ -107,6 +109,7 @@ impl Player {
             devices: BTreeMap::new(),
             queues: BTreeMap::new(),
             tables: BTreeMap::new(),
+            viommus: BTreeMap::new(),
         })
     }
 
@@ -167,6 +170,7 @@ impl Player {
             self.devices.clear();
             self.queues.clear();
             self.tables.clear();
+            self.viommus.clear();
         }
     }
 
@@ -224,14 +228,28 @@ impl Player {
                     self.tables.insert(name, id);
                 })
             }
+            "viommu" => {
+                let name = name('v', args.word("VIOMMU")?)?;
+                let device = self.device_id(args)?;
+                let (parent, _) = self.table(args)?;
+                if self.viommus.contains_key(&name) {
+                    return Ok(None);
+                }
+                told(iommufd::viommu(on, device, parent), |id| {
+                    self.viommus.insert(name, id);
+                })
+            }
+            "vdevice" => {
+                let (viommu, _) = self.table(args)?;
+                let device = self.device_id(args)?;
+                only(iommufd::vdevice(on, viommu, device, args.small("NUMBER")?))
+            }
             "attach" | "replace" | "detach" => self.attach(step, on, args),
             "page" | "last" | "page-nomem" | "last-nomem" => {
                 let device = self.device_id(args)?;
                 let (pasid, group) = (args.small("PASID")?, args.small("GROUP")?);
                 let perm: u32 = args.small("PERM")?;
-                let addr = args.number("ADDRESS")?.to_ne_bytes();
-                let [low, high] =
-                    [0, 4].map(|at| u32::from_ne_bytes(std::array::from_fn(|i| addr[at + i])));
+                let [low, high] = iommufd::halves(args.number("ADDRESS")?);
                 let mut flags = RETURN;
                 if step.starts_with("page") {
                     flags |= NOT_LAST;
@@ -356,11 +374,15 @@ impl Player {
                 }
                 came
             }
-            _ => {
-                let name = name('h', object)?;
-                let came = iommufd::destroy(on, self.tables.get(&name).copied().unwrap_or(NOBODY));
+            letter => {
+                let (letter, ids) = match letter {
+                    Some(b'v') => ('v', &mut self.viommus),
+                    _ => ('h', &mut self.tables),
+                };
+                let name = name(letter, object)?;
+                let came = iommufd::destroy(on, ids.get(&name).copied().unwrap_or(NOBODY));
                 if came == 0 {
-                    self.tables.remove(&name);
+                    ids.remove(&name);
                 }
                 came
             }
@@ -382,6 +404,10 @@ impl Player {
     fn table(&self, args: &mut Args<'_>) -> Result<(u32, bool), Failure> {
         match args.word("TABLES")? {
             "ioas" => Ok((self.ioas, false)),
+            word if word.starts_with('v') => {
+                let id = self.viommus.get(&name('v', word)?).copied();
+                Ok((id.unwrap_or(NOBODY), true))
+            }
             word => {
                 let id = self.tables.get(&name('h', word)?).copied();
                 Ok((id.unwrap_or(NOBODY), true))
