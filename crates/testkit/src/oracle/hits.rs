@@ -284,3 +284,25 @@ impl fmt::Display for Hits {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_line_of_the_table() {
+        let page = include_str!("../../../../docs/oracle.md");
+        let kinds = KINDS.iter().map(|kind| format!("| `{kind}` | "));
+        let branches = Branch::ALL.iter().map(|branch| branch.text());
+        let branches = branches.map(|text| format!("| {text} | "));
+        let others = OUT_OF_REACH.iter();
+        let others = others.map(|(text, why)| format!("| {text} | {why} |"));
+        for line in kinds.chain(branches).chain(others) {
+            assert!(page.contains(&line), "{line}");
+        }
+        assert_eq!(
+            page.matches("| 2.").count() + page.matches("| 3.").count(),
+            Branch::ALL.len() + OUT_OF_REACH.len()
+        );
+    }
+}
