@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`LogAndDeny`] | nothing is resolvable, everything is told |
 //! | [`Recover`] | a crash starts one recovery, however many faults it throws |
+//! | [`StallAndInspect`] | the device stands still and is looked at, then it is resumed or terminated |
 //! | [`AddressSpace`] | the rights of a mapping decide, a missing page is populated (Linux SVA) |
 //! | [`Injector`] | the guest decides: its virtual IOMMU is told, in the guest's own terms |
 
@@ -15,11 +16,13 @@ mod address_space;
 mod deny;
 mod inject;
 mod recover;
+mod stall;
 
 pub use address_space::{AddressSpace, Mappings, Unmappable};
 pub use deny::LogAndDeny;
 pub use inject::{Attempt, Inject, Injected, Injector, NotQueued};
 pub use recover::Recover;
+pub use stall::{Case, Course, Inspect, StallAndInspect};
 
 use crate::Response;
 use crate::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};
