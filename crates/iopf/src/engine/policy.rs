@@ -75,6 +75,12 @@ impl Policy {
         }
     }
 
+    /// Whether these are the stricter rules.
+    #[must_use]
+    pub const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// The deadline of a group, if the policy has one.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {

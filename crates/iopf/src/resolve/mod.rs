@@ -11,15 +11,18 @@
 //! | [`StallAndInspect`] | the device stands still and is looked at, then it is resumed or terminated |
 //! | [`AddressSpace`] | the rights of a mapping decide, a missing page is populated (Linux SVA) |
 //! | [`Injector`] | the guest decides: its virtual IOMMU is told, in the guest's own terms |
+//! | [`Forward`] | a user decides: it reads and writes as with iommufd's fault descriptor |
 
 mod address_space;
 mod deny;
+mod forward;
 mod inject;
 mod recover;
 mod stall;
 
 pub use address_space::{AddressSpace, Mappings, Unmappable};
 pub use deny::LogAndDeny;
+pub use forward::{ANSWER, BadAddress, Forward, RECORD, ReadError, WriteError};
 pub use inject::{Attempt, Inject, Injected, Injector, NotQueued};
 pub use recover::Recover;
 pub use stall::{Case, Course, Inspect, StallAndInspect};
@@ -34,6 +37,9 @@ pub enum Decision {
     Answer(Response),
     /// The answer comes later, through [`Engine::answer`]; the resolver keeps the handle.
     Later,
+    /// As [`Later`](Self::Later), and the group is the resolver's for good: see
+    /// [`Engine::dequeue`].
+    TakeOver,
     /// The resolver cannot take it: see [`Engine::refuse`].
     Refuse,
 }
@@ -76,6 +82,7 @@ pub fn serve(
                         .or_else(|_| engine.answer(now, group.handle, Response::Invalid)),
                     Decision::Refuse => engine.refuse(now, group.handle),
                     Decision::Later => Ok(()),
+                    Decision::TakeOver => engine.dequeue(group.handle),
                 };
                 debug_assert_eq!(said, Ok(()));
             }
