@@ -3,5 +3,8 @@
 //! [`FaultFile`] is the seam: the kernel's fault descriptor, or something that behaves like it.
 
 mod file;
+pub mod postcopy;
+pub mod space;
+mod sys;
 
 pub use file::{Errno, FaultFd, FaultFile};
