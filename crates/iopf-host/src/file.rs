@@ -1,5 +1,6 @@
 //! A file that hands out page requests and takes their answers.
 
+use crate::iommufd::Hold;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Why a [`FaultFile`] did not do as asked.
@@ -35,26 +36,44 @@ pub trait FaultFile: AsFd {
 ///
 /// Closing it answers nothing; while it is open, so is the iommufd it belongs to.
 #[derive(Debug)]
-pub struct FaultFd(OwnedFd);
+pub struct FaultFd {
+    // In this order: while the descriptor is open, the kernel does not destroy the object.
+    descriptor: OwnedFd,
+    _object: Option<Hold>,
+}
 
+impl FaultFd {
+    /// The descriptor of an object of this process.
+    pub(crate) fn of_object(descriptor: OwnedFd, object: Hold) -> Self {
+        Self {
+            descriptor,
+            _object: Some(object),
+        }
+    }
+}
+
+/// A descriptor whose object is somebody else's.
 impl From<OwnedFd> for FaultFd {
     fn from(descriptor: OwnedFd) -> Self {
-        Self(descriptor)
+        Self {
+            descriptor,
+            _object: None,
+        }
     }
 }
 
 impl AsFd for FaultFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.descriptor.as_fd()
     }
 }
 
 impl FaultFile for FaultFd {
     fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        rustix::io::read(&self.0, buffer)
+        rustix::io::read(&self.descriptor, buffer)
     }
 
     fn write(&self, answers: &[u8]) -> Result<usize, Errno> {
-        rustix::io::write(&self.0, answers)
+        rustix::io::write(&self.descriptor, answers)
     }
 }

@@ -1,10 +1,53 @@
 //! The Linux host's half of I/O page faults.
 //!
-//! [`FaultFile`] is the seam: the kernel's fault descriptor, or something that behaves like it.
+//! [`Iommufd`] is an open `/dev/iommu`. In it are [`Ioas`] (mapped memory), [`Hwpt`] (page tables),
+//! [`FaultQueueObject`] (where page requests come out), [`Viommu`] and [`Vdevice`] (what a guest sees
+//! of an IOMMU and its devices) and [`Veventq`] (that IOMMU's events). [`VfioDevice`] is a device
+//! that is attached to page tables. [`FaultFile`] is the seam to whoever answers: the kernel's fault
+//! descriptor, or something that behaves like it.
+//!
+//! # Drop order
+//!
+//! Handles may be dropped in any order. The kernel does not destroy an object that something stands
+//! on, so each handle holds what its object stands on: the object is destroyed first, then what it
+//! stands on is let go of, then the iommufd. A descriptor is closed before the object it belongs to
+//! ([`FaultFd`], [`Veventq`]); a device is closed, which takes it off its tables, before the tables
+//! it was on are let go of ([`VfioDevice`]). What the kernel would not destroy all the same is
+//! counted ([`Iommufd::left_behind`]).
+//!
+//! # Why not the crate `iommufd-ioctls`
+//!
+//! Its version 0.4.0 has no fault queue, no IOAS map of memory, no VT-d or AMD stage 1; its reader
+//! of vEVENTQ records knows two record types, counts a lost-events header one short and what is lost
+//! before the first record not at all. The argument blocks come from `iommufd-bindings`, as its do.
 
+mod fault_queue;
 mod file;
+mod hw_info;
+mod hwpt;
+mod ioas;
+mod iommufd;
 pub mod postcopy;
+mod request;
+#[cfg(feature = "selftest")]
+pub mod selftest;
 pub mod space;
 mod sys;
+pub mod veventq;
+mod vfio;
+mod viommu;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
+pub use fault_queue::FaultQueueObject;
 pub use file::{Errno, FaultFd, FaultFile};
+pub use hw_info::{Capabilities, HwInfo, IommuKind};
+pub use hwpt::{Hwpt, HwptFlags, InvalidateError, NestParent, Stage1, VtdRange};
+pub use ioas::{Ioas, IovaRanges, Rights};
+pub use iommufd::{Device, Hold, Iommufd, OpenError};
+pub use request::{Refused, Request};
+pub use sys::{Mapping, Outside, Width};
+pub use veventq::Veventq;
+pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};
+pub use viommu::{Vdevice, Viommu, ViommuKind};

@@ -1,30 +1,542 @@
-//! The one file of this crate where the compiler is told what it cannot check.
+//! The one file of this crate where the compiler is told what it cannot check: argument blocks of
+//! iommufd and vfio, descriptors that the kernel makes, and mappings; and page faults of this process.
+//!
+//! Source: Linux `include/uapi/linux/iommufd.h` and `vfio.h`; layouts from the crates of bindings,
+//! which check them against the headers when they are built. Further down, of
+//! `include/uapi/linux/userfaultfd.h`.
 #![expect(
     unsafe_code,
-    reason = "page faults of this process cross the kernel boundary here"
+    reason = "argument blocks and mappings cross the kernel boundary here"
 )]
 
+use crate::request::{Refused, Request};
+use iommufd_bindings as iommu;
+use linux_raw_sys::general as uapi;
 use rustix::io::Errno;
+use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, Updater, opcode as encoded};
+use rustix::mm::{Advice, MapFlags, ProtFlags, UserfaultfdFlags};
 use std::ffi::c_void;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+use thiserror::Error;
+use vfio_bindings::bindings::vfio;
+use vm_memory::MmapRegion;
+
+#[cfg(test)]
+mod tests;
+
+/// Ties an argument block to the one request that takes it.
+///
+/// # Safety
+/// The implementor is the `repr(C)` block that the kernel defines for `REQUEST`; `size` is its first
+/// word, and bounds what the kernel writes to it. Where the block holds an address, the kernel reads
+/// there at most.
+pub(crate) unsafe trait Block {
+    /// The request.
+    const REQUEST: Request;
+
+    /// The word that says how long the block is.
+    fn size(&mut self) -> &mut u32;
+}
+
+/// A block that names data elsewhere, for the kernel to read.
+pub(crate) trait Data: Block {
+    /// Puts address and length, in bytes, into it.
+    fn name(&mut self, address: u64, len: u32);
+}
+
+macro_rules! blocks {
+    ($($block:ty, $size:ident, $request:ident;)*) => {$(
+        // SAFETY: the row names a block, its first word, and the request to which the header gives
+        // it. Of these, no block has an address that the kernel writes to.
+        unsafe impl Block for $block {
+            const REQUEST: Request = Request::$request;
+
+            fn size(&mut self) -> &mut u32 {
+                &mut self.$size
+            }
+        }
+    )*};
+}
+
+blocks! {
+    iommu::iommu_destroy, size, Destroy;
+    iommu::iommu_ioas_alloc, size, IoasAlloc;
+    iommu::iommu_ioas_map_file, size, IoasMapFile;
+    iommu::iommu_ioas_unmap, size, IoasUnmap;
+    iommu::iommu_hwpt_alloc, size, HwptAlloc;
+    iommu::iommu_hwpt_invalidate, size, HwptInvalidate;
+    iommu::iommu_vdevice_alloc, size, VdeviceAlloc;
+    vfio::vfio_region_info, argsz, GetRegionInfo;
+    vfio::vfio_device_bind_iommufd, argsz, BindIommufd;
+    vfio::vfio_device_attach_iommufd_pt, argsz, AttachIommufdPt;
+    vfio::vfio_device_detach_iommufd_pt, argsz, DetachIommufdPt;
+}
+
+impl Data for iommu::iommu_hwpt_alloc {
+    fn name(&mut self, address: u64, len: u32) {
+        (self.data_uptr, self.data_len) = (address, len);
+    }
+}
+
+impl Data for iommu::iommu_hwpt_invalidate {
+    fn name(&mut self, address: u64, _: u32) {
+        // Its length is that of an entry, times their number.
+        self.data_uptr = address;
+    }
+}
+
+/// The whole number of a request: neither interface encodes size or direction.
+const fn opcode(request: Request) -> Opcode {
+    ((vfio::VFIO_TYPE as u32) << 8 | request.number()) as Opcode
+}
+
+/// One request with its block.
+struct Call<'a, B> {
+    request: Request,
+    block: &'a mut B,
+}
+
+// SAFETY: whoever makes a `Call` pairs the block with its request and has set its size; the pointer
+// comes from a live exclusive borrow.
+unsafe impl<B> Ioctl for Call<'_, B> {
+    type Output = ();
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        opcode(self.request)
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        ptr::from_mut(self.block).cast()
+    }
+
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
+        Ok(())
+    }
+}
+
+const fn bytes_of<B>() -> u32 {
+    assert!(size_of::<B>() <= 4096);
+    #[expect(clippy::cast_possible_truncation, reason = "just checked")]
+    let bytes = size_of::<B>() as u32;
+    bytes
+}
+
+/// Makes one request.
+///
+/// # Safety
+/// The block is that of `request`, its size is set, and memory that it names for the kernel to write
+/// to is exclusively ours and as long as it says.
+unsafe fn make<B>(on: impl AsFd, request: Request, block: &mut B) -> Result<(), Refused> {
+    // SAFETY: by contract.
+    let came = unsafe { rustix::ioctl::ioctl(on, Call { request, block }) };
+    came.map_err(|errno| Refused { request, errno })
+}
+
+/// Makes one request.
+pub(crate) fn call<B: Block>(on: impl AsFd, block: &mut B) -> Result<(), Refused> {
+    *block.size() = bytes_of::<B>();
+    // SAFETY: `Block` pairs the block with its request, and lets the kernel write to it alone.
+    unsafe { make(on, B::REQUEST, block) }
+}
+
+/// Makes one request with data, which the kernel reads.
+pub(crate) fn call_with<B: Data>(on: impl AsFd, block: &mut B, data: &[u8]) -> Result<(), Refused> {
+    if !data.is_empty() {
+        let len = u32::try_from(data.len()).map_err(|_| Refused {
+            request: B::REQUEST,
+            errno: Errno::INVAL,
+        })?;
+        block.name(data.as_ptr().addr() as u64, len);
+    }
+    call(on, block)
+}
+
+/// Resets a function that vfio has opened.
+pub(crate) fn reset(on: impl AsFd) -> Result<(), Refused> {
+    const RESET: Opcode = opcode(Request::DeviceReset);
+    // SAFETY: VFIO_DEVICE_RESET, which has no argument.
+    let came = unsafe { rustix::ioctl::ioctl(on, NoArg::<RESET>::new()) };
+    came.map_err(|errno| Refused {
+        request: Request::DeviceReset,
+        errno,
+    })
+}
+
+/// A descriptor that the kernel has just made.
+fn descriptor(request: Request, number: u32) -> Result<OwnedFd, Refused> {
+    let number = RawFd::try_from(number).map_err(|_| Refused {
+        request,
+        errno: Errno::BADF,
+    })?;
+    // SAFETY: the kernel has just made it for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Makes a fault queue: its number and its descriptor.
+pub(crate) fn fault_queue(on: impl AsFd) -> Result<(u32, OwnedFd), Refused> {
+    let request = Request::FaultQueueAlloc;
+    let mut block = iommu::iommu_fault_alloc {
+        size: bytes_of::<iommu::iommu_fault_alloc>(),
+        ..Default::default()
+    };
+    // SAFETY: the block belongs to this request and names no memory.
+    unsafe { make(on, request, &mut block) }?;
+    Ok((block.out_fault_id, descriptor(request, block.out_fault_fd)?))
+}
+
+/// Makes a queue of a virtual IOMMU's events: its number and its descriptor.
+pub(crate) fn veventq(
+    on: impl AsFd,
+    mut block: iommu::iommu_veventq_alloc,
+) -> Result<(u32, OwnedFd), Refused> {
+    let request = Request::VeventqAlloc;
+    block.size = bytes_of::<iommu::iommu_veventq_alloc>();
+    // SAFETY: as above.
+    unsafe { make(on, request, &mut block) }?;
+    Ok((
+        block.out_veventq_id,
+        descriptor(request, block.out_veventq_fd)?,
+    ))
+}
+
+/// Makes a virtual IOMMU: its number. The kernel may write to `data` too.
+pub(crate) fn viommu(
+    on: impl AsFd,
+    mut block: iommu::iommu_viommu_alloc,
+    data: &mut [u8],
+) -> Result<u32, Refused> {
+    let request = Request::ViommuAlloc;
+    block.size = bytes_of::<iommu::iommu_viommu_alloc>();
+    block.data_len = u32::try_from(data.len()).map_err(|_| Refused {
+        request,
+        errno: Errno::INVAL,
+    })?;
+    if !data.is_empty() {
+        block.data_uptr = data.as_mut_ptr().addr() as u64;
+    }
+    // SAFETY: the block belongs to this request; `data` is exclusively ours and as long as it says.
+    unsafe { make(on, request, &mut block) }?;
+    Ok(block.out_viommu_id)
+}
+
+/// Asks what the IOMMU of a device can do: the answer, `data_len` of which is what the kernel has,
+/// and its type. `data` takes what fits, and zeros.
+pub(crate) fn hw_info(
+    on: impl AsFd,
+    device: u32,
+    data: &mut [u8],
+) -> Result<(iommu::iommu_hw_info, u32), Refused> {
+    let request = Request::GetHwInfo;
+    let mut block = iommu::iommu_hw_info {
+        size: bytes_of::<iommu::iommu_hw_info>(),
+        dev_id: device,
+        data_len: u32::try_from(data.len()).map_err(|_| Refused {
+            request,
+            errno: Errno::INVAL,
+        })?,
+        data_uptr: data.as_mut_ptr().addr() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the block belongs to this request; `data` is exclusively ours and as long as it says.
+    unsafe { make(on, request, &mut block) }?;
+    // SAFETY: both names of it are one word, and every pattern of bits is a number.
+    let kind = unsafe { block.__bindgen_anon_1.out_data_type };
+    Ok((block, kind))
+}
+
+/// Asks for the ranges of an I/O address space; gives the alignment. Where they do not fit,
+/// `EMSGSIZE`, and then there is room.
+pub(crate) fn iova_ranges(
+    on: impl AsFd,
+    ioas: u32,
+    ranges: &mut Vec<iommu::iommu_iova_range>,
+) -> Result<u64, Refused> {
+    let request = Request::IoasIovaRanges;
+    let mut block = iommu::iommu_ioas_iova_ranges {
+        size: bytes_of::<iommu::iommu_ioas_iova_ranges>(),
+        ioas_id: ioas,
+        num_iovas: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
+        allowed_iovas: ranges.as_mut_ptr().addr() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the block belongs to this request; `ranges` is exclusively ours and has at least as
+    // many elements as it says, of which every pattern of bits is one.
+    let came = unsafe { make(on, request, &mut block) };
+    if came.is_ok() || matches!(came, Err(no) if no.errno == Errno::MSGSIZE) {
+        let count = usize::try_from(block.num_iovas).unwrap_or_default();
+        ranges.resize(count, iommu::iommu_iova_range::default());
+    }
+    came.map(|()| block.out_iova_alignment)
+}
+
+/// Lets the devices of an I/O address space reach all of `memory`, from `iova` on, with rights as
+/// `iommufd.h` has them. The caller keeps `memory` for as long as the mapping is there.
+pub(crate) fn ioas_map(
+    on: impl AsFd,
+    ioas: u32,
+    iova: u64,
+    rights: u32,
+    memory: &Arc<Mapping>,
+) -> Result<(), Refused> {
+    let mut block = iommu::iommu_ioas_map {
+        size: bytes_of::<iommu::iommu_ioas_map>(),
+        flags: rights | iommu::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
+        ioas_id: ioas,
+        user_va: memory.address(),
+        length: memory.len as u64,
+        iova,
+        ..Default::default()
+    };
+    // SAFETY: the block belongs to this request. Devices may write to `memory` from now on, as
+    // anybody may who shares a mapping. Page tables that are made later pin it by its address:
+    // `Ioas`, the only caller, keeps it until it is unmapped or nothing can name the address space.
+    unsafe { make(on, Request::IoasMap, &mut block) }
+}
+
+/// One operation of the kernel's self-test: `struct iommu_test_cmd` of
+/// `drivers/iommu/iommufd/iommufd_test.h`, 72 bytes.
+#[cfg(feature = "selftest")]
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub(crate) struct TestCommand {
+    size: u32,
+    operation: u32,
+    id: u32,
+    reserved: u32,
+    /// The operation's own words; the kernel puts its answers here too.
+    pub(crate) words: [u32; 12],
+    last: u32,
+    padding: u32,
+}
+
+#[cfg(feature = "selftest")]
+const _: () = assert!(size_of::<TestCommand>() == 72);
+
+#[cfg(feature = "selftest")]
+impl TestCommand {
+    /// Operations that take no address of this process.
+    const SAFE: [u32; 7] = [10, 12, 15, 17, 18, 19, 20];
+
+    /// An operation on the object `id`.
+    ///
+    /// # Panics
+    /// For an operation that might take an address.
+    pub(crate) fn new<const N: usize>(operation: u32, id: u32, words: [u32; N]) -> Self {
+        assert!(Self::SAFE.contains(&operation), "operation {operation}");
+        let mut all = [0; 12];
+        all[..N].copy_from_slice(&words);
+        Self {
+            size: 0,
+            operation,
+            id,
+            reserved: 0,
+            words: all,
+            last: 0,
+            padding: 0,
+        }
+    }
+}
+
+// SAFETY: the layout is that of the header, its size is asserted above, and the operation is one
+// whose words hold no address: `new` is the only way to make one, and the field is private.
+#[cfg(feature = "selftest")]
+unsafe impl Block for TestCommand {
+    const REQUEST: Request = Request::TestCommand;
+
+    fn size(&mut self) -> &mut u32 {
+        &mut self.size
+    }
+}
+
+/// A shared mapping of a file: of device registers, or of memory. Unmapped when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    base: *mut c_void,
+    len: usize,
+}
+
+/// Bytes of one access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Width {
+    /// 8 bits.
+    One,
+    /// 16 bits.
+    Two,
+    /// 32 bits.
+    Four,
+    /// 64 bits.
+    Eight,
+}
+
+impl Width {
+    /// The width of this many bytes, or `None` where no access has as many.
+    #[must_use]
+    pub const fn of(bytes: u64) -> Option<Self> {
+        match bytes {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+
+    /// The number of bytes.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+}
+
+/// An access that is not inside a mapping, or not aligned to its width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("no {bytes} bytes at {offset:#x} of {len:#x}")]
+pub struct Outside {
+    /// Bytes of the access.
+    pub bytes: usize,
+    /// Where, in bytes.
+    pub offset: usize,
+    /// Bytes of the mapping.
+    pub len: usize,
+}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from `offset`, a multiple of the page size, to read and write.
+    ///
+    /// # Errors
+    /// As mmap(2).
+    pub fn new(file: impl AsFd, offset: u64, len: usize) -> Result<Self, Errno> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it,
+        // and all accesses below are volatile, so the other side may change it at any time.
+        let base = unsafe {
+            rustix::mm::mmap(ptr::null_mut(), len, rights, MapFlags::SHARED, file, offset)
+        }?;
+        Ok(Self { base, len })
+    }
+
+    /// `len` bytes of memory of this process: zeros, not touched yet.
+    ///
+    /// # Errors
+    /// As mmap(2).
+    pub fn anonymous(len: usize) -> Result<Self, Errno> {
+        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: as in `new`.
+        let base =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE) }?;
+        Ok(Self { base, len })
+    }
+
+    /// Where it lies in this process.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
+    /// Its length in bytes, never 0.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no mapping is empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where an access may go: inside, and aligned to its width.
+    fn at(&self, offset: usize, width: Width) -> Result<*mut c_void, Outside> {
+        let end = offset.checked_add(width.bytes());
+        if end.is_none_or(|end| end > self.len) || !offset.is_multiple_of(width.bytes()) {
+            return Err(Outside {
+                bytes: width.bytes(),
+                offset,
+                len: self.len,
+            });
+        }
+        // SAFETY: just checked to be inside the mapping.
+        Ok(unsafe { self.base.byte_add(offset) })
+    }
+
+    /// One load of exactly this width.
+    ///
+    /// # Errors
+    /// Outside, or not aligned.
+    pub fn read(&self, offset: usize, width: Width) -> Result<u64, Outside> {
+        let at = self.at(offset, width)?;
+        // SAFETY: `at` is inside the mapping and aligned; every bit pattern is a number.
+        Ok(unsafe {
+            match width {
+                Width::One => at.cast::<u8>().read_volatile().into(),
+                Width::Two => at.cast::<u16>().read_volatile().into(),
+                Width::Four => at.cast::<u32>().read_volatile().into(),
+                Width::Eight => at.cast::<u64>().read_volatile(),
+            }
+        })
+    }
+
+    /// One store of exactly this width; higher bits of `value` are dropped.
+    ///
+    /// # Errors
+    /// Outside, or not aligned.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a register takes the low bits"
+    )]
+    pub fn write(&self, offset: usize, width: Width, value: u64) -> Result<(), Outside> {
+        let at = self.at(offset, width)?;
+        // SAFETY: `at` is inside the mapping and aligned.
+        unsafe {
+            match width {
+                Width::One => at.cast::<u8>().write_volatile(value as u8),
+                Width::Two => at.cast::<u16>().write_volatile(value as u16),
+                Width::Four => at.cast::<u32>().write_volatile(value as u32),
+                Width::Eight => at.cast::<u64>().write_volatile(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// A 32-bit register.
+    ///
+    /// # Errors
+    /// Outside, or not aligned.
+    pub fn read32(&self, offset: usize) -> Result<u32, Outside> {
+        let value = self.read(offset, Width::Four)?;
+        Ok(u32::try_from(value).unwrap_or(u32::MAX))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` or `anonymous`; no pointer into it outlives `self`.
+        let _ = unsafe { rustix::mm::munmap(self.base, self.len) };
+    }
+}
+
+// SAFETY: the registers and the memory behind a mapping belong to no thread.
+unsafe impl Send for Mapping {}
+// SAFETY: all accesses are single volatile loads and stores by value of at most 8 aligned bytes, and
+// no reference into the mapping exists. A device or another process may write at any time anyway,
+// so that a value from here is never relied on to stay.
+unsafe impl Sync for Mapping {}
 
 // Page faults of this process: madvise(2), userfaultfd(2).
 //
 // Source: Linux `include/uapi/linux/userfaultfd.h`, `mm/userfaultfd.c`, `mm/madvise.c`
 // (`madvise_populate`). The structures are those of the crate `linux-raw-sys`.
 
-use linux_raw_sys::general as uapi;
-use rustix::ioctl::{Opcode, Updater, opcode};
-use rustix::mm::{Advice, UserfaultfdFlags};
-use vm_memory::MmapRegion;
-
 #[expect(clippy::cast_possible_truncation, reason = "0xaa")]
 const UFFDIO: u8 = uapi::UFFDIO as u8;
-const UFFDIO_API: Opcode = opcode::read_write::<uapi::uffdio_api>(UFFDIO, 0x3f);
-const UFFDIO_REGISTER: Opcode = opcode::read_write::<uapi::uffdio_register>(UFFDIO, 0);
-const UFFDIO_WAKE: Opcode = opcode::read::<uapi::uffdio_range>(UFFDIO, 2);
-const UFFDIO_COPY: Opcode = opcode::read_write::<uapi::uffdio_copy>(UFFDIO, 3);
-const UFFDIO_POISON: Opcode = opcode::read_write::<uapi::uffdio_poison>(UFFDIO, 8);
+const UFFDIO_API: Opcode = encoded::read_write::<uapi::uffdio_api>(UFFDIO, 0x3f);
+const UFFDIO_REGISTER: Opcode = encoded::read_write::<uapi::uffdio_register>(UFFDIO, 0);
+const UFFDIO_WAKE: Opcode = encoded::read::<uapi::uffdio_range>(UFFDIO, 2);
+const UFFDIO_COPY: Opcode = encoded::read_write::<uapi::uffdio_copy>(UFFDIO, 3);
+const UFFDIO_POISON: Opcode = encoded::read_write::<uapi::uffdio_poison>(UFFDIO, 8);
 
 /// Some bytes of a mapping: where they lie, if they are inside.
 fn part(memory: &MmapRegion, offset: usize, len: usize) -> Result<*mut u8, Errno> {

@@ -57,6 +57,36 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
+impl From<iopf_host::Outside> for Failure {
+    fn from(error: iopf_host::Outside) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<iopf_host::Refused> for Failure {
+    fn from(error: iopf_host::Refused) -> Self {
+        Self {
+            status: error.errno.raw_os_error(),
+            text: error.to_string(),
+        }
+    }
+}
+
+impl From<iopf_host::VfioError> for Failure {
+    fn from(error: iopf_host::VfioError) -> Self {
+        match error {
+            iopf_host::VfioError::Refused(refused) => refused.into(),
+            other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<iopf_host::OpenError> for Failure {
+    fn from(error: iopf_host::OpenError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
 /// Names what was being done when an operation failed.
 pub(crate) trait Context<T> {
     /// Puts `what` in front of the failure's text.

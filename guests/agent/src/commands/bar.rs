@@ -24,12 +24,17 @@ pub(super) fn map(device: &Path, bar: u8, offset: u64, len: usize) -> Result<Map
     Mapping::new(&file, offset, len).context(path.display())
 }
 
+/// The width of an access of so many bytes.
+fn width(bytes: u64) -> Result<Width, Failure> {
+    Width::of(bytes).ok_or_else(|| Failure::usage(format!("no access has {bytes} bytes")))
+}
+
 fn bar(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let device = pci::device(args.word("BDF")?)?;
     let bar: u8 = args.small("BAR")?;
     let verb = args.word("read|write")?;
     let mut offset: usize = args.small("OFFSET")?;
-    let width = Width::of(args.number("WIDTH")?)?;
+    let width = width(args.number("WIDTH")?)?;
     let mapping = map(&device, bar, 0, 0)?;
     match verb {
         "read" => {
@@ -46,7 +51,7 @@ fn bar(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
         "write" => {
             let value = args.number("VALUE")?;
             args.end()?;
-            mapping.write(offset, width, value)
+            Ok(mapping.write(offset, width, value)?)
         }
         other => Err(Failure::usage(format!("read or write, not {other}"))),
     }

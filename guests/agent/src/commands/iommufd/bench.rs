@@ -1,12 +1,16 @@
 //! A DMA engine on nested tables of our own, and a transcript of what happens to it.
 
-use super::device::Device;
-use super::faults::{Code, Fault, RECORD};
-use super::objects::{FaultQueue, Hwpt, Ioas, Iommufd};
+use super::faults::{Code, Fault, Queue, RECORD};
 use super::tables::{Memory, Rights, Stage1};
 use crate::args::Args;
 use crate::commands::dma::{CHANNEL, Channel, Job};
 use crate::reply::{Context as _, Done, Failure, Reply};
+use iopf::engine::DeviceId;
+use iopf::{Iova, Pasid};
+use iopf_host::{
+    Device as _, FaultQueueObject, Hwpt, HwptFlags, Ioas, Iommufd, Stage1 as Data, VfioDevice,
+    VtdRange,
+};
 use rustix::io::Errno;
 use std::fmt;
 use std::path::Path;
@@ -14,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// The PASID of the scenarios that use one.
-pub(super) const PASID: u32 = 7;
+pub(super) const PASID: Pasid = Pasid::truncate(7);
 
 /// How long something may take that is sure to happen, and how long nothing is waited for.
 const SOON: Duration = Duration::from_secs(8);
@@ -36,17 +40,18 @@ pub(super) struct Bench<'a, 'b> {
     // Fields drop in the order written: registers, the device, the tables it was on, and then what
     // these stand on.
     engine: Option<Engine>,
-    queue: FaultQueue,
+    queue: Queue,
+    faults: FaultQueueObject,
     parent: Hwpt,
     pub(super) ioas: Ioas,
     memory: Rc<Memory>,
-    number: u32,
+    number: DeviceId,
 }
 
 /// The device with two of its channels.
 struct Engine {
     channels: [Channel; 2],
-    device: Device,
+    device: VfioDevice,
 }
 
 fn number(error: Errno) -> String {
@@ -62,19 +67,24 @@ impl<'a, 'b> Bench<'a, 'b> {
     /// Binds the engine in the folder `sysfs` to a new iommufd.
     pub(super) fn new(sysfs: &Path, out: &'a mut Reply<'b>) -> Result<Self, Failure> {
         let iommufd = Iommufd::open()?;
-        let device = Device::open(sysfs, &iommufd)?;
+        let device = VfioDevice::open_function(sysfs, &iommufd)?;
+        // vfio-pci clears it when the device is opened.
+        device.set_bus_master(true)?;
         let len = usize::try_from(CHANNEL).unwrap_or_default();
-        let channel = |offset| Channel::over(device.map(offset, len)?);
+        let channel = |offset| Channel::over(device.map_bar(0, offset, len)?);
         let channels = [channel(0)?, channel(CHANNEL)?];
         let number = device.id();
         let ioas = Ioas::new(&iommufd)?;
         let memory = Memory::new()?;
-        ioas.share(memory.base(), &memory.mapping)?;
-        let parent = Hwpt::parent(&ioas, number)?;
+        ioas.map(memory.base(), &memory.mapping, iopf_host::Rights::all())?;
+        let flags = HwptFlags::NEST_PARENT | HwptFlags::PASID;
+        let parent = Hwpt::paging(&ioas, number, flags, None)?;
+        let (faults, file) = FaultQueueObject::new(&iommufd)?;
         Ok(Self {
             out,
             engine: Some(Engine { channels, device }),
-            queue: FaultQueue::new(&iommufd)?,
+            queue: Queue(file),
+            faults,
             parent,
             ioas,
             memory,
@@ -84,7 +94,7 @@ impl<'a, 'b> Bench<'a, 'b> {
 
     /// Tables that map nothing; page requests go to the queue.
     pub(super) fn space(&self) -> Result<Space, Failure> {
-        self.space_of(Some(&self.queue))
+        self.space_of(Some(&self.faults))
     }
 
     /// Tables that map nothing; page requests go to nobody.
@@ -92,9 +102,16 @@ impl<'a, 'b> Bench<'a, 'b> {
         self.space_of(None)
     }
 
-    fn space_of(&self, queue: Option<&FaultQueue>) -> Result<Space, Failure> {
+    fn space_of(&self, queue: Option<&FaultQueueObject>) -> Result<Space, Failure> {
         let stage1 = Stage1::new(&self.memory)?;
-        let hwpt = Hwpt::nested(&self.parent, self.number, stage1.root(), queue)?;
+        let data = Data::Vtd {
+            flags: 0,
+            table: stage1.root(),
+            width: 48,
+        };
+        // Whoever uses PASIDs says so for all tables of the device.
+        let flags = HwptFlags::PASID;
+        let hwpt = Hwpt::nested(&self.parent, self.number, flags, &data, queue)?;
         Ok(Space { stage1, hwpt })
     }
 
@@ -104,13 +121,13 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 
     /// Puts the device, or one PASID of it, on these tables.
-    pub(super) fn attach(&mut self, pasid: Option<u32>, space: &Space) -> Done {
+    pub(super) fn attach(&mut self, pasid: Option<Pasid>, space: &Space) -> Done {
         self.engine()?.device.attach(pasid, &space.hwpt)?;
         self.say("attached")
     }
 
     /// Takes the device, or one PASID of it, off its tables.
-    pub(super) fn detach(&mut self, pasid: Option<u32>) -> Done {
+    pub(super) fn detach(&mut self, pasid: Option<Pasid>) -> Done {
         self.engine()?.device.detach(pasid)?;
         self.say("detached")
     }
@@ -194,7 +211,7 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 
     fn fault(&mut self, fault: &Fault) -> Done {
-        if fault.device == self.number {
+        if fault.device == self.number.0 {
             self.say(format_args!("fault {fault}"))
         } else {
             let other = fault.device;
@@ -264,9 +281,14 @@ impl<'a, 'b> Bench<'a, 'b> {
 
     /// Tells the kernel that entries have changed; says what came of it.
     pub(super) fn invalidate(&mut self, space: &Space, at: u64, pages: u64) -> Done {
-        let came = match space.hwpt.invalidate(at, pages) {
+        let range = VtdRange {
+            addr: Iova(at),
+            pages,
+            leaf_only: false,
+        };
+        let came = match space.hwpt.invalidate_vtd(&[range]) {
             Ok(()) => "done".to_owned(),
-            Err(error) => number(error),
+            Err(error) => number(error.refused.errno),
         };
         self.say(format_args!(
             "invalidation of {at:#x}, {pages:#x} pages: {came}"

@@ -1,6 +1,5 @@
 //! What comes out of a fault queue, and what goes in.
 
-use super::objects::FaultQueue;
 use crate::reply::Failure;
 use iommufd_bindings::{
     iommu_hwpt_page_response, iommu_hwpt_pgfault,
@@ -13,6 +12,7 @@ use iommufd_bindings::{
     iommufd_page_response_code_IOMMUFD_PAGE_RESP_INVALID as INVALID,
     iommufd_page_response_code_IOMMUFD_PAGE_RESP_SUCCESS as SUCCESS,
 };
+use iopf_host::{FaultFd, FaultFile as _};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt;
@@ -109,11 +109,15 @@ impl fmt::Display for Fault {
     }
 }
 
-impl FaultQueue {
+/// A fault queue's descriptor, read and written as it comes.
+#[derive(Debug)]
+pub(super) struct Queue(pub(super) FaultFd);
+
+impl Queue {
     /// Waits until there is something to read; false when nothing came.
     pub(super) fn wait(&self, patience: Duration) -> Result<bool, Failure> {
         let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
-        let mut ready = [PollFd::new(&self.file, PollFlags::IN)];
+        let mut ready = [PollFd::new(&self.0, PollFlags::IN)];
         poll(&mut ready, Some(&patience))?;
         Ok(ready[0].revents().contains(PollFlags::IN))
     }
@@ -121,7 +125,7 @@ impl FaultQueue {
     /// One read of `len` bytes. It never waits.
     pub(super) fn read(&self, len: usize) -> Result<Vec<Fault>, Errno> {
         let mut buffer = vec![0; len];
-        let len = rustix::io::read(&self.file, &mut buffer)?;
+        let len = self.0.read(&mut buffer)?;
         let (records, _) = buffer[..len].as_chunks();
         Ok(records.iter().map(Fault::decode).collect())
     }
@@ -133,7 +137,7 @@ impl FaultQueue {
             buffer.extend(cookie.to_ne_bytes());
             buffer.extend(code.0.to_ne_bytes());
         }
-        Ok(rustix::io::write(&self.file, &buffer)? / ANSWER)
+        Ok(self.0.write(&buffer)? / ANSWER)
     }
 }
 

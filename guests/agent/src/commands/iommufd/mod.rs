@@ -9,9 +9,7 @@
 //! ours; stage 1 lies in that memory; both the device itself and one PASID of it can be attached.
 
 mod bench;
-mod device;
 mod faults;
-mod objects;
 mod scenarios;
 mod tables;
 

@@ -4,8 +4,10 @@
 
 use crate::reply::{Done, Failure};
 use crate::sys::{Mapping, Width};
+use iopf::{Gpa, Iova};
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Bytes of a page.
 pub(super) const PAGE: u64 = 4096;
@@ -25,7 +27,7 @@ const USER: u64 = 1 << 2;
 /// Memory that devices reach through stage 2.
 #[derive(Debug)]
 pub(super) struct Memory {
-    pub(super) mapping: Mapping,
+    pub(super) mapping: Arc<Mapping>,
     /// Table pages in use.
     tables: Cell<u64>,
 }
@@ -35,14 +37,14 @@ impl Memory {
     pub(super) fn new() -> Result<Rc<Self>, Failure> {
         let len = usize::try_from((TABLES + DATA) * PAGE).unwrap_or_default();
         Ok(Rc::new(Self {
-            mapping: Mapping::anonymous(len)?,
+            mapping: Arc::new(Mapping::anonymous(len)?),
             tables: Cell::new(0),
         }))
     }
 
     /// Where it starts in the I/O address space.
-    pub(super) fn base(&self) -> u64 {
-        BASE
+    pub(super) fn base(&self) -> Iova {
+        Iova(BASE)
     }
 
     /// The address of data page `index`.
@@ -55,12 +57,12 @@ impl Memory {
     }
 
     fn read(&self, address: u64) -> Result<u64, Failure> {
-        self.mapping.read(Self::offset(address), Width::Eight)
+        Ok(self.mapping.read(Self::offset(address), Width::Eight)?)
     }
 
     fn write(&self, address: u64, value: u64) -> Done {
         let offset = Self::offset(address);
-        self.mapping.write(offset, Width::Eight, value)
+        Ok(self.mapping.write(offset, Width::Eight, value)?)
     }
 
     /// Fills a data page.
@@ -117,8 +119,8 @@ impl Stage1 {
     }
 
     /// Where its first table is in the I/O address space.
-    pub(super) fn root(&self) -> u64 {
-        self.root
+    pub(super) fn root(&self) -> Gpa {
+        Gpa(self.root)
     }
 
     /// The address of the last-level entry of `at`; tables on the way are made.
@@ -166,7 +168,7 @@ mod tests {
     fn a_page_is_found_by_its_four_indices() {
         let memory = Memory::new().unwrap();
         let tables = Stage1::new(&memory).unwrap();
-        assert_eq!(tables.root(), 0x1000_0000);
+        assert_eq!(tables.root(), Gpa(0x1000_0000));
         // Indices 1, 2, 3 and 4 of 9 bits each, from the top.
         let at = 1 << 39 | 2 << 30 | 3 << 21 | 4 << 12;
         tables.map(at, 5, Rights::Read).unwrap();

@@ -5,6 +5,7 @@ use crate::commands::iommufd::bench::{Bench, PASID};
 use crate::commands::iommufd::faults::{Code, RECORD};
 use crate::commands::iommufd::tables::Rights::{Read, Write};
 use crate::reply::Done;
+use iopf::Pasid;
 
 /// What is mapped is used, and nobody hears of it.
 pub(super) fn present(bench: &mut Bench<'_, '_>) -> Done {
@@ -22,7 +23,7 @@ pub(super) fn present(bench: &mut Bench<'_, '_>) -> Done {
 }
 
 /// A page that is missing is asked for, mapped, and used.
-pub(super) fn missing(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done {
+pub(super) fn missing(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [space, _other] = on(bench, pasid)?;
     bench.fill(1, 0x5a)?;
     bench.start(0, &verify(4096, pasid))?;

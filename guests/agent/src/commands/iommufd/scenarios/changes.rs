@@ -6,10 +6,13 @@ use crate::commands::iommufd::faults::Code;
 use crate::commands::iommufd::tables::{PAGE, Rights::Read};
 use crate::reply::Done;
 use crate::sys::{Mapping, Width};
+use iopf::{Iova, Pasid};
+use iopf_host::Rights;
+use std::sync::Arc;
 
 /// An entry that has changed is used once the kernel was told, and not before: what the device has
 /// kept serves until then.
-pub(super) fn invalidate(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done {
+pub(super) fn invalidate(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [space, _other] = on(bench, pasid)?;
     bench.fill(1, 0x5a)?;
     bench.fill(2, 0xa5)?;
@@ -38,30 +41,30 @@ pub(super) fn invalidate(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done 
 }
 
 /// Where stage 2 has a page that comes and goes.
-const GUEST: u64 = 0x1800_0000;
+const GUEST: Iova = Iova(0x1800_0000);
 
-fn page(byte: u8) -> Result<Mapping, crate::reply::Failure> {
-    let page = Mapping::anonymous(4096)?;
+fn page(byte: u8) -> Result<Arc<Mapping>, crate::reply::Failure> {
+    let page = Arc::new(Mapping::anonymous(4096)?);
     let word = u64::from_ne_bytes([byte; 8]);
     (0..512).try_for_each(|at| page.write(8 * at, Width::Eight, word))?;
     Ok(page)
 }
 
 /// What stage 2 has lost is forgotten without anybody's doing, and asked for though stage 1 has it.
-pub(super) fn stage_2(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done {
+pub(super) fn stage_2(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [space, _other] = on(bench, pasid)?;
     let old = page(0x5a)?;
-    bench.ioas.share(GUEST, &old)?;
-    space.stage1.map_to(AT, GUEST, Read)?;
+    bench.ioas.map(GUEST, &old, Rights::all())?;
+    space.stage1.map_to(AT, GUEST.0, Read)?;
     bench.start(0, &verify(4096, pasid))?;
     bench.end(0)?;
-    bench.ioas.unshare(GUEST, PAGE)?;
+    bench.ioas.unmap(GUEST, PAGE)?;
     bench.say("stage 2 has it no more")?;
     bench.start(0, &verify(4096, pasid))?;
     let cookie = first(&bench.faults(1)?)?;
     // Another page in its place: every byte of it is a wrong one.
     let new = page(0xa5)?;
-    bench.ioas.share(GUEST, &new)?;
+    bench.ioas.map(GUEST, &new, Rights::all())?;
     bench.answer(&[(cookie, Code::SUCCESS)])?;
     bench.end(0)?;
     bench.close()

@@ -5,9 +5,10 @@ use crate::commands::iommufd::bench::{Bench, PASID};
 use crate::commands::iommufd::faults::Code;
 use crate::commands::iommufd::tables::Rights::Read;
 use crate::reply::Done;
+use iopf::Pasid;
 
 /// A device that is taken off its tables has its open groups answered by the kernel.
-pub(super) fn detach(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done {
+pub(super) fn detach(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [space, _other] = on(bench, pasid)?;
     bench.start(0, &verify(4096, pasid))?;
     let cookie = first(&bench.faults(1)?)?;
@@ -53,7 +54,7 @@ pub(super) fn close(bench: &mut Bench<'_, '_>) -> Done {
 }
 
 /// New tables under an unanswered group: the kernel answers it, and the next job uses the new ones.
-pub(super) fn replace(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Done {
+pub(super) fn replace(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [_space, _other] = on(bench, pasid)?;
     bench.start(0, &verify(4096, pasid))?;
     let cookie = first(&bench.faults(1)?)?;

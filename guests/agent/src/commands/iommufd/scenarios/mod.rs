@@ -8,6 +8,7 @@ mod ends;
 use super::bench::{Bench, PASID, Space};
 use super::faults::Fault;
 use crate::reply::{Done, Failure};
+use iopf::Pasid;
 
 /// A script.
 pub(super) type Script = fn(&mut Bench<'_, '_>) -> Done;
@@ -52,8 +53,8 @@ const AT: u64 = 0x2000_0000;
 const FILL: &str = "fill 0x20000000 4096 pattern=0xc3c3c3c3c3c3c3c3";
 
 /// The words of a job that reads `len` bytes from AT on and counts those that are not 0x5a.
-fn verify(len: u64, pasid: Option<u32>) -> String {
-    let pasid = pasid.map_or(String::new(), |pasid| format!(" pasid={pasid}"));
+fn verify(len: u64, pasid: Option<Pasid>) -> String {
+    let pasid = pasid.map_or(String::new(), |pasid| format!(" pasid={}", pasid.get()));
     format!("verify {AT:#x} {len} pattern=0x5a5a5a5a5a5a5a5a{pasid}")
 }
 
@@ -65,7 +66,7 @@ fn first(faults: &[Fault]) -> Result<u32, Failure> {
 
 /// Puts the device on tables and, where there is a PASID, that on tables of its own. First the tables
 /// of the space that was asked for, then the others.
-fn on(bench: &mut Bench<'_, '_>, pasid: Option<u32>) -> Result<[Space; 2], Failure> {
+fn on(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Result<[Space; 2], Failure> {
     let (plain, own) = (bench.space()?, bench.space()?);
     bench.attach(None, &plain)?;
     if pasid.is_none() {
