@@ -77,3 +77,13 @@ impl FaultFile for FaultFd {
         rustix::io::write(&self.descriptor, answers)
     }
 }
+
+impl<T: FaultFile + ?Sized> FaultFile for Box<T> {
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        (**self).read(buffer)
+    }
+
+    fn write(&self, answers: &[u8]) -> Result<usize, Errno> {
+        (**self).write(answers)
+    }
+}

@@ -4,7 +4,8 @@
 //! [`FaultQueueObject`] (where page requests come out), [`Viommu`] and [`Vdevice`] (what a guest sees
 //! of an IOMMU and its devices) and [`Veventq`] (that IOMMU's events). [`VfioDevice`] is a device
 //! that is attached to page tables. [`FaultFile`] is the seam to whoever answers: the kernel's fault
-//! descriptor, or something that behaves like it.
+//! descriptor, or something that behaves like it. [`FaultQueue`] reads whole groups from one and gives
+//! their answers.
 //!
 //! # Drop order
 //!
@@ -21,6 +22,8 @@
 //! of vEVENTQ records knows two record types, counts a lost-events header one short and what is lost
 //! before the first record not at all. The argument blocks come from `iommufd-bindings`, as its do.
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod fault_queue;
 mod file;
 mod hw_info;
@@ -28,6 +31,8 @@ mod hwpt;
 mod ioas;
 mod iommufd;
 pub mod postcopy;
+pub mod queue;
+mod record;
 mod request;
 #[cfg(feature = "selftest")]
 pub mod selftest;
@@ -46,6 +51,8 @@ pub use hw_info::{Capabilities, HwInfo, IommuKind};
 pub use hwpt::{Hwpt, HwptFlags, InvalidateError, NestParent, Stage1, VtdRange};
 pub use ioas::{Ioas, IovaRanges, Rights};
 pub use iommufd::{Device, Hold, Iommufd, OpenError};
+pub use queue::FaultQueue;
+pub use record::{RawAnswer, RawFault};
 pub use request::{Refused, Request};
 pub use sys::{Mapping, Outside, Width};
 pub use veventq::Veventq;

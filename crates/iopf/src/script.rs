@@ -37,6 +37,9 @@ pub(crate) enum Step {
     /// Device, PASID, group, address.
     Page(u32, Option<u32>, u32, u64),
     Last(u32, Option<u32>, u32, u64),
+    /// A whole group: device, PASID of the last page, PASID of every third page before it, how
+    /// many pages in all, less 1.
+    Group(u32, Option<u32>, Option<u32>, u32),
     /// An unrecoverable fault: device, PASID.
     Stray(u32, Option<u32>),
     /// Faults lost before they were reported.
@@ -75,7 +78,13 @@ impl Step {
             5 => Self::Replace(device, pasid, domain, takes),
             6 => Self::Detach(device, pasid),
             7..=12 => Self::Page(device, pasid, group, addr),
-            13..=17 => Self::Last(device, pasid, group, addr),
+            13..=16 => Self::Last(device, pasid, group, addr),
+            17 => Self::Group(
+                device,
+                pasid,
+                u32::from(who >> 6).checked_sub(1),
+                u32::from(how & 7),
+            ),
             18 => Self::Stray(device, pasid),
             19 => Self::Lost(device, u64::from(how)),
             20..=23 => Self::Deliver,

@@ -67,7 +67,8 @@ impl Handle {
 
 /// Takes every fault of the devices on one queue to its answer or verdict.
 ///
-/// Feed it with [`report`](Self::report), [`answer`](Self::answer), [`judge`](Self::judge) and
+/// Feed it with [`report`](Self::report) (or [`report_group`](Self::report_group), where somebody
+/// else puts groups together), [`answer`](Self::answer), [`judge`](Self::judge) and
 /// [`handle_timeout`](Self::handle_timeout), telling it the time; after each, drain
 /// [`poll_fault`](Self::poll_fault), [`poll_answer`](Self::poll_answer),
 /// [`poll_loss`](Self::poll_loss) and [`poll_log`](Self::poll_log), and call `handle_timeout` no
@@ -222,6 +223,13 @@ impl Engine {
     #[must_use]
     pub fn pages_held(&self) -> (usize, usize) {
         (self.slab.used() as usize, self.slab.capacity())
+    }
+
+    /// How many more pages the policy has room for, whatever the devices' credits say.
+    #[must_use]
+    #[inline]
+    pub fn room(&self) -> u32 {
+        self.policy.max_pages.saturating_sub(self.slab.used())
     }
 
     fn advance(&mut self, now: Tick) {

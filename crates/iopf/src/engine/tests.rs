@@ -3,3 +3,4 @@
 mod default;
 mod linux;
 mod promises;
+mod whole;

@@ -1,0 +1,103 @@
+//! Where a group ends, and what is none.
+
+use crate::record::RawFault;
+use iopf::PageRequest;
+
+/// A page request group as it was read, in the order the pages came.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultGroup<'a> {
+    partial: &'a [RawFault],
+    last: &'a RawFault,
+}
+
+/// Pages that are no group: no last page among them, pages of different devices, a PASID of more
+/// than 20 bits, or no cookie (the kernel gives none below 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pages} pages of device {dev_id} are no group")]
+pub struct Malformed {
+    /// The device of the first page.
+    pub dev_id: u32,
+    /// How many pages.
+    pub pages: usize,
+    /// What they were answered INVALID by, if anything.
+    pub cookie: Option<u32>,
+}
+
+/// How many pages at the start of `read` share the first one's cookie, up to and with the last page
+/// of a group, and whether they may be one. `None`: nothing is there.
+#[inline]
+pub(super) fn first(read: &[RawFault]) -> Option<(usize, bool)> {
+    let head = read.first()?;
+    let mut sound = head.cookie != 0;
+    for (index, page) in read.iter().enumerate() {
+        if page.cookie != head.cookie {
+            return Some((index, false));
+        }
+        sound &= page.dev_id == head.dev_id && page.pasid_fits();
+        if page.is_last() {
+            return Some((index + 1, sound));
+        }
+    }
+    Some((read.len(), false))
+}
+
+impl<'a> FaultGroup<'a> {
+    #[inline]
+    pub(super) fn new(pages: &'a [RawFault]) -> Option<Self> {
+        let (last, partial) = pages.split_last()?;
+        Some(Self { partial, last })
+    }
+
+    /// Answer it by this number, once. It may be given to another group as soon as this one is
+    /// answered, by us or, at a detach, by the kernel.
+    #[must_use]
+    pub fn cookie(&self) -> u32 {
+        self.last.cookie
+    }
+
+    /// The iommufd object of the device. See [`RawFault::dev_id`].
+    #[must_use]
+    pub fn dev_id(&self) -> u32 {
+        self.last.dev_id
+    }
+
+    /// How many pages, at least 1.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it has a last page")]
+    pub fn len(&self) -> usize {
+        self.partial.len() + 1
+    }
+
+    /// The last page, with the caller's own data.
+    #[must_use]
+    #[inline]
+    pub fn last(&self, private_data: [u64; 2]) -> PageRequest {
+        self.last.request(private_data)
+    }
+
+    /// The pages before it. The PASID of each is its own: the kernel puts pages of different
+    /// PASIDs into one group.
+    #[inline]
+    pub fn partial(&self) -> impl ExactSizeIterator<Item = PageRequest> + use<'a> {
+        self.partial.iter().map(|page| page.request([0; 2]))
+    }
+
+    /// The records.
+    pub fn raw(&self) -> impl Iterator<Item = &'a RawFault> + use<'a> {
+        self.partial.iter().chain(Some(self.last))
+    }
+}
+
+impl Malformed {
+    #[cold]
+    pub(super) fn new(pages: &[RawFault]) -> Self {
+        let (dev_id, cookie) = pages
+            .first()
+            .map_or((0, 0), |page| (page.dev_id, page.cookie));
+        Self {
+            dev_id,
+            pages: pages.len(),
+            cookie: (cookie != 0).then_some(cookie),
+        }
+    }
+}
