@@ -26,6 +26,7 @@
 pub mod fake;
 mod fault_queue;
 mod file;
+pub mod forward;
 mod hw_info;
 mod hwpt;
 mod ioas;
@@ -36,6 +37,7 @@ mod record;
 mod request;
 #[cfg(feature = "selftest")]
 pub mod selftest;
+mod shared;
 pub mod space;
 mod sys;
 pub mod veventq;
@@ -54,6 +56,7 @@ pub use iommufd::{Device, Hold, Iommufd, OpenError};
 pub use queue::FaultQueue;
 pub use record::{RawAnswer, RawFault};
 pub use request::{Refused, Request};
+pub use shared::Shared;
 pub use sys::{Mapping, Outside, Width};
 pub use veventq::Veventq;
 pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};
