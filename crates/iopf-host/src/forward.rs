@@ -18,7 +18,7 @@ mod wire;
 pub use client::{ConnectError, ForwardedFile};
 pub use wire::MAX_PAGES;
 
-use crate::Errno;
+use crate::{Errno, FaultFile, PumpHandle};
 use iopf::Engine;
 use iopf::engine::{Group, Pages, Policy, Stray, Tick, Verdict};
 use iopf::resolve::{Decision, Forward, Resolver};
@@ -40,6 +40,15 @@ pub trait WithEngine: Send + 'static {
         &self,
         act: impl FnOnce(Tick, &mut Engine) -> T + Send + 'static,
     ) -> Option<T>;
+}
+
+impl<F: FaultFile + 'static> WithEngine for PumpHandle<F> {
+    fn with_engine<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(Tick, &mut Engine) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.exclusive(|pump| pump.with_engine(act)).ok()
+    }
 }
 
 /// What a [`ForwardServer`] has seen.

@@ -5,7 +5,8 @@
 //! of an IOMMU and its devices) and [`Veventq`] (that IOMMU's events). [`VfioDevice`] is a device
 //! that is attached to page tables. [`FaultFile`] is the seam to whoever answers: the kernel's fault
 //! descriptor, or something that behaves like it. [`FaultQueue`] reads whole groups from one and gives
-//! their answers.
+//! their answers. [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
+//! block sits behind a [`Worker`], one that others must reach is [`Shared`].
 //!
 //! # Drop order
 //!
@@ -22,6 +23,7 @@
 //! of vEVENTQ records knows two record types, counts a lost-events header one short and what is lost
 //! before the first record not at all. The argument blocks come from `iommufd-bindings`, as its do.
 
+mod clock;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod fault_queue;
@@ -32,6 +34,7 @@ mod hwpt;
 mod ioas;
 mod iommufd;
 pub mod postcopy;
+pub mod pump;
 pub mod queue;
 mod record;
 mod request;
@@ -43,17 +46,20 @@ mod sys;
 pub mod veventq;
 mod vfio;
 mod viommu;
+mod worker;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 
+pub use clock::Clock;
 pub use fault_queue::FaultQueueObject;
 pub use file::{Errno, FaultFd, FaultFile};
 pub use hw_info::{Capabilities, HwInfo, IommuKind};
 pub use hwpt::{Hwpt, HwptFlags, InvalidateError, NestParent, Stage1, VtdRange};
 pub use ioas::{Ioas, IovaRanges, Rights};
 pub use iommufd::{Device, Hold, Iommufd, OpenError};
-pub use queue::FaultQueue;
+pub use pump::{Pump, PumpHandle};
+pub use queue::{FaultQueue, ReadError, WriteError};
 pub use record::{RawAnswer, RawFault};
 pub use request::{Refused, Request};
 pub use shared::Shared;
@@ -61,3 +67,4 @@ pub use sys::{Mapping, Outside, Width};
 pub use veventq::Veventq;
 pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};
 pub use viommu::{Vdevice, Viommu, ViommuKind};
+pub use worker::Worker;

@@ -86,6 +86,20 @@ impl Engine {
         Ok(())
     }
 
+    /// What is attached to an address space of a device, if anything.
+    ///
+    /// # Errors
+    /// [`UnknownDevice`].
+    pub fn attachment(
+        &self,
+        id: DeviceId,
+        pasid: Option<Pasid>,
+    ) -> Result<Option<Attachment>, UnknownDevice> {
+        let place = self.devices.find(id).ok_or(UnknownDevice(id))?;
+        let key = key(self.policy.strict, pasid);
+        Ok(self.devices.attachment(place, key))
+    }
+
     /// Puts another attachment in the place of one. Replacing one by its equal changes nothing.
     ///
     /// What waits for the old one is given up, and its partial pages are dropped; Linux keeps

@@ -55,18 +55,34 @@ pub enum Delivery {
 
 /// The pages of a group, in the order they came.
 #[derive(Clone, Debug)]
-pub struct Pages<'a> {
-    slab: &'a Slab,
-    next: u32,
-    last: u32,
-    left: u32,
+pub struct Pages<'a>(Source<'a>);
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    Engine {
+        slab: &'a Slab,
+        next: u32,
+        last: u32,
+        left: u32,
+    },
+    Copy(core::slice::Iter<'a, PageRequest>),
 }
 
-impl Pages<'_> {
-    /// Whether `handle` names something that still waits.
+impl<'a> Pages<'a> {
+    /// Pages that were copied out of the engine, for a resolver that works away from it.
+    #[must_use]
+    pub fn copied(pages: &'a [PageRequest]) -> Self {
+        Self(Source::Copy(pages.iter()))
+    }
+
+    /// Whether `handle` names something that still waits. Away from the engine nobody knows, and
+    /// everything counts as waiting.
     #[must_use]
     pub fn is_waiting(&self, handle: Handle) -> bool {
-        self.slab.waiting(handle).is_some()
+        match &self.0 {
+            Source::Engine { slab, .. } => slab.waiting(handle).is_some(),
+            Source::Copy(_) => true,
+        }
     }
 }
 
@@ -74,20 +90,32 @@ impl Iterator for Pages<'_> {
     type Item = PageRequest;
 
     fn next(&mut self) -> Option<PageRequest> {
-        if self.left == 0 {
-            return None;
+        match &mut self.0 {
+            Source::Copy(pages) => pages.next().copied(),
+            Source::Engine { left: 0, .. } => None,
+            Source::Engine {
+                slab,
+                next,
+                last,
+                left,
+            } => {
+                *left -= 1;
+                if *next == NIL {
+                    return Some(page(slab.at(*last), true));
+                }
+                let slot = slab.at(*next);
+                *next = slot.link;
+                Some(page(slot, false))
+            }
         }
-        self.left -= 1;
-        if self.next == NIL {
-            return Some(page(self.slab.at(self.last), true));
-        }
-        let slot = self.slab.at(self.next);
-        self.next = slot.link;
-        Some(page(slot, false))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left as usize, Some(self.left as usize))
+        let left = match &self.0 {
+            Source::Engine { left, .. } => *left as usize,
+            Source::Copy(pages) => pages.len(),
+        };
+        (left, Some(left))
     }
 }
 
@@ -170,12 +198,12 @@ impl Engine {
         if slot.has(flag::UNRECOVERABLE) {
             return None;
         }
-        Some(Pages {
+        Some(Pages(Source::Engine {
             slab: &self.slab,
             next: slot.link,
             last: handle.slot,
             left: slot.count,
-        })
+        }))
     }
 
     /// The chain of partial pages that `page` belongs to, or [`NIL`].

@@ -1,0 +1,501 @@
+//! The pump: carries faults from their descriptors through the engine to resolvers, and the answers
+//! back.
+//!
+//! One turn is: wait until something is readable or due, read each readable queue once, hand every
+//! group to its device's resolver, write each queue's answers at once. See [`Pump`].
+
+mod change;
+mod handle;
+mod notice;
+mod serving;
+mod source;
+
+pub use change::{AddQueueError, ChangeError};
+pub use handle::{HandleError, PumpHandle};
+pub use notice::Notice;
+pub(crate) use notice::message;
+pub use serving::Serving;
+
+use crate::clock::{Clock, until};
+use crate::queue::Read;
+use crate::{Errno, FaultFile, ReadError, WriteError};
+use arrayvec::ArrayVec;
+use handle::{COMMANDS, Command, Inbox};
+use hashbrown::HashMap;
+use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Reported, Tick};
+use iopf::{Fault, Response, Unrecoverable};
+use rustc_hash::FxBuildHasher;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use source::{Pause, Source};
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Names a queue of a pump. The name of a queue that was removed names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueId {
+    slot: u32,
+    generation: u32,
+}
+
+/// What a pump counted, from its beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PumpCounts {
+    /// Turns taken: how often it woke up.
+    pub turns: u64,
+    /// Pages of devices that no [`Pump::route`] names, answered INVALID.
+    pub strangers: u64,
+    /// Answers and verdicts that came too late: by deadline, detach or removal the group had its
+    /// answer.
+    pub late: u64,
+    /// Answers to groups whose queue was removed.
+    pub orphaned: u64,
+    /// Panics of resolvers.
+    pub panics: u64,
+}
+
+/// What [`Pump::stop`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Groups answered INVALID because of it.
+    pub given_up: u64,
+    /// Answers that could not be written. The kernel answers those groups at their detach.
+    pub unwritten: u64,
+}
+
+/// Drives an [`Engine`] with fault queues, resolvers and time.
+///
+/// One thread owns it, and either calls [`run`](Self::run), or [`turn`](Self::turn) from its own
+/// loop, or polls [`poll_fds`](Self::poll_fds) by itself and calls [`serve`](Self::serve). Other
+/// threads have a [`PumpHandle`].
+///
+/// It promises:
+///
+/// - every group it reads is answered once: by a resolver, by the policy's deadline, at a detach or
+///   removal before the kernel call, or at [`stop`](Self::stop);
+/// - an answer that comes after that never completes another group, though the kernel gives cookies
+///   out again at once: answers go by the engine's handles, which carry a generation;
+/// - it reads no more pages than the engine has room for. What does not fit waits in the kernel,
+///   whose list has no bound of its own: the devices' PRI credits are one;
+/// - with nothing to do it sleeps, also while the engine is full or a queue fails;
+/// - a resolver that panics, and one on a [`Worker`](crate::Worker) that blocks or never answers,
+///   harms its own device only;
+/// - every page that was read is accounted for: pages read from all queues are
+///   [`Engine::totals`]`().reported + losses.lost`.
+///
+/// A turn makes one poll, one read for each readable queue, and one write for each queue with
+/// answers. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
+/// buffers have grown.
+#[derive(Debug)]
+pub struct Pump<F> {
+    engine: Engine,
+    clock: Clock,
+    now: Tick,
+    sources: Vec<Option<Source<F>>>,
+    generation: u32,
+    devices: HashMap<DeviceId, Serving, FxBuildHasher>,
+    inbox: Inbox<F>,
+    sink: Sink,
+    counts: PumpCounts,
+    stopping: bool,
+}
+
+struct Sink(Box<dyn FnMut(Notice) + Send>);
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
+    }
+}
+
+impl<F: FaultFile + 'static> Pump<F> {
+    /// Fault queues of one pump at most. One fault object of iommufd may serve any number of
+    /// page tables, so few are needed.
+    pub const MAX_QUEUES: usize = 64;
+
+    /// A pump without queues and devices. `sink` is told what is no answer; it must not block.
+    ///
+    /// # Errors
+    /// Those of eventfd(2): no descriptor to spare.
+    pub fn new(engine: Engine, sink: impl FnMut(Notice) + Send + 'static) -> Result<Self, Errno> {
+        Ok(Self {
+            engine,
+            clock: Clock::start(),
+            now: Tick(0),
+            sources: Vec::new(),
+            generation: 0,
+            devices: HashMap::default(),
+            inbox: Inbox::new()?,
+            sink: Sink(Box::new(sink)),
+            counts: PumpCounts::default(),
+            stopping: false,
+        })
+    }
+
+    /// A way in for other threads.
+    #[must_use]
+    pub fn handle(&self) -> PumpHandle<F> {
+        self.inbox.handle()
+    }
+
+    /// The engine and its books.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What was counted so far.
+    #[must_use]
+    pub fn counts(&self) -> PumpCounts {
+        self.counts
+    }
+
+    /// The pump's clock: what [`serve`](Self::serve) is told by a caller without one.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Whether somebody called [`PumpHandle::stop`].
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// What to poll for input, and for nothing else, before [`serve`](Self::serve). It changes
+    /// from turn to turn: a queue is left out while the engine has no room, or after an error.
+    pub fn poll_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let room = self.engine.room();
+        let sources = self.sources.iter().flatten();
+        let wanted = sources.filter(move |source| source.wanted(room));
+        let queues = wanted.map(|source| source.queue.file().as_fd());
+        queues.chain([self.inbox.as_fd()])
+    }
+
+    /// When [`serve`](Self::serve) must be called though nothing is readable; `None`: never.
+    #[must_use]
+    #[inline]
+    pub fn next_due(&self) -> Option<Tick> {
+        let mut next = self.engine.poll_timeout();
+        for source in self.sources.iter().flatten() {
+            if let Some(due) = source.due() {
+                next = Some(next.map_or(due, |next| next.min(due)));
+            }
+        }
+        next
+    }
+
+    /// Waits until something can be done, or at most for `timeout`, and does it.
+    ///
+    /// # Errors
+    /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+        let ready = self.wait(timeout)?;
+        let now = self.clock.now();
+        self.work(now, ready);
+        Ok(())
+    }
+
+    /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
+    fn wait(&self, timeout: Option<Duration>) -> Result<u128, Errno> {
+        let due = self.next_due().map(|due| until(self.now, due));
+        let timeout = timeout.into_iter().chain(due).min();
+        // Later than a time can say is never.
+        let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
+        let room = self.engine.room();
+        let mut fds: ArrayVec<PollFd<'_>, { MAX_FDS }> = ArrayVec::new();
+        let mut bits: ArrayVec<u8, { MAX_FDS }> = ArrayVec::new();
+        for (bit, source) in (0u8..).zip(&self.sources) {
+            if let Some(source) = source
+                && source.wanted(room)
+            {
+                fds.push(PollFd::new(source.queue.file(), PollFlags::IN));
+                bits.push(bit);
+            }
+        }
+        fds.push(PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN));
+        bits.push(COMMAND_BIT);
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return Ok(0),
+            Ok(_) => {}
+            Err(error) => return Err(error),
+        }
+        let mut ready = 0;
+        for (fd, bit) in fds.iter().zip(bits) {
+            // An error or a hang-up counts as readable: the read tells what it is.
+            if !fd.revents().is_empty() {
+                ready |= 1 << bit;
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Does what can be done at `now` without waiting, as if everything were readable.
+    ///
+    /// For a caller who polls for himself: one read for each queue, which may bring nothing.
+    pub fn serve(&mut self, now: Tick) {
+        self.work(now, u128::MAX);
+    }
+
+    #[inline]
+    fn work(&mut self, now: Tick, ready: u128) {
+        self.now = self.now.max(now);
+        self.counts.turns += 1;
+        if ready & 1 << COMMAND_BIT != 0 {
+            self.commands();
+        }
+        if self.next_due().is_some_and(|due| due <= self.now) {
+            self.due();
+        }
+        for slot in 0..self.sources.len() {
+            if ready & 1 << slot != 0 {
+                self.read(slot);
+            }
+        }
+        self.resolve();
+        // What does not get written is told, and tried again.
+        let _ = self.write(false);
+        self.tell();
+    }
+
+    #[cold]
+    fn commands(&mut self) {
+        self.inbox.belongs_here();
+        self.inbox.calm();
+        for _ in 0..COMMANDS {
+            let Some(command) = self.inbox.next() else {
+                return;
+            };
+            let now = self.now;
+            let stale = match command {
+                Command::Answer(group, response) => {
+                    let said = self.engine.answer(now, group, response);
+                    if let Err(AnswerError::CannotSay(_)) = said {
+                        self.engine.answer(now, group, Response::Invalid).is_err()
+                    } else {
+                        said.is_err()
+                    }
+                }
+                Command::Refuse(group) => self.engine.refuse(now, group).is_err(),
+                Command::Judge(fault, verdict) => self.engine.judge(now, fault, verdict).is_err(),
+                Command::Tell(notice) => {
+                    self.notice(notice);
+                    false
+                }
+                Command::Call(call) => {
+                    call(self);
+                    false
+                }
+                Command::Stop => {
+                    self.stopping = true;
+                    false
+                }
+            };
+            self.counts.late += u64::from(stale);
+        }
+        self.inbox.again();
+    }
+
+    /// Something is due: deadlines, or queues that failed.
+    #[cold]
+    fn due(&mut self) {
+        self.engine.handle_timeout(self.now);
+        for source in self.sources.iter_mut().flatten() {
+            source.reads.end(self.now);
+            source.writes.end(self.now);
+        }
+    }
+
+    #[inline]
+    fn read(&mut self, slot: usize) {
+        let room = self.engine.room();
+        let Some(Some(source)) = self.sources.get_mut(slot) else {
+            return;
+        };
+        if !source.wanted(room) || source.queue.unwritten() > 0 {
+            return;
+        }
+        source.needs_more_than = None;
+        let error = match source.queue.read(room as usize) {
+            Ok(Read::Nothing | Read::Pages(_)) => None,
+            // Nothing of it will ever go.
+            Ok(Read::NoRoom) if self.engine.pages_held().0 == 0 => {
+                Some(ReadError::GroupTooLarge(room as usize))
+            }
+            Ok(Read::NoRoom) => {
+                source.needs_more_than = Some(room);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = error {
+            source.reads.fail(self.now);
+            let queue = source.id;
+            self.notice(Notice::Read { queue, error });
+            return;
+        }
+        source.reads.works();
+        let QueueId { slot, generation } = source.id;
+        let tag = u64::from(generation) << 32 | u64::from(slot);
+        let (queue, routes) = (&mut source.queue, &mut source.routes);
+        while let Some(group) = queue.next_group() {
+            let group = match group {
+                Ok(group) => group,
+                Err(malformed) => {
+                    let id = routes.find(malformed.dev_id);
+                    // Counted, whoever it is.
+                    let _ = self.engine.report_lost(id, malformed.pages as u64);
+                    continue;
+                }
+            };
+            let cookie = group.cookie();
+            let Some(id) = routes.find(group.dev_id()) else {
+                let pages = group.len() as u64;
+                self.counts.strangers += pages;
+                let _ = self.engine.report_lost(None, pages);
+                queue.answer(cookie, Response::Invalid);
+                continue;
+            };
+            let last = group.last([u64::from(cookie), tag]);
+            let reported = self
+                .engine
+                .report_group(self.now, id, group.partial(), &last);
+            if let Reported::Answered(answer, _) = reported {
+                queue.answer(cookie, answer.response);
+            }
+        }
+    }
+
+    #[inline]
+    fn resolve(&mut self) {
+        while let Some(delivery) = self.engine.poll_fault() {
+            let id = match &delivery {
+                Delivery::Group(group) => group.device,
+                Delivery::Stray(stray) => stray.device,
+            };
+            let engine = &mut self.engine;
+            let serving = self.devices.get_mut(&id);
+            // A device comes and goes with its resolver.
+            debug_assert!(serving.is_some(), "nobody serves {id:?}");
+            let notice = serving.and_then(|serving| serving.serve(engine, self.now, &delivery));
+            if let Some(notice) = notice {
+                self.notice(notice);
+            }
+        }
+    }
+
+    /// Takes the engine's answers to their queues, and writes them: after an error only when its
+    /// pause is over, or `at_once`. Says what failed first.
+    #[inline]
+    fn write(&mut self, at_once: bool) -> Result<(), WriteError> {
+        while let Some(answer) = self.engine.poll_answer() {
+            let [cookie, tag] = answer.private_data;
+            let source = source(&mut self.sources, tag);
+            match (source, u32::try_from(cookie)) {
+                (Some(source), Ok(cookie)) => source.queue.answer(cookie, answer.response),
+                _ => self.counts.orphaned += 1,
+            }
+        }
+        let mut first = Ok(());
+        for slot in 0..self.sources.len() {
+            let Some(Some(source)) = self.sources.get_mut(slot) else {
+                continue;
+            };
+            let now = at_once || source.writes.until().is_none();
+            if source.queue.unwritten() == 0 || !now {
+                continue;
+            }
+            if let Err(error) = source.queue.flush() {
+                source.writes.fail(self.now);
+                let queue = source.id;
+                self.notice(Notice::Write { queue, error });
+                first = first.and(Err(error));
+            } else {
+                source.writes = Pause::default();
+            }
+        }
+        first
+    }
+
+    #[inline]
+    fn tell(&mut self) {
+        while let Some(loss) = self.engine.poll_loss() {
+            (self.sink.0)(Notice::Loss(loss));
+        }
+        while let Some(line) = self.engine.poll_log() {
+            (self.sink.0)(Notice::Log(line));
+        }
+    }
+
+    #[cold]
+    fn notice(&mut self, notice: Notice) {
+        self.counts.panics += u64::from(matches!(notice, Notice::Panicked { .. }));
+        (self.sink.0)(notice);
+    }
+
+    /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance. Its
+    /// resolver is asked in the next turn; [`serve`](Self::serve) is one.
+    ///
+    /// # Errors
+    /// [`Refused`](iopf::engine::Refused): it is counted and nobody is asked.
+    pub fn report(
+        &mut self,
+        id: DeviceId,
+        fault: &Unrecoverable,
+    ) -> Result<(), iopf::engine::Refused> {
+        let fault = Fault::Unrecoverable(*fault);
+        // Judged at once, or queued.
+        let _ = self.engine.report(self.now, id, &fault)?;
+        Ok(())
+    }
+
+    /// Takes turns until somebody calls [`PumpHandle::stop`], then [`stop`](Self::stop)s.
+    ///
+    /// # Errors
+    /// As [`turn`](Self::turn); nothing was stopped.
+    pub fn run(&mut self) -> Result<Stopped, Errno> {
+        while !self.stopping {
+            self.turn(None)?;
+        }
+        Ok(self.stop())
+    }
+
+    /// Answers INVALID everything that waits for a resolver, and removes all devices. The
+    /// descriptors stay open, and what the kernel still holds is answered at the detach.
+    pub fn stop(&mut self) -> Stopped {
+        let mut stopped = Stopped::default();
+        let ids: Vec<DeviceId> = self.devices.drain().map(|(id, _)| id).collect();
+        for id in ids {
+            let departed = self.engine.remove_device(self.now, id);
+            stopped.given_up += departed.map_or(0, |departed| departed.given_up);
+        }
+        // A last try also for queues that failed.
+        let _ = self.write(true);
+        for source in self.sources.iter_mut().flatten() {
+            stopped.unwritten += source.queue.unwritten() as u64;
+        }
+        self.tell();
+        stopped
+    }
+}
+
+/// The bit of commands, above those of the queues.
+const COMMAND_BIT: u8 = 64;
+
+/// Every queue, and the commands.
+const MAX_FDS: usize = 65;
+
+const _: () = assert!(Pump::<crate::FaultFd>::MAX_QUEUES == COMMAND_BIT as usize);
+
+/// The queue that a group came by.
+#[inline]
+fn source<F>(sources: &mut [Option<Source<F>>], tag: u64) -> Option<&mut Source<F>> {
+    let [a, b, c, d, generation @ ..] = tag.to_le_bytes();
+    let slot = u32::from_le_bytes([a, b, c, d]);
+    let generation = u32::from_le_bytes(generation);
+    let source = sources.get_mut(slot as usize)?.as_mut()?;
+    (source.id.generation == generation).then_some(source)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! A fault queue in a pump: when to read and write it, and whose faults it tells of.
+
+use super::QueueId;
+use crate::{FaultFile, FaultQueue};
+use hashbrown::HashMap;
+use iopf::engine::{DeviceId, Tick};
+use rustc_hash::FxBuildHasher;
+
+/// The first and the longest pause after an error, in nanoseconds: 10 ms and 1 s.
+const FIRST: u64 = 10_000_000;
+const LONGEST: u64 = 1_000_000_000;
+
+/// A queue.
+#[derive(Debug)]
+pub(super) struct Source<F> {
+    pub(super) id: QueueId,
+    pub(super) queue: FaultQueue<F>,
+    pub(super) reads: Pause,
+    pub(super) writes: Pause,
+    /// Its first group is larger than this room in the engine, in pages.
+    pub(super) needs_more_than: Option<u32>,
+    pub(super) routes: Routes,
+}
+
+/// A pause after an error, and how long the next one is.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until: Option<Tick>,
+    /// The last pause; 0: the last call was no error.
+    delay: u64,
+}
+
+impl Pause {
+    #[inline]
+    pub(super) fn until(&self) -> Option<Tick> {
+        self.until
+    }
+
+    /// It failed: nothing is tried until the pause is over.
+    #[cold]
+    pub(super) fn fail(&mut self, now: Tick) {
+        self.delay = (self.delay * 2).clamp(FIRST, LONGEST);
+        self.until = Some(Tick(now.0.saturating_add(self.delay)));
+    }
+
+    /// It did not fail.
+    #[inline]
+    pub(super) fn works(&mut self) {
+        self.delay = 0;
+    }
+
+    /// Ends the pause, if it is over.
+    pub(super) fn end(&mut self, now: Tick) {
+        if self.until.is_some_and(|until| until <= now) {
+            self.until = None;
+        }
+    }
+}
+
+/// Devices by the numbers that a queue has for them.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    all: HashMap<u32, DeviceId, FxBuildHasher>,
+    /// The one used last: most queues have one device.
+    near: Option<(u32, DeviceId)>,
+}
+
+impl Routes {
+    #[inline]
+    pub(super) fn find(&mut self, dev_id: u32) -> Option<DeviceId> {
+        if let Some((of, near)) = self.near
+            && of == dev_id
+        {
+            return Some(near);
+        }
+        let found = self.all.get(&dev_id).copied()?;
+        self.near = Some((dev_id, found));
+        Some(found)
+    }
+
+    pub(super) fn set(&mut self, dev_id: u32, id: DeviceId) {
+        self.near = None;
+        self.all.insert(dev_id, id);
+    }
+
+    /// `id` is gone.
+    pub(super) fn forget(&mut self, id: DeviceId) {
+        self.near = None;
+        self.all.retain(|_, of| *of != id);
+    }
+}
+
+impl<F: FaultFile> Source<F> {
+    pub(super) fn new(id: QueueId, queue: FaultQueue<F>) -> Self {
+        Self {
+            id,
+            queue,
+            reads: Pause::default(),
+            writes: Pause::default(),
+            needs_more_than: None,
+            routes: Routes::default(),
+        }
+    }
+
+    /// Whether to poll and read it, with so much room in the engine. Not while answers of it cannot
+    /// be written: what waits for that is bounded so.
+    #[inline]
+    pub(super) fn wanted(&self, room: u32) -> bool {
+        room > self.needs_more_than.unwrap_or(0)
+            && self.reads.until.is_none()
+            && self.writes.until.is_none()
+    }
+
+    /// When it is to be tried again.
+    #[inline]
+    pub(super) fn due(&self) -> Option<Tick> {
+        match (self.reads.until, self.writes.until) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}

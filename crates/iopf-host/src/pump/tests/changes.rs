@@ -1,0 +1,288 @@
+//! Queues, devices and attachments that change while faults wait.
+
+use super::*;
+use crate::fake::BadWrite;
+use crate::pump::change::ChangeError;
+use crate::queue::WriteError;
+
+impl World {
+    fn detach(&mut self, device: u32) -> Result<usize, ChangeError<Infallible>> {
+        let file = self.file.clone();
+        let kernel = || Ok(file.detach(dev_id(device), None));
+        self.pump.detach(DeviceId(device), None, kernel)
+    }
+}
+
+#[test]
+fn a_late_answer_never_reaches_the_group_that_has_the_cookie_now() {
+    let mut world = World::new(policy());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    let old = handles.recv().unwrap();
+    // Ours is written before the kernel could answer, so it has nothing left to answer.
+    assert_eq!(world.detach(1), Ok(0));
+    assert_eq!(world.ended(), (vec![(0, Response::Invalid)], vec![]));
+    world.attach(1, None);
+    world.fault(1, 1);
+    world.serve(1);
+    // The same cookie: it was the lowest free one. The old answer comes now.
+    let new = handles.recv().unwrap();
+    let handle = world.pump.handle();
+    handle.answer(old, Response::Success).unwrap();
+    world.serve(2);
+    assert_eq!(world.ended().0, []);
+    assert_eq!(world.pump.counts().late, 1);
+    handle.answer(new, Response::Success).unwrap();
+    world.serve(3);
+    assert_eq!(world.ended().0, [(1, Response::Success)]);
+    assert_eq!(world.file.calls().refused, 0);
+}
+
+#[test]
+fn an_answer_given_before_a_detach_is_written_before_it() {
+    let mut world = World::new(Policy::default());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    let old = handles.recv().unwrap();
+    let pump = world.pump.handle();
+    let file = world.file.clone();
+    let thread = std::thread::spawn(move || {
+        pump.answer(old, Response::Success).unwrap();
+        pump.exclusive(move |pump| {
+            let kernel = || Ok::<_, Infallible>(file.detach(dev_id(1), None));
+            pump.detach(DeviceId(1), None, kernel)
+        })
+    });
+    while !thread.is_finished() {
+        world.pump.turn(Some(Duration::from_millis(5))).unwrap();
+    }
+    assert_eq!(thread.join().unwrap(), Ok(Ok(0)));
+    assert_eq!(world.ended(), (vec![(0, Response::Success)], vec![]));
+}
+
+#[test]
+fn what_was_not_read_is_the_kernels_to_answer() {
+    let mut world = World::new(policy());
+    world.device(1, yes());
+    world.fault(1, 1);
+    assert_eq!(world.detach(1), Ok(1));
+    world.serve(0);
+    assert_eq!(world.ended(), (vec![], vec![0]));
+    world.books_agree();
+}
+
+#[test]
+fn without_a_way_to_write_the_kernel_is_not_called() {
+    let mut world = World::new(policy());
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    world.file.bad_writes([BadWrite::Fail(Errno::IO)]);
+    let error = ChangeError::Unwritten(WriteError::Io(Errno::IO));
+    assert_eq!(world.detach(1), Err(error));
+    assert_eq!(world.file.waiting(), (0, 1));
+    world.pump.flush().unwrap();
+    assert_eq!(world.file.detach(dev_id(1), None), 0);
+    assert_eq!(world.ended(), (vec![(0, Response::Invalid)], vec![]));
+}
+
+#[test]
+fn a_refusal_of_the_kernel_leaves_the_engine_as_it_was() {
+    let mut world = World::new(policy());
+    world.device(1, yes());
+    let id = DeviceId(1);
+    let new = Attachment::new(DomainId(9));
+    let no = || Err::<(), _>("EBUSY");
+    let refused = Err(ChangeError::Kernel("EBUSY"));
+    assert_eq!(world.pump.detach(id, None, no), refused);
+    assert_eq!(world.pump.replace(id, None, new, no), refused);
+    let five = iopf::Pasid::new(5);
+    assert_eq!(world.pump.attach(id, five, new, no), refused);
+    let engine = world.pump.engine();
+    assert_eq!(
+        engine.attachment(id, None),
+        Ok(Some(Attachment::new(DomainId(1))))
+    );
+    assert_eq!(engine.attachment(id, five), Ok(None));
+    world.fault(1, 1);
+    world.serve(0);
+    assert_eq!(world.ended().0, [(0, Response::Success)]);
+}
+
+#[test]
+fn a_refusal_of_the_engine_never_gets_to_the_kernel() {
+    let mut world = World::new(policy());
+    world.device(1, yes());
+    let kernel = || -> Result<(), ()> { panic!("called") };
+    let new = Attachment::new(DomainId(9));
+    let five = iopf::Pasid::new(5);
+    for id in [DeviceId(1), DeviceId(2)] {
+        let calls = [
+            world.pump.detach(id, five, kernel),
+            world.pump.replace(id, five, new, kernel),
+            world
+                .pump
+                .attach(id, if id.0 == 1 { None } else { five }, new, kernel),
+        ];
+        assert!(
+            calls
+                .iter()
+                .all(|call| matches!(call, Err(ChangeError::Engine(_))))
+        );
+    }
+}
+
+#[test]
+fn a_replace_gives_up_what_waits_for_the_old_and_goes_on_with_the_new() {
+    let mut world = World::new(policy());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    let file = world.file.clone();
+    let kernel = || {
+        let ended = file.detach(dev_id(1), None);
+        file.attach(dev_id(1), None);
+        Ok::<_, Infallible>(ended)
+    };
+    let new = Attachment::new(DomainId(9));
+    let replaced = world.pump.replace(DeviceId(1), None, new, kernel);
+    assert_eq!(replaced, Ok(0));
+    assert_eq!(world.ended().0, [(0, Response::Invalid)]);
+    world.fault(1, 1);
+    world.serve(1);
+    let handle = handles.iter().nth(1).unwrap();
+    world
+        .pump
+        .handle()
+        .answer(handle, Response::Success)
+        .unwrap();
+    world.serve(2);
+    assert_eq!(world.ended().0, [(1, Response::Success)]);
+}
+
+#[test]
+fn a_device_that_leaves_is_answered_first_and_its_resolver_dropped() {
+    let mut world = World::new(policy());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.device(2, yes());
+    world.fault(1, 1);
+    world.serve(0);
+    let file = world.file.clone();
+    let kernel = || Ok::<_, Infallible>(file.detach(dev_id(1), None));
+    let (departed, by_kernel) = world.pump.remove_device(DeviceId(1), kernel).unwrap();
+    assert_eq!((departed.given_up, by_kernel), (1, 0));
+    assert_eq!(world.ended().0, [(0, Response::Invalid)]);
+    assert_eq!(handles.iter().count(), 1, "the resolver is gone");
+    world.fault(2, 1);
+    world.serve(1);
+    assert_eq!(world.ended().0, [(1, Response::Success)]);
+    world.books_agree();
+}
+
+#[test]
+fn a_queue_that_was_removed_is_not_answered_through_its_successor() {
+    let mut world = World::new(policy());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    let removed = world.pump.remove_queue(world.queue).unwrap();
+    assert!(world.pump.queue(world.queue).is_none());
+    assert!(!world.pump.route(world.queue, 1, DeviceId(1)));
+    let other = FakeFile::new();
+    let id = world
+        .pump
+        .add_queue(FaultQueue::new(other.clone()))
+        .unwrap();
+    assert!(world.pump.route(id, 7, DeviceId(1)));
+    other.attach(7, None);
+    other.fault(7, None, 1);
+    world.serve(1);
+    for handle in handles.try_iter() {
+        world
+            .pump
+            .handle()
+            .answer(handle, Response::Success)
+            .unwrap();
+    }
+    world.serve(2);
+    assert_eq!(world.pump.counts().orphaned, 1);
+    assert_eq!((other.ended().len(), world.ended().0.len()), (1, 0));
+    assert_eq!(removed.counts().groups, 1);
+}
+
+#[test]
+fn there_is_room_for_so_many_queues_and_a_refused_one_comes_back() {
+    let mut world = World::new(policy());
+    for _ in 1..Pump::<FakeFile>::MAX_QUEUES {
+        world
+            .pump
+            .add_queue(FaultQueue::new(FakeFile::new()))
+            .unwrap();
+    }
+    world.pump.turn(Some(Duration::ZERO)).unwrap();
+    let one_more = FaultQueue::new(FakeFile::new());
+    assert!(world.pump.add_queue(one_more).is_err());
+    assert!(world.pump.remove_queue(world.queue).is_some());
+    let one_more = FakeFile::new();
+    let id = world
+        .pump
+        .add_queue(FaultQueue::new(one_more.clone()))
+        .unwrap();
+    assert!(id != world.queue, "a name is not used again");
+    one_more.attach(3, None);
+    one_more.fault(3, None, 1);
+    world.pump.turn(None).unwrap();
+    assert_eq!(one_more.ended().len(), 1);
+}
+
+#[test]
+fn stopping_answers_what_it_holds_and_says_how_many() {
+    let mut world = World::new(Policy::default());
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    world.device(2, yes());
+    for _ in 0..3 {
+        world.fault(1, 2);
+    }
+    world.fault(2, 1);
+    world.serve(0);
+    world.fault(1, 1);
+    world.pump.handle().stop().unwrap();
+    let stopped = world.pump.run().unwrap();
+    // `run` took a turn first, in which the last group was read.
+    assert_eq!(
+        stopped,
+        Stopped {
+            given_up: 4,
+            unwritten: 0
+        }
+    );
+    assert_eq!(world.file.waiting(), (0, 0));
+    world.books_agree();
+    assert_eq!(world.pump.engine().pages_held().0, 0);
+}
+
+#[test]
+fn stopping_with_a_file_that_takes_nothing_says_what_is_left() {
+    let mut world = World::new(policy());
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    world.file.bad_writes([BadWrite::Fail(Errno::IO)]);
+    assert_eq!(
+        world.pump.stop(),
+        Stopped {
+            given_up: 1,
+            unwritten: 1
+        }
+    );
+}
