@@ -115,7 +115,7 @@ fn serve(queue: &Queue, engine: &impl WithEngine, client: &OwnedFd, ended: &Owne
     Left::Ended
 }
 
-fn greet(client: &OwnedFd, ready: &Ready) -> Result<(), Errno> {
+pub(super) fn greet(client: &OwnedFd, ready: &Ready) -> Result<(), Errno> {
     let files = [ready.theirs()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
