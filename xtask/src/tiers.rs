@@ -116,7 +116,7 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 12] = [
+const CORPORA: [(&str, &str); 13] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
@@ -132,6 +132,7 @@ const CORPORA: [(&str, &str); 12] = [
     ("dma_engine", "crates/endpoint/tests/corpus/dma_engine"),
     ("dsa", "crates/endpoint/tests/corpus/dsa"),
     ("virtio_rng", "crates/endpoint/tests/corpus/virtio_rng"),
+    ("veventq", "crates/iopf-host/tests/corpus/veventq"),
     ("kernel_log", "crates/iopf-scene/tests/data/log"),
     ("capture", "examples/captures"),
     ("explain", "examples/captures"),

@@ -3,6 +3,10 @@
 //! Inside are an [`Engine`] under [`Policy::linux`] and [`Forward`], which the project holds against
 //! the kernel itself.
 
+mod mill;
+
+pub use mill::Mill;
+
 use crate::{Errno, FaultFile};
 use iopf::engine::{Attachment, DeviceConfig, DeviceId, DomainId, Engine, Policy, Reported, Tick};
 use iopf::resolve::{Forward, serve};
@@ -93,7 +97,10 @@ impl State {
     fn report(&mut self, dev_id: u32, page: PageRequest) {
         let fault = Fault::PageRequest(page);
         let reported = self.engine.report(Tick(0), DeviceId(dev_id), &fault);
-        if let Ok(Reported::Answered(answer, _)) = reported {
+        // The kernel answers pages before the last too, where nothing takes them.
+        if let Ok(Reported::Answered(answer, _)) = reported
+            && page.last
+        {
             self.ended.push(Ended {
                 group: answer.private_data[0],
                 response: answer.response,

@@ -39,6 +39,14 @@ pub enum OpenError {
         /// The minor number, below major 10.
         minor: u32,
     },
+    /// The kernel has iommufd, but the node here is of a device that it does not have.
+    #[error("{}: not the node of iommufd (misc device {minor}), and of nothing else", path.display())]
+    WrongNode {
+        /// What was opened.
+        path: PathBuf,
+        /// The minor number that it should have, below major 10.
+        minor: u32,
+    },
     /// Permission.
     #[error("{}: {errno}: who opens it must be able to read and write it", path.display())]
     NotAllowed {
@@ -81,7 +89,8 @@ impl OpenError {
         });
         match (errno, minor) {
             (Errno::NOENT, Some(minor)) => Self::NoNode { path, minor },
-            (Errno::NOENT | Errno::NODEV | Errno::NXIO, _) => Self::NoIommufd { path },
+            (Errno::NODEV | Errno::NXIO, Some(minor)) => Self::WrongNode { path, minor },
+            (Errno::NOENT | Errno::NODEV | Errno::NXIO, None) => Self::NoIommufd { path },
             (Errno::ACCESS | Errno::PERM, _) => Self::NotAllowed { path, errno },
             (Errno::BUSY, _) => Self::Busy { path },
             (Errno::MFILE | Errno::NFILE, _) => Self::TooManyFiles { path, errno },

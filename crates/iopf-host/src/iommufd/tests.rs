@@ -37,6 +37,10 @@ fn what_is_missing_is_said_exactly() {
         assert_eq!(text(errno, " 62 iommufd-not\n"), without);
     }
     assert_eq!(
+        text(Errno::NXIO, with),
+        "/dev/iommu: not the node of iommufd (misc device 62), and of nothing else"
+    );
+    assert_eq!(
         text(Errno::ACCESS, with),
         "/dev/iommu: Permission denied (os error 13): who opens it must be able to read and write \
          it"

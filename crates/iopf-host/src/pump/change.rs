@@ -77,6 +77,11 @@ impl<F: FaultFile + 'static> Pump<F> {
         place.take_if(|source| source.id == id).map(|s| s.queue)
     }
 
+    /// All queues.
+    pub fn queues(&self) -> impl Iterator<Item = QueueId> {
+        self.sources.iter().flatten().map(|source| source.id)
+    }
+
     /// A queue.
     #[must_use]
     pub fn queue(&self, id: QueueId) -> Option<&FaultQueue<F>> {

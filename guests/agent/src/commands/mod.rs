@@ -10,6 +10,7 @@ mod files;
 mod hwrng;
 mod iommufd;
 mod kmsg;
+mod mock;
 mod modules;
 mod pci;
 mod process;
@@ -38,6 +39,7 @@ const ALL: &[&[Command]] = &[
     hwrng::COMMANDS,
     iommufd::COMMANDS,
     kmsg::COMMANDS,
+    mock::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
