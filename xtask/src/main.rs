@@ -4,12 +4,14 @@ mod ci;
 mod demo;
 mod floors;
 mod qemu;
+mod rig;
 mod run;
 mod sizes;
 mod tiers;
 mod tools;
 
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Automation for the iopf workspace.
@@ -25,6 +27,8 @@ const HELP: &str = "Examples:
   cargo xtask test --tier unit           unit, property and snapshot tests alone
   cargo xtask test --tier differential   our VT-d walk against QEMU's model
   cargo xtask test --tier guests         real Linux guests in QEMU
+  cargo xtask test --tier rig            the real iommufd of our own kernel, in QEMU
+  cargo xtask rig -- PROGRAM ARGUMENTS   a static program on our own kernel, in QEMU
   cargo xtask demo                       one fault of a stock guest, told step by step
   cargo xtask ci                         format, lints, docs, floors, sizes, then every tier";
 
@@ -40,6 +44,14 @@ enum Command {
     Ci,
     /// Boots a stock guest and tells the story of one fault of shared memory, with the time of each step.
     Demo,
+    /// Runs a static program in a guest with our own kernel; its output and its status are those of this
+    /// command. `cargo xtask rig --help` says more.
+    #[command(disable_help_flag = true)]
+    Rig {
+        /// Options, then `--`, the program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _words: Vec<OsString>,
+    },
     /// Checks who may depend on whom.
     Floors,
     /// Prints the code lines of every file; fails over the wall of 600.
@@ -51,6 +63,12 @@ fn main() -> ExitCode {
         Command::Test { tiers } => tiers::run(&tiers),
         Command::Ci => ci::run(),
         Command::Demo => demo::run(),
+        Command::Rig { .. } => {
+            return rig::run().unwrap_or_else(|error| {
+                eprintln!("xtask: {error}");
+                ExitCode::FAILURE
+            });
+        }
         Command::Floors => floors::report(),
         Command::Sizes => sizes::report(),
     };

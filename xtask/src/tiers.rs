@@ -14,6 +14,8 @@ pub(crate) enum Tier {
     Differential,
     /// Real Linux guests in QEMU.
     Guests,
+    /// The host half on the real iommufd of our own kernel, and that kernel's own tests, in QEMU.
+    Rig,
     /// Ten minutes of mixed traffic in a guest; not in the default run.
     Soak,
     /// Documentation examples.
@@ -25,19 +27,21 @@ pub(crate) enum Tier {
 }
 
 /// What runs when no tier is named. Nextest comes last, so that its summary does.
-const DEFAULT: [Tier; 5] = [
+const DEFAULT: [Tier; 6] = [
     Tier::Doc,
     Tier::Fuzz,
     Tier::Unit,
     Tier::Differential,
     Tier::Guests,
+    Tier::Rig,
 ];
 
 /// How the names of the test binaries start in the tiers that have their own; all others are of
 /// the unit tier.
-const BINARIES: [(Tier, &str); 3] = [
+const BINARIES: [(Tier, &str); 4] = [
     (Tier::Differential, "differential"),
     (Tier::Guests, "guests"),
+    (Tier::Rig, "rig"),
     (Tier::Soak, "soak"),
 ];
 
@@ -75,7 +79,7 @@ pub(crate) fn run(chosen: &[Tier]) -> Done {
     };
     tools::nextest()?;
     // Here, where its progress can be seen: nextest keeps what a test prints.
-    if has(Tier::Guests) || has(Tier::Soak) {
+    if [Tier::Guests, Tier::Rig, Tier::Soak].into_iter().any(has) {
         qemu::guests()?;
     } else if has(Tier::Differential) {
         qemu::ensure()?;
@@ -182,7 +186,13 @@ mod tests {
     fn the_default_run_leaves_out_nothing_but_the_soak() {
         let default = filter(|tier| DEFAULT.contains(&tier));
         assert_eq!(default.as_deref(), Some("not binary(/^(soak)/)"));
-        let every = [Tier::Unit, Tier::Differential, Tier::Guests, Tier::Soak];
+        let every = [
+            Tier::Unit,
+            Tier::Differential,
+            Tier::Guests,
+            Tier::Rig,
+            Tier::Soak,
+        ];
         assert_eq!(
             filter(|tier| every.contains(&tier)).as_deref(),
             Some("all()")
@@ -193,7 +203,7 @@ mod tests {
     fn a_tier_alone_runs_its_own_binaries() {
         let of = |tiers: &[Tier]| filter(|tier| tiers.contains(&tier));
         assert_eq!(of(&[Tier::Guests]).as_deref(), Some("binary(/^(guests)/)"));
-        let unit = "not binary(/^(differential|guests|soak)/)";
+        let unit = "not binary(/^(differential|guests|rig|soak)/)";
         assert_eq!(of(&[Tier::Unit]).as_deref(), Some(unit));
         assert_eq!(of(&[Tier::Miri]), None);
     }

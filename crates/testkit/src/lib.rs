@@ -7,8 +7,10 @@ mod fake;
 pub mod guest;
 mod irq;
 pub mod kernel;
+pub mod oracle;
 pub mod qemu;
 mod ram;
+pub mod rig;
 pub mod vtd;
 
 pub use clock::FakeClock;

@@ -137,6 +137,11 @@ impl<'a> Reply<'a> {
         let _ = self.to.write_all(line.as_bytes());
     }
 
+    /// Sends what was said so far.
+    pub(crate) fn flush(&mut self) {
+        let _ = self.to.flush();
+    }
+
     /// Says every line of a text.
     pub(crate) fn lines(&mut self, text: &str) {
         for line in text.lines() {

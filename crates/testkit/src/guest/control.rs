@@ -106,8 +106,19 @@ impl Control {
 
     /// Sends a command and waits for its answer.
     pub(super) fn run(&mut self, command: &str, deadline: Instant) -> io::Result<Output> {
+        let mut lines = Vec::new();
+        let status = self.stream(command, deadline, &mut |line| lines.push(line.to_owned()))?;
+        Ok(Output { lines, status })
+    }
+
+    /// Sends a command, gives its lines on as they come, and waits for its status.
+    pub(super) fn stream(
+        &mut self,
+        command: &str,
+        deadline: Instant,
+        each: &mut dyn FnMut(&str),
+    ) -> io::Result<i32> {
         let id = self.send(command)?.to_string();
-        let mut output = Output::default();
         loop {
             let line = self.line(deadline)?;
             let Some(rest) = line
@@ -117,10 +128,9 @@ impl Control {
                 continue;
             };
             if let Some(text) = rest.strip_prefix("| ") {
-                output.lines.push(text.to_owned());
+                each(text);
             } else if let Some(status) = rest.strip_prefix("= ") {
-                output.status = status.parse().map_err(|_| io::Error::other(line.clone()))?;
-                return Ok(output);
+                return status.parse().map_err(|_| io::Error::other(line.clone()));
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod agent;
 mod builder;
 mod control;
 mod error;
+mod exec;
 mod initramfs;
 mod machine;
 mod program;
@@ -19,6 +20,7 @@ mod program;
 pub use builder::Builder;
 pub use control::{Hello, Output};
 pub use error::GuestError;
+pub use exec::Stream;
 pub use program::{Program, accel_config};
 
 use crate::kernel::Kernel;

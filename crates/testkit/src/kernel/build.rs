@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 /// How often progress is told.
 const TELL: Duration = Duration::from_secs(10);
 
+/// The kernel's own tests of iommufd, and where they are in the tree.
+pub(super) const SELFTEST_PROGRAMS: [&str; 2] = ["iommufd", "iommufd_fail_nth"];
+const SELFTEST_FOLDER: &str = "tools/testing/selftests/iommu";
+
 /// What make says.
 const LOG: &str = "iopf.log";
 
@@ -89,6 +93,18 @@ impl Tree<'_> {
             "make ended with {status}:\n{}",
             complaint(&text)
         )))
+    }
+
+    /// Builds the kernel's own tests of iommufd against its own headers, static.
+    pub(super) fn selftests(&self) -> Result<(), SetupError> {
+        self.make(&["headers"])?;
+        self.make(&["-C", SELFTEST_FOLDER, "LDFLAGS=-static"])
+    }
+
+    /// Name and place of each of them.
+    pub(super) fn selftest_programs(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let place = |name| (name, self.file(SELFTEST_FOLDER).join(name));
+        SELFTEST_PROGRAMS.into_iter().map(place)
     }
 
     /// Starts make with a job for each processor; what it says goes to a file.

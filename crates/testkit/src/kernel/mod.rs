@@ -6,6 +6,7 @@
 mod build;
 mod modules;
 mod own;
+mod recipe;
 mod stock;
 mod tools;
 
@@ -28,6 +29,7 @@ const IMAGE: &str = "vmlinuz";
 const CONFIG: &str = "config";
 const BUILTIN: &str = "modules.builtin";
 const MODULES: &str = "modules";
+const SELFTESTS: &str = "selftests";
 
 impl Kernel {
     /// The kernel kept in a directory; the error says what is missing.
@@ -54,6 +56,14 @@ impl Kernel {
     #[must_use]
     pub fn image(&self) -> PathBuf {
         self.dir.join(IMAGE)
+    }
+
+    /// One of the kernel's own test programs, static: of our own build `iommufd` and
+    /// `iommufd_fail_nth` (Linux, `tools/testing/selftests/iommu`). Debian's kernels come without.
+    #[must_use]
+    pub fn selftest(&self, name: &str) -> Option<PathBuf> {
+        let program = self.dir.join(SELFTESTS).join(name);
+        program.is_file().then_some(program)
     }
 
     /// What it was configured with: `name` as in `CONFIG_name`. `None` where it is not set.
@@ -92,10 +102,12 @@ fn vouched(dir: &Path) -> Result<Vec<(String, PathBuf)>, String> {
     let mut files: Vec<_> = [IMAGE, CONFIG, BUILTIN]
         .map(|name| (name.to_owned(), dir.join(name)))
         .into();
-    for entry in fs::read_dir(dir.join(MODULES)).into_iter().flatten() {
-        let path = entry.map_err(|error| error.to_string())?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        files.push((format!("{MODULES}/{name}"), path));
+    for folder in [MODULES, SELFTESTS] {
+        for entry in fs::read_dir(dir.join(folder)).into_iter().flatten() {
+            let path = entry.map_err(|error| error.to_string())?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            files.push((format!("{folder}/{name}"), path));
+        }
     }
     files.sort();
     Ok(files)

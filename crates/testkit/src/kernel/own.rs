@@ -1,15 +1,16 @@
 //! Our own build of Linux, for what no Debian kernel has.
 //!
 //! Debian's kernels come without iommufd. This one is Debian's source with the configuration in
-//! `guests/kernel/x86_64.config`, built once (6 minutes of two processors) and kept by the source's
-//! version and the hash of what goes in. While it is built, its tree takes 2.2 GB in the cache;
-//! afterwards only the image (5 MB) stays, since a changed configuration or patch is rare. A build
+//! `guests/kernel/x86_64.config` and the patches in `guests/kernel/oracle`, built once (6 minutes of
+//! two processors) and kept by the source's version and the hash of what goes in, with the kernel's
+//! own tests of iommufd. While it is built, its tree takes 2.2 GB in the cache; afterwards only the
+//! image (5 MB) and the tests (2 MB) stay, since a changed configuration or patch is rare. A build
 //! that was interrupted goes on.
 
 use super::build::{Tree, failed};
-use super::{BUILTIN, CONFIG, IMAGE, Kernel, SetupError, tools, vouched};
-use crate::debian::{Apt, Order, cache_dir, hex, io, sha256};
-use sha2::{Digest as _, Sha256};
+use super::recipe::Recipe;
+use super::{BUILTIN, CONFIG, IMAGE, Kernel, SELFTESTS, SetupError, tools, vouched};
+use crate::debian::{Apt, Order, cache_dir, io, sha256};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,12 +33,6 @@ const ORDER: Order = Order {
     instead: "run the other tiers (cargo xtask test --tier unit), or copy the cache from another machine",
 };
 
-/// What the kernel is configured with, on top of tinyconfig.
-const FRAGMENT: &str = include_str!("../../../../guests/kernel/x86_64.config");
-
-/// Changes to the source, in order: name and text of each.
-const PATCHES: [(&str, &str); 0] = [];
-
 /// The file whose presence makes a kernel complete, or a tree ready to build.
 const MANIFEST: &str = "manifest.txt";
 
@@ -50,6 +45,7 @@ pub fn own() -> Result<&'static Kernel, &'static SetupError> {
     KERNEL
         .get_or_init(|| {
             let workshop = Workshop {
+                recipe: Recipe::read()?,
                 dir: cache_dir().join("kernels/own"),
                 apt: Apt::new(&cache_dir().join("debian")),
                 make: "make".into(),
@@ -60,19 +56,9 @@ pub fn own() -> Result<&'static Kernel, &'static SetupError> {
         .as_ref()
 }
 
-/// The hash of what goes into the build besides the source.
-fn recipe() -> String {
-    let mut hasher = Sha256::new();
-    hasher.update(FRAGMENT);
-    for (name, patch) in PATCHES {
-        hasher.update(name);
-        hasher.update(patch);
-    }
-    hex(&hasher.finalize())[..12].to_owned()
-}
-
 /// Where our kernels are built and kept.
 struct Workshop {
+    recipe: Recipe,
     dir: PathBuf,
     apt: Apt,
     make: PathBuf,
@@ -105,7 +91,7 @@ impl Workshop {
             make: &self.make,
             lock: &lock,
             source: self.tree(),
-            fragment: FRAGMENT,
+            fragment: &self.recipe.fragment,
         };
         let _ = writeln!(
             progress,
@@ -114,6 +100,7 @@ impl Workshop {
         );
         tree.configure()?;
         tree.build("bzImage", progress)?;
+        tree.selftests()?;
         let place = self.keep(&tree, &version)?;
         let _ = writeln!(progress, "own kernel: ready in {}", place.display());
         Kernel::open(&place).map_err(failed)
@@ -124,7 +111,7 @@ impl Workshop {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut found: Vec<_> = entries.map(|entry| entry.path()).collect();
         found.sort();
-        let end = format!("-{}", recipe());
+        let end = format!("-{}", self.recipe.hash());
         let ours = |path: &&PathBuf| path.to_string_lossy().ends_with(&end) && intact(path);
         found
             .iter()
@@ -145,7 +132,8 @@ impl Workshop {
     /// Unpacks and patches the source where that is not done yet; gives its version.
     fn unpacked(&self, progress: &mut dyn io::Write) -> Result<String, SetupError> {
         let stamp = self.build().join("unpacked");
-        let patches: String = PATCHES.iter().map(|(name, _)| format!(" {name}")).collect();
+        // A patch that changed since is not what was applied.
+        let patches = self.recipe.patched();
         if let Ok(text) = fs::read_to_string(&stamp)
             && let Some((version, applied)) = text.split_once('\n')
             && applied == patches
@@ -171,9 +159,9 @@ impl Workshop {
             .arg("-C")
             .arg(&build))?;
         io(at, fs::remove_dir_all(&deb))?;
-        for (name, text) in PATCHES {
-            let file = build.join(name);
-            io(at, fs::write(&file, text))?;
+        for patch in &self.recipe.patches {
+            let file = build.join(&patch.name);
+            io(at, fs::write(&file, &patch.text))?;
             run(Command::new("patch")
                 .args(["-p1", "-s", "-i"])
                 .arg(&file)
@@ -186,7 +174,7 @@ impl Workshop {
 
     /// Keeps what a guest needs, and drops the tree.
     fn keep(&self, tree: &Tree<'_>, version: &str) -> Result<PathBuf, SetupError> {
-        let place = self.dir.join(format!("{version}-{}", recipe()));
+        let place = self.dir.join(format!("{version}-{}", self.recipe.hash()));
         let temp = self.dir.join("keeping");
         let at = || format!("keeping {}", place.display());
         for old in [&temp, &place] {
@@ -194,13 +182,16 @@ impl Workshop {
                 io(at, fs::remove_dir_all(old))?;
             }
         }
-        io(at, fs::create_dir_all(&temp))?;
+        io(at, fs::create_dir_all(temp.join(SELFTESTS)))?;
         for (name, file) in [
             (IMAGE, "arch/x86/boot/bzImage"),
             (CONFIG, ".config"),
             (BUILTIN, "modules.builtin"),
         ] {
             io(at, fs::copy(tree.file(file), temp.join(name)))?;
+        }
+        for (name, program) in tree.selftest_programs() {
+            io(at, fs::copy(program, temp.join(SELFTESTS).join(name)))?;
         }
         let manifest = manifest(&temp).map_err(failed)?;
         io(at, fs::write(temp.join(MANIFEST), manifest))?;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Programs and headers, each with the Debian package that has it.
-const NEEDED: [(&str, &str); 9] = [
+const NEEDED: [(&str, &str); 11] = [
     ("make", "make"),
     ("gcc", "gcc"),
     ("flex", "flex"),
@@ -18,6 +18,9 @@ const NEEDED: [(&str, &str); 9] = [
     ("xz", "xz-utils"),
     ("patch", "patch"),
     ("/usr/include/gelf.h", "libelf-dev"),
+    // For the kernel's own tests.
+    ("/usr/include/stdlib.h", "libc6-dev"),
+    ("/usr/include/sys/capability.h", "libcap-dev"),
 ];
 
 /// Makes sure that all of it is there: as root on Debian it is installed, else the error says what
@@ -85,7 +88,8 @@ mod tests {
     fn what_is_missing_is_named_by_its_package() {
         assert_eq!(missing(|_| true), Vec::<&str>::new());
         assert_eq!(missing(|what| what != "xz"), ["xz-utils"]);
-        assert_eq!(missing(|what| !what.starts_with('/')), ["libelf-dev"]);
+        let headers = missing(|what| !what.starts_with('/'));
+        assert_eq!(headers, ["libelf-dev", "libc6-dev", "libcap-dev"]);
         let text = lacking("flex bc", "not installed").to_string();
         assert!(text.ends_with("as root: apt-get install flex bc"), "{text}");
     }

@@ -12,8 +12,10 @@ mod iommufd;
 mod kmsg;
 mod mock;
 mod modules;
+mod oracle;
 mod pci;
 mod process;
+mod program;
 mod system;
 mod uio_sva;
 mod vfio;
@@ -41,8 +43,10 @@ const ALL: &[&[Command]] = &[
     kmsg::COMMANDS,
     mock::COMMANDS,
     modules::COMMANDS,
+    oracle::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
+    program::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
     vfio::COMMANDS,

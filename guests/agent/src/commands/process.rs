@@ -65,14 +65,19 @@ fn exec(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     ended(program, output.status)
 }
 
-/// Success, or the exit code; a signal counts as 128 and its number, as for a shell.
+/// The exit code; a signal counts as 128 and its number, as for a shell.
+pub(super) fn code(status: ExitStatus) -> i32 {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    code.unwrap_or(1)
+}
+
+/// Success, or the exit code.
 fn ended(what: &str, status: ExitStatus) -> Done {
     if status.success() {
         return Ok(());
     }
-    let code = status.code().or(status.signal().map(|signal| 128 + signal));
     Err(Failure {
-        status: code.unwrap_or(1),
+        status: code(status),
         text: format!("{what}: {status}"),
     })
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::debian::registry::Registry;
+use crate::kernel::recipe::Patch;
 
 /// Unpacks to an archive with the one script of a source tree that is called by its path: what it
 /// merges is all that is set to a value.
@@ -31,6 +32,9 @@ olddefconfig) [ -e "$here/drop" ] && sed -i /CONFIG_IOMMUFD=/d .config ;;
     mkdir -p arch/x86/boot
     echo image > arch/x86/boot/bzImage
     : > modules.builtin ;;
+"-C tools/testing/selftests/iommu LDFLAGS=-static")
+    mkdir -p "$2"
+    for name in iommufd iommufd_fail_nth; do echo "$name" > "$2/$name"; done ;;
 esac
 exit 0
 "#;
@@ -43,8 +47,28 @@ fn registry() -> Registry {
     registry
 }
 
+/// A patch of the one file that the pretended source has.
+const PATCH: &str = "--- a/scripts/kconfig/merge_config.sh
++++ b/scripts/kconfig/merge_config.sh
+@@ -1,2 +1,3 @@
+ #!/bin/sh
++echo '# patched' >> .config
+ grep -v '=n$' \"$3\" >> .config
+";
+
+fn recipe() -> Recipe {
+    Recipe {
+        fragment: "CONFIG_IOMMUFD=y\nCONFIG_SAMPLES=n\n".to_owned(),
+        patches: vec![Patch {
+            name: "0001-one.patch".to_owned(),
+            text: PATCH.to_owned(),
+        }],
+    }
+}
+
 fn workshop(registry: &Registry) -> Workshop {
     Workshop {
+        recipe: recipe(),
         dir: registry.cache(),
         apt: registry.apt(),
         make: registry.path().join("make"),
@@ -65,10 +89,17 @@ fn a_kernel_is_built_once_and_its_tree_goes() {
         registry.lines("downloads"),
         ["linux-source-7.3 alone from 0"]
     );
-    assert_eq!(first.version(), format!("7.3.4-1_all-{}", recipe()));
+    assert_eq!(first.version(), format!("7.3.4-1_all-{}", recipe().hash()));
     assert_eq!(fs::read_to_string(first.image()).unwrap(), "image\n");
     assert_eq!(first.config("IOMMUFD").as_deref(), Some("y"));
     assert_eq!(first.config("SAMPLES"), None);
+    let config = fs::read_to_string(registry.cache().join(first.version()).join(CONFIG)).unwrap();
+    assert!(config.contains("# patched\n"), "{config}");
+    for name in ["iommufd", "iommufd_fail_nth"] {
+        let program = first.selftest(name).unwrap();
+        assert_eq!(fs::read_to_string(program).unwrap().trim(), name);
+    }
+    assert_eq!(first.selftest("no-such"), None);
     assert!(!registry.cache().join("build").exists());
 }
 
@@ -104,10 +135,33 @@ fn a_download_that_broke_off_goes_on_where_it_was() {
 fn a_damaged_kernel_is_built_again() {
     let registry = registry();
     let kernel = workshop(&registry).ensure(&mut io::sink()).unwrap();
-    fs::write(kernel.image(), "damage").unwrap();
-    workshop(&registry).ensure(&mut io::sink()).unwrap();
-    assert_eq!(fs::read_to_string(kernel.image()).unwrap(), "image\n");
-    assert_eq!(registry.lines("log").len(), 2 * WHOLE.len());
+    for (file, whole) in [
+        (kernel.image(), "image\n"),
+        (kernel.selftest("iommufd").unwrap(), "iommufd\n"),
+    ] {
+        fs::write(&file, "damage").unwrap();
+        workshop(&registry).ensure(&mut io::sink()).unwrap();
+        assert_eq!(fs::read_to_string(file).unwrap(), whole);
+    }
+    assert_eq!(registry.lines("log").len(), 3 * WHOLE.len());
+}
+
+#[test]
+fn a_patch_that_changed_is_applied_to_a_fresh_tree() {
+    let registry = registry();
+    let mut workshop = workshop(&registry);
+    workshop.unpacked(&mut io::sink()).unwrap();
+    workshop.unpacked(&mut io::sink()).unwrap();
+    assert_eq!(registry.lines("log"), ["unpack"]);
+    workshop.recipe.patches[0].text = PATCH.replace("patched", "changed");
+    workshop.unpacked(&mut io::sink()).unwrap();
+    assert_eq!(registry.lines("log"), ["unpack", "unpack"]);
+    let script = workshop.tree().join("scripts/kconfig/merge_config.sh");
+    let script = fs::read_to_string(script).unwrap();
+    assert!(
+        script.contains("# changed") && !script.contains("# patched"),
+        "{script}"
+    );
 }
 
 #[test]
@@ -143,7 +197,7 @@ fn a_make_that_outlives_its_starter_is_waited_for() {
         make: &workshop.make,
         lock,
         source: workshop.tree(),
-        fragment: FRAGMENT,
+        fragment: &workshop.recipe.fragment,
     };
     let lock = File::create(registry.cache().join("lock")).unwrap();
     lock.lock().unwrap();
