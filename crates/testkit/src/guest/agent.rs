@@ -1,10 +1,11 @@
-//! The agent's binary, built when it is missing or stale.
+//! Static programs of this workspace for guests, above all the agent; built when they are missing or
+//! stale.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The package, the profile in the root manifest, and the target it is built for.
+/// The agent's package, the profile in the root manifest, and the target it is built for.
 const PACKAGE: &str = "iopf-guest";
 const PROFILE: &str = "guest";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -16,11 +17,16 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where cargo does not start or the build fails; the text is what cargo said.
 pub fn binary() -> Result<&'static Path, String> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(build).as_ref();
+    let built = BINARY.get_or_init(|| build(PACKAGE, PROFILE)).as_ref();
     built.map(PathBuf::as_path).map_err(Clone::clone)
 }
 
-fn build() -> Result<PathBuf, String> {
+/// Builds a package of this workspace whose program has its name, with a profile of the root
+/// manifest, as [`binary`] builds the agent.
+///
+/// # Errors
+/// As of [`binary`].
+pub fn build(package: &str, profile: &str) -> Result<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| root.join("target"), |dir| root.join(dir))
@@ -28,17 +34,17 @@ fn build() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .current_dir(&root)
-        .args(["build", "--quiet", "-p", PACKAGE, "--profile", PROFILE])
+        .args(["build", "--quiet", "-p", package, "--profile", profile])
         .args(["--target", TARGET, "--target-dir"])
         .arg(&target)
         // There is no C library in the guest.
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .output()
-        .map_err(|error| format!("building the agent: starting cargo: {error}"))?;
+        .map_err(|error| format!("building {package}: starting cargo: {error}"))?;
     if output.status.success() {
-        return Ok(target.join(TARGET).join(PROFILE).join(PACKAGE));
+        return Ok(target.join(TARGET).join(profile).join(package));
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("building the agent with cargo:\n{said}"))
+    Err(format!("building {package} with cargo:\n{said}"))
 }

@@ -1,0 +1,37 @@
+//! What the kernel rig's tests run inside a guest, on a real iommufd: `crates/testkit/tests/rig_*.rs`
+//! start it and judge what it says.
+//!
+//! ```text
+//! iopf-rig speed ROUNDS    who answers faster: the pump or the smallest loop
+//! ```
+//!
+//! It says lines of `name key=value…`, and ends with 1 and a sentence where it could not do its work.
+
+mod answerer;
+mod heap;
+mod mock;
+mod speed;
+mod steps;
+mod tsc;
+
+use std::process::ExitCode;
+
+/// What a part of the program comes to. It is told to a person, not to a program.
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["speed", rounds] => rounds.parse().map_err(Into::into).and_then(speed::run),
+        ["stepped", who, waiting] => steps::stepped(who, waiting),
+        _ => Err("usage: iopf-rig speed ROUNDS".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("iopf-rig: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
