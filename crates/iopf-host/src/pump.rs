@@ -4,6 +4,8 @@
 //! One turn is: wait until something is readable or due, read each readable queue once, hand every
 //! group to its device's resolver, write each queue's answers at once. See [`Pump`].
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod change;
 mod handle;
 mod notice;
@@ -185,15 +187,16 @@ impl<F: FaultFile + 'static> Pump<F> {
         next
     }
 
-    /// Waits until something can be done, or at most for `timeout`, and does it.
+    /// Waits until something can be done, or at most for `timeout`, and does it. `false`: nothing
+    /// was readable in that time, and nothing due.
     ///
     /// # Errors
     /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
-    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         let ready = self.wait(timeout)?;
         let now = self.clock.now();
-        self.work(now, ready);
-        Ok(())
+        let due = self.work(now, ready);
+        Ok(due || ready != 0)
     }
 
     /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
@@ -238,13 +241,14 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 
     #[inline]
-    fn work(&mut self, now: Tick, ready: u128) {
+    fn work(&mut self, now: Tick, ready: u128) -> bool {
         self.now = self.now.max(now);
         self.counts.turns += 1;
         if ready & 1 << COMMAND_BIT != 0 {
             self.commands();
         }
-        if self.next_due().is_some_and(|due| due <= self.now) {
+        let due = self.next_due().is_some_and(|due| due <= self.now);
+        if due {
             self.due();
         }
         for slot in 0..self.sources.len() {
@@ -256,6 +260,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         // What does not get written is told, and tried again.
         let _ = self.write(false);
         self.tell();
+        due
     }
 
     #[cold]
