@@ -304,6 +304,7 @@ fn a_guest_that_was_reset_is_forgotten_and_the_next_one_answers() {
     assert_eq!(machine.wait(1), Response::Invalid);
     assert_eq!(machine.wait(2), Response::Invalid);
     // The interrupt of before the reset is nobody's.
+    machine.unit.reset();
     let _old = machine.irqs.take();
     (machine.guest, machine.mm) = boot(&machine.unit, &machine.ram, &machine.irqs, 4);
     machine.ask(3, 7, &[BASE]);
