@@ -103,6 +103,15 @@ impl Writer<'_> {
         Table::Made(self.pick(&names, 16))
     }
 
+    /// What tables are made from.
+    fn a_base(&mut self) -> Table {
+        match self.rng.u8(..4) {
+            0 | 1 => Table::Ioas,
+            2 if !self.world.viommus().is_empty() => Table::Viommu(0),
+            _ => Table::Made(0),
+        }
+    }
+
     fn a_pasid(&mut self) -> u32 {
         PASIDS[self.rng.usize(..PASIDS.len())]
     }
@@ -117,12 +126,13 @@ impl Writer<'_> {
             self.step(Step::Fault(name));
         }
         self.step(Step::Hwpt(0, 0, Table::Ioas, NEST_PARENT | PASID, None));
+        if self.rng.bool() {
+            self.step(Step::Viommu(0, 0, 0));
+            let device = self.a_device();
+            self.step(Step::Vdevice(0, device, 1));
+        }
         for name in 1..self.rng.u8(4..8) {
-            let base = if self.rng.bool() {
-                Table::Ioas
-            } else {
-                Table::Made(0)
-            };
+            let base = self.a_base();
             let queue = (!self.one_in(4)).then(|| {
                 let queues = self.world.open_queues();
                 self.pick(&queues, 4)
@@ -176,7 +186,8 @@ impl Writer<'_> {
                 let device = self.a_device();
                 self.step(Step::Discard(device));
             }
-            176..182 => self.hwpt(),
+            176..181 => self.hwpt(),
+            181 => self.viommu(),
             182..189 => self.destroy(),
             189..192 => {
                 let name = self.rng.u8(..4);
@@ -191,7 +202,7 @@ impl Writer<'_> {
                 self.step(Step::Close(queue));
             }
             195..197 => {
-                let all = [Wrong::Flags, Wrong::Short, Wrong::Long];
+                let all = [Wrong::Files, Wrong::Flags, Wrong::Short, Wrong::Long];
                 let wrong = all[self.rng.usize(..all.len())];
                 self.step(Step::FaultWrong(wrong));
             }
@@ -221,6 +232,7 @@ impl Writer<'_> {
             addr: self.addr,
             needs_pasid: self.one_in(4),
             last,
+            no_memory: self.one_in(30),
         };
         self.step(Step::Page(page));
     }
@@ -268,12 +280,10 @@ impl Writer<'_> {
 
     fn hwpt(&mut self) {
         let (name, device) = (self.rng.u8(..16), self.a_device());
-        let base = if self.rng.bool() {
-            Table::Ioas
-        } else if self.rng.bool() {
-            Table::Made(0)
-        } else {
+        let base = if self.one_in(4) {
             self.a_table()
+        } else {
+            self.a_base()
         };
         let parent = if self.one_in(5) { NEST_PARENT } else { 0 };
         let pasid = if self.one_in(4) { 0 } else { PASID };
@@ -284,13 +294,31 @@ impl Writer<'_> {
         self.step(Step::Hwpt(name, device, base, parent | pasid, queue));
     }
 
+    fn viommu(&mut self) {
+        let (name, device) = (self.rng.u8(..2), self.a_device());
+        let step = match self.rng.u8(..4) {
+            0 => {
+                let names = self.world.made();
+                let parent = if self.one_in(3) {
+                    self.pick(&names, 16)
+                } else {
+                    0
+                };
+                Step::Viommu(name, device, parent)
+            }
+            1 => Step::Destroy(Object::Viommu(name)),
+            _ => Step::Vdevice(name, device, self.rng.u32(1..4)),
+        };
+        self.step(step);
+    }
+
     fn destroy(&mut self) {
         let object = match self.rng.u32(..8) {
             0 => Object::Device(self.a_device()),
             1..4 => Object::Fault(self.rng.u8(..4)),
             _ => match self.a_table() {
                 Table::Made(name) => Object::Table(name),
-                Table::Ioas => Object::Table(self.rng.u8(..16)),
+                Table::Ioas | Table::Viommu(_) => Object::Table(self.rng.u8(..16)),
             },
         };
         self.step(Step::Destroy(object));

@@ -42,6 +42,9 @@ branches! {
     RefusedLast "2.1/2 last page without handler: INVALID at once"
     RefusedPartial "2.1/2 partial page without handler: INVALID at once"
     Collected "2.1/3 partial page kept"
+    NoMemoryPartial "2.1/3 no memory for a partial page: ENOMEM, no answer"
+    NoMemoryLast "2.1/4 no memory for the group: FAILURE"
+    NoMemoryDrops "2.1/4 no memory for the group: its partial pages are dropped"
     GroupOfOne "2.1/4 group of one page"
     GroupOfMany "2.1/4 group with partial pages, in the order they came"
     GroupOfTwoPasids "2.1/4 partial page of another PASID taken along"
@@ -63,6 +66,7 @@ branches! {
     DequeuedSpared "2.4 remove_device: groups of the fault queue are left to it"
     AllocFlags "3.1 allocation with flags: EOPNOTSUPP"
     AllocShort "3.1 allocation with a short block: EINVAL"
+    AllocFiles "3.1 allocation with no descriptor left: EMFILE"
     AllocLong "3.1 allocation with more than zeros behind: E2BIG"
     AfterShut "3.1 read or write with /dev/iommu closed"
     Delivered "3.2 group put at the end of the list"
@@ -125,6 +129,7 @@ branches! {
     TablesPaging "3.7 fault queue on paging tables"
     TablesPasid "3.7 fault queue on paging tables for PASIDs"
     TablesNested "3.7 fault queue on nested tables"
+    TablesViommu "3.7 fault queue on nested tables over a virtual IOMMU"
     QueueOfMany "3.7 one fault queue for several tables"
     TablesParent "3.7 fault queue on a nesting parent: EOPNOTSUPP"
     TablesNoQueue "3.7 no such fault queue: ENOENT"
@@ -135,6 +140,7 @@ branches! {
     DeviceWithoutPasids "3.7 PASID attach: device has none: EINVAL"
     AttachTwice "3.7 attach where attached: EBUSY"
     ReplaceNothing "3.7 replace where not attached: EINVAL"
+    NoNumber "3.7 function's tables over a virtual IOMMU that has no number for it: ENOENT"
     NoSuchTables "3.7 no such tables: ENOENT"
 }
 
@@ -143,14 +149,6 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
     (
         "2.1/2 no fault parameters (WARN)",
         "the mock driver puts a device on the queue with its first attachment that has a handler",
-    ),
-    (
-        "2.1/3 no memory for a partial page: ENOMEM, no answer",
-        "fault injection only; the engine's NoRoom, by its own tests",
-    ),
-    (
-        "2.1/4 no memory for the group: FAILURE",
-        "fault injection only; the engine's NoRoom, by its own tests",
     ),
     (
         "2.1/5 handler refuses: FAILURE",
@@ -186,8 +184,8 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
         "needs a domain that iommufd does not make",
     ),
     (
-        "3.3 no cookie (ENOMEM, EBUSY)",
-        "fault injection, or 4,294,967,295 groups",
+        "3.3 no cookie: ENOMEM, EBUSY",
+        "whether there is memory for a cookie depends on the kernel's array, which `Forward` has no part of; or 4,294,967,295 groups",
     ),
     (
         "3.6 detach of one of several devices of a group",
@@ -208,7 +206,7 @@ pub const OUT_OF_REACH: &[(&str, &str)] = &[
 ];
 
 /// Operations that are there to be refused.
-const ALWAYS_FAIL: [&str; 3] = ["fault-wrong", "read-at", "write-at"];
+const ALWAYS_FAIL: [&str; 4] = ["fault-wrong", "page-nomem", "read-at", "write-at"];
 
 /// How often each operation and each branch was hit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -284,5 +282,27 @@ impl fmt::Display for Hits {
             writeln!(f, "{:>8}  {text}: {why}", "-")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_line_of_the_table() {
+        let page = include_str!("../../../../docs/oracle.md");
+        let kinds = KINDS.iter().map(|kind| format!("| `{kind}` | "));
+        let branches = Branch::ALL.iter().map(|branch| branch.text());
+        let branches = branches.map(|text| format!("| {text} | "));
+        let others = OUT_OF_REACH.iter();
+        let others = others.map(|(text, why)| format!("| {text} | {why} |"));
+        for line in kinds.chain(branches).chain(others) {
+            assert!(page.contains(&line), "{line}");
+        }
+        assert_eq!(
+            page.matches("| 2.").count() + page.matches("| 3.").count(),
+            Branch::ALL.len() + OUT_OF_REACH.len()
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::fmt;
 
 /// `fault_id`, `pt_id` or `dev_id` of an object that is not there is this, in the guest.
 ///
-/// Names of objects are small numbers of the script: device 0–3, fault queue 0–3, tables 0–15.
+/// Names of objects are small numbers of the script: device 0–3, fault queue 0–3, tables 0–15, virtual
+/// IOMMU 0–1.
 /// What there is under a name is for the player to know; a step that names what is not there is
 /// played all the same.
 pub type Name = u8;
@@ -16,6 +17,8 @@ pub enum Table {
     Ioas,
     /// Tables that a step of the script made.
     Made(Name),
+    /// A virtual IOMMU: others are made from it, and nothing is attached to it.
+    Viommu(Name),
 }
 
 /// An object of iommufd, to be destroyed by name.
@@ -27,6 +30,8 @@ pub enum Object {
     Fault(Name),
     /// Page tables.
     Table(Name),
+    /// A virtual IOMMU.
+    Viommu(Name),
 }
 
 /// A page request.
@@ -46,11 +51,15 @@ pub struct Page {
     pub needs_pasid: bool,
     /// Last of its group.
     pub last: bool,
+    /// The kernel has no memory for it.
+    pub no_memory: bool,
 }
 
 /// How an allocation of a fault queue is called wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
+    /// With no descriptor left.
+    Files,
     /// Flags that are not 0.
     Flags,
     /// A block that is too short.
@@ -72,6 +81,10 @@ pub enum Step {
     FaultWrong(Wrong),
     /// Makes page tables: name, device, what from, flags ([`NEST_PARENT`], [`PASID`]), fault queue.
     Hwpt(Name, Name, Table, u32, Option<Name>),
+    /// Makes a virtual IOMMU: name, device, the parent tables of its nested ones.
+    Viommu(Name, Name, Name),
+    /// Gives a device a number on a virtual IOMMU, which goes with the device.
+    Vdevice(Name, Name, u32),
     /// Attaches an address space of a device: device, PASID (0: its own), tables.
     Attach(Name, u32, Table),
     /// Puts other tables in the place of those.
@@ -111,17 +124,21 @@ pub const NEST_PARENT: u32 = 1;
 pub const PASID: u32 = 8;
 
 /// Every kind of step, as [`Step::kind`] names it.
-pub const KINDS: [&str; 20] = [
+pub const KINDS: [&str; 24] = [
     "open",
     "device",
     "fault",
     "fault-wrong",
     "hwpt",
+    "viommu",
+    "vdevice",
     "attach",
     "replace",
     "detach",
     "page",
     "last",
+    "page-nomem",
+    "last-nomem",
     "discard",
     "read",
     "read-at",
@@ -144,11 +161,17 @@ impl Step {
             Self::Fault(_) => "fault",
             Self::FaultWrong(_) => "fault-wrong",
             Self::Hwpt(..) => "hwpt",
+            Self::Viommu(..) => "viommu",
+            Self::Vdevice(..) => "vdevice",
             Self::Attach(..) => "attach",
             Self::Replace(..) => "replace",
             Self::Detach(..) => "detach",
-            Self::Page(page) if page.last => "last",
-            Self::Page(_) => "page",
+            Self::Page(page) => match (page.last, page.no_memory) {
+                (false, false) => "page",
+                (true, false) => "last",
+                (false, true) => "page-nomem",
+                (true, true) => "last-nomem",
+            },
             Self::Discard(_) => "discard",
             Self::Read(..) => "read",
             Self::ReadAt(..) => "read-at",
@@ -168,6 +191,7 @@ impl fmt::Display for Table {
         match self {
             Self::Ioas => f.write_str("ioas"),
             Self::Made(name) => write!(f, "h{name}"),
+            Self::Viommu(name) => write!(f, "v{name}"),
         }
     }
 }
@@ -178,6 +202,7 @@ impl fmt::Display for Object {
             Self::Device(name) => write!(f, "d{name}"),
             Self::Fault(name) => write!(f, "f{name}"),
             Self::Table(name) => write!(f, "h{name}"),
+            Self::Viommu(name) => write!(f, "v{name}"),
         }
     }
 }
@@ -192,6 +217,7 @@ impl fmt::Display for Step {
                 write!(f, " f{name}")
             }
             Self::FaultWrong(wrong) => f.write_str(match wrong {
+                Wrong::Files => " files",
                 Wrong::Flags => " flags",
                 Wrong::Short => " short",
                 Wrong::Long => " long",
@@ -203,6 +229,8 @@ impl fmt::Display for Step {
                     None => f.write_str(" -"),
                 }
             }
+            Self::Viommu(name, device, parent) => write!(f, " v{name} d{device} h{parent}"),
+            Self::Vdevice(name, device, number) => write!(f, " v{name} d{device} {number}"),
             Self::Attach(device, pasid, table) | Self::Replace(device, pasid, table) => {
                 write!(f, " d{device} {pasid} {table}")
             }

@@ -10,12 +10,14 @@ mod attach;
 mod classify;
 mod descriptor;
 mod objects;
+mod viommu;
 
 use super::hits::{Branch, Hits};
 use super::step::{Name, Object, Page, Step, Table};
 use classify::{Outstanding, Partial, Seen};
 use iopf::engine::{
-    Answer, By, DeviceId, DomainId, Engine, Group, Pages, Policy, Reported, Stray, Tick, Verdict,
+    Answer, By, DeviceId, DomainId, Engine, Group, Pages, Policy, Refused, Reported, Stray, Tick,
+    Verdict, Why,
 };
 use iopf::resolve::{Decision, Forward, Resolver, serve};
 use iopf::{Access, Fault, GroupIndex, Iova, PageRequest, Pasid, Response};
@@ -31,8 +33,11 @@ pub(super) mod errno {
     pub(in super::super) const ENOENT: i64 = -2;
     pub(in super::super) const E2BIG: i64 = -7;
     pub(in super::super) const EBADF: i64 = -9;
+    pub(in super::super) const ENOMEM: i64 = -12;
     pub(in super::super) const EBUSY: i64 = -16;
+    pub(in super::super) const EEXIST: i64 = -17;
     pub(in super::super) const EINVAL: i64 = -22;
+    pub(in super::super) const EMFILE: i64 = -24;
     pub(in super::super) const EOPNOTSUPP: i64 = -95;
 }
 
@@ -91,8 +96,18 @@ struct Tables {
     id: u32,
     pasids: bool,
     parent: bool,
-    on: Option<Name>,
+    on: Option<Table>,
     queue: Option<Name>,
+}
+
+/// A virtual IOMMU.
+#[derive(Debug)]
+struct Viommu {
+    id: u32,
+    /// The tables its nested ones stand on.
+    parent: Name,
+    /// Numbers of devices.
+    devices: BTreeMap<Name, u32>,
 }
 
 /// The model. Plays steps, and counts what it hits.
@@ -105,6 +120,7 @@ pub struct World {
     devices: BTreeMap<Name, Device>,
     queues: BTreeMap<Name, Queue>,
     tables: BTreeMap<Name, Tables>,
+    viommus: BTreeMap<Name, Viommu>,
     /// The object ID of the tables that the kernel made for the I/O address space.
     auto: Option<u32>,
     domains: u32,
@@ -135,6 +151,7 @@ impl World {
             devices: BTreeMap::new(),
             queues: BTreeMap::new(),
             tables: BTreeMap::new(),
+            viommus: BTreeMap::new(),
             auto: None,
             domains: 0,
             served: BTreeMap::new(),
@@ -249,6 +266,8 @@ impl World {
             Step::Hwpt(name, device, base, flags, queue) => {
                 self.hwpt(name, device, base, flags, queue)
             }
+            Step::Viommu(name, device, parent) => self.viommu(name, device, parent),
+            Step::Vdevice(name, device, number) => To(self.vdevice(name, device, number)),
             Step::Attach(device, pasid, table) => To(self.attach(device, pasid, table)),
             Step::Replace(device, pasid, table) => To(self.replace(device, pasid, table)),
             Step::Detach(device, pasid) => To(self.detach(device, pasid)),
@@ -258,6 +277,7 @@ impl World {
                 Object::Device(name) => self.destroy_device(name),
                 Object::Fault(name) => self.destroy_fault(name),
                 Object::Table(name) => self.destroy_tables(name),
+                Object::Viommu(name) => self.destroy_viommu(name),
             }),
             // The others need no /dev/iommu.
             _ => To(self.shut()),
@@ -280,7 +300,14 @@ impl World {
             private_data: [page.addr, domain.map_or(u64::MAX, |of| of.0.into())],
         };
         let id = device(page.device);
+        let room = self.engine.policy().max_pages();
+        if page.no_memory {
+            let (held, _) = self.engine.pages_held();
+            self.engine
+                .set_max_pages(u32::try_from(held).unwrap_or(room));
+        }
         let reported = self.engine.report(NOW, id, &Fault::PageRequest(request));
+        self.engine.set_max_pages(room);
         match reported {
             Ok(Reported::Collected) => {
                 self.hits.hit(Branch::Collected);
@@ -293,6 +320,15 @@ impl World {
             Ok(Reported::Queued(_)) => {
                 self.deliver(page);
                 0
+            }
+            Ok(Reported::Answered(answer, Why::NoRoom)) => {
+                self.classify_no_memory(page);
+                self.tell(&answer, true);
+                0
+            }
+            Err(Refused::NoRoom(_)) => {
+                self.hits.hit(Branch::NoMemoryPartial);
+                errno::ENOMEM
             }
             Ok(Reported::Answered(answer, _)) => {
                 self.classify_refusal(page);

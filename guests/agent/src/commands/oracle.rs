@@ -7,12 +7,13 @@
 //!
 //! Each step comes to one line: what the call returned, the records that it read (`r:`), and the
 //! answers that the mock devices got meanwhile (`a:`), in their order. What the words of a step mean
-//! is said at `testkit::oracle::Step`; `world.rs` there is the model that must say the same. What is
-//! left in the end is closed, and no line tells of it.
+//! is said at `testkit::oracle::Step`; `world.rs` there is the model that must say the same. One more
+//! is `wait MILLISECONDS`, for which a model has no use. What is left in the end is closed, and no line tells of it.
 //!
 //! It needs our own kernel: `guests/kernel/oracle/README.md`.
 
 mod events;
+mod memory;
 mod player;
 
 use super::Command;

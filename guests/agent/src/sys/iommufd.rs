@@ -21,6 +21,8 @@ const DESTROY: u8 = 0x80;
 const IOAS_ALLOC: u8 = 0x81;
 const HWPT_ALLOC: u8 = 0x89;
 const FAULT_QUEUE_ALLOC: u8 = 0x8e;
+const VIOMMU_ALLOC: u8 = 0x90;
+const VDEVICE_ALLOC: u8 = 0x91;
 const TEST: u8 = 0xa0;
 
 /// Bytes of `struct iommu_test_cmd`.
@@ -87,18 +89,41 @@ pub(crate) fn hwpt(
     block[1] = flags | fault.map_or(0, |_| FAULT);
     block[10] = fault.unwrap_or(0);
     if nested {
-        let address = ptr::from_ref(&SELFTEST_DATA).addr() as u64;
-        let [a, b, c, d, e, f, g, h] = address.to_ne_bytes();
         block[6] = SELFTEST;
         block[7] = 8;
-        block[8] = u32::from_ne_bytes([a, b, c, d]);
-        block[9] = u32::from_ne_bytes([e, f, g, h]);
+        [block[8], block[9]] = halves(ptr::from_ref(&SELFTEST_DATA).addr() as u64);
     }
     // SAFETY: `struct iommu_hwpt_alloc`; the kernel reads what it names, and that lives for good.
     match unsafe { request(on, HWPT_ALLOC, &mut block) } {
         0 => Ok(block[4]),
         error => Err(error),
     }
+}
+
+/// Makes a virtual IOMMU of the mock devices' kind; its ID.
+pub(crate) fn viommu(on: BorrowedFd<'_>, device: u32, parent: u32) -> Result<u32, Came> {
+    /// `IOMMU_VIOMMU_TYPE_SELFTEST`.
+    const KIND: u32 = 0xdead_beef;
+    let mut block = [0, 0, KIND, device, parent, 0, 0, 0, 0, 0];
+    // SAFETY: `struct iommu_viommu_alloc`, with no data named.
+    match unsafe { request(on, VIOMMU_ALLOC, &mut block) } {
+        0 => Ok(block[5]),
+        error => Err(error),
+    }
+}
+
+/// Gives a device a number on a virtual IOMMU.
+pub(crate) fn vdevice(on: BorrowedFd<'_>, viommu: u32, device: u32, number: u32) -> Came {
+    let [low, high] = halves(number.into());
+    let mut block = [0, viommu, device, 0, low, high];
+    // SAFETY: `struct iommu_vdevice_alloc`, which names no memory.
+    unsafe { request(on, VDEVICE_ALLOC, &mut block) }
+}
+
+/// A number as two words in memory.
+pub(crate) fn halves(value: u64) -> [u32; 2] {
+    let bytes = value.to_ne_bytes();
+    [0, 4].map(|at| u32::from_ne_bytes(std::array::from_fn(|i| bytes[at + i])))
 }
 
 /// Makes a fault queue; its ID and descriptor.
@@ -122,6 +147,21 @@ pub(crate) fn fault_wrong(on: BorrowedFd<'_>, words: &[u32]) -> Came {
     block.extend_from_slice(words);
     // SAFETY: as in `fault`.
     unsafe { request(on, FAULT_QUEUE_ALLOC, &mut block) }
+}
+
+/// What `call` comes to while this process may have no more descriptors than it has.
+pub(crate) fn without_files<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // New descriptors are below the limit; open ones may be above it.
+    let none = Rlimit {
+        current: Some(0),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, none)?;
+    let came = call();
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(came)
 }
 
 /// One operation of the kernel's self-test, on the object `id`; its words, with what the kernel put

@@ -17,7 +17,7 @@ impl World {
     /// Whether tables may be attached with PASIDs around (`IOMMU_HWPT_ALLOC_PASID`).
     fn for_pasids(&self, table: Table) -> bool {
         match table {
-            Table::Ioas => false,
+            Table::Ioas | Table::Viommu(_) => false,
             Table::Made(name) => self.tables.get(&name).is_some_and(|tables| tables.pasids),
         }
     }
@@ -25,7 +25,7 @@ impl World {
     /// The fault queue of tables, and whether they are nested.
     fn queue_of(&self, table: Table) -> (Option<Name>, bool) {
         let made = match table {
-            Table::Ioas => None,
+            Table::Ioas | Table::Viommu(_) => None,
             Table::Made(name) => self.tables.get(&name),
         };
         made.map_or((None, false), |tables| (tables.queue, tables.on.is_some()))
@@ -44,6 +44,7 @@ impl World {
         let made = match table {
             Table::Ioas => true,
             Table::Made(table) => self.tables.contains_key(&table),
+            Table::Viommu(name) => self.viommus.contains_key(&name),
         };
         self.devices.contains_key(&name) && made
     }
@@ -73,6 +74,9 @@ impl World {
             self.hits.hit(Branch::NoSuchTables);
             return ENOENT;
         }
+        if matches!(table, Table::Viommu(_)) {
+            return EINVAL;
+        }
         let device = &self.devices[&name];
         let (twice, pasids) = (device.attached.contains_key(&pasid), device.pasids);
         if twice {
@@ -86,6 +90,9 @@ impl World {
             self.hits.hit(Branch::DeviceWithoutPasids);
             return EINVAL;
         }
+        if !self.has_number(name, pasid, table) {
+            return ENOENT;
+        }
         self.begin(name, pasid, table);
         0
     }
@@ -94,6 +101,9 @@ impl World {
         if !self.found(name, table) {
             self.hits.hit(Branch::NoSuchTables);
             return ENOENT;
+        }
+        if matches!(table, Table::Viommu(_)) {
+            return EINVAL;
         }
         let Some(old) = self.devices[&name].attached.get(&pasid).copied() else {
             self.hits.hit(Branch::ReplaceNothing);
@@ -106,6 +116,9 @@ impl World {
         }
         if !self.compatible(name, pasid, table) {
             return EINVAL;
+        }
+        if !self.has_number(name, pasid, table) {
+            return ENOENT;
         }
         self.begin(name, pasid, table);
         0

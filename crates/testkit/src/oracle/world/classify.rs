@@ -66,6 +66,15 @@ impl World {
             .hit_if(page.last && kept, Branch::StaleAfterRefusal);
     }
 
+    /// The group ends here, and its partial pages with it.
+    pub(super) fn classify_no_memory(&mut self, page: &Page) {
+        let kept = self.kept(page);
+        self.hits.hit(Branch::NoMemoryLast);
+        self.hits.hit_if(kept, Branch::NoMemoryDrops);
+        self.partials
+            .retain(|kept| kept.device != page.device || kept.group != page.group);
+    }
+
     pub(super) fn classify_group(&mut self, page: &Page, seen: &Seen) {
         let of_this = |kept: &Partial| kept.device == page.device && kept.group == page.group;
         self.partials.retain(|kept| !of_this(kept));

@@ -1,6 +1,6 @@
 //! Objects of iommufd that come and go.
 
-use super::errno::{E2BIG, EBADF, EBUSY, EINVAL, ENOENT, EOPNOTSUPP};
+use super::errno::{E2BIG, EBADF, EBUSY, EINVAL, EMFILE, ENOENT, EOPNOTSUPP};
 use super::{Branch, Came, Device, NOW, Name, Queue, Table, Tables, Taken, To, World, device};
 use crate::oracle::step::{NEST_PARENT, PASID, Wrong};
 use iopf::engine::DeviceConfig;
@@ -83,6 +83,7 @@ impl World {
 
     pub(super) fn fault_wrong(&mut self, wrong: Wrong) -> i64 {
         let (branch, errno) = match wrong {
+            Wrong::Files => (Branch::AllocFiles, EMFILE),
             Wrong::Flags => (Branch::AllocFlags, EOPNOTSUPP),
             Wrong::Short => (Branch::AllocShort, EINVAL),
             Wrong::Long => (Branch::AllocLong, E2BIG),
@@ -127,7 +128,16 @@ impl World {
                     self.hits.hit(Branch::TablesNoParent);
                     return To(EINVAL);
                 }
-                Some(base)
+                Some(Table::Made(base))
+            }
+            Table::Viommu(base) => {
+                if !self.viommus.contains_key(&base) {
+                    return To(EINVAL);
+                }
+                if parent {
+                    return To(EOPNOTSUPP);
+                }
+                Some(Table::Viommu(base))
             }
         };
         if let Some(queue) = queue {
@@ -136,6 +146,7 @@ impl World {
                 return To(ENOENT);
             }
             self.hits.hit(match (on, flags & PASID != 0) {
+                (Some(Table::Viommu(_)), _) => Branch::TablesViommu,
                 (Some(_), _) => Branch::TablesNested,
                 (None, true) => Branch::TablesPasid,
                 (None, false) => Branch::TablesPaging,
@@ -170,6 +181,10 @@ impl World {
         if let Some(gone) = self.devices.remove(&name) {
             self.ids.put(gone.id);
             self.ids.put(gone.other);
+        }
+        // The ID of its number on a virtual IOMMU stays taken: iommufd leaves a tombstone.
+        for viommu in self.viommus.values_mut() {
+            viommu.devices.remove(&name);
         }
         // It is there as long as it has a name.
         let _ = self.engine.remove_device(NOW, device(name));
@@ -207,7 +222,9 @@ impl World {
             let mut all = device.attached.values();
             all.any(|attached| attached.table == Table::Made(name))
         };
-        let built_upon = self.tables.values().any(|other| other.on == Some(name));
+        let this = Some(Table::Made(name));
+        let built_upon = self.tables.values().any(|other| other.on == this)
+            || self.viommus.values().any(|other| other.parent == name);
         if built_upon || self.devices.values().any(attached) {
             self.hits.hit(Branch::TableBusy);
             return EBUSY;
@@ -268,6 +285,7 @@ impl World {
             self.end_device(name, true);
         }
         self.tables.clear();
+        self.viommus.clear();
         self.queues.clear();
         self.auto = None;
     }

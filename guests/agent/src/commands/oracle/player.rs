@@ -1,6 +1,7 @@
 //! The steps, one by one.
 
 use super::events::{Event, Events};
+use super::memory::Memory;
 use super::name;
 use crate::args::{Args, number};
 use crate::reply::{Context as _, Failure};
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Where iommufd is.
 const DEVICE: &str = "/dev/iommu";
@@ -64,12 +66,15 @@ struct Queue {
 pub(super) struct Player {
     events: Events,
     cliff: Cliff,
+    memory: Memory,
     iommu: Option<OwnedFd>,
     ioas: u32,
     devices: BTreeMap<u8, Device>,
     queues: BTreeMap<u8, Queue>,
     /// IDs of page tables.
     tables: BTreeMap<u8, u32>,
+    /// IDs of virtual IOMMUs.
+    viommus: BTreeMap<u8, u32>,
 }
 
 /// What a call came to and the records that were read; `None`: the name is taken.
@@ -98,11 +103,13 @@ impl Player {
         Ok(Self {
             events: Events::open()?,
             cliff: Cliff::new()?,
+            memory: Memory::new()?,
             iommu: None,
             ioas: NOBODY,
             devices: BTreeMap::new(),
             queues: BTreeMap::new(),
             tables: BTreeMap::new(),
+            viommus: BTreeMap::new(),
         })
     }
 
@@ -113,6 +120,11 @@ impl Player {
         let mut names = self.names();
         let played = match step {
             "open" => self.open(),
+            "wait" => {
+                let time = Duration::from_millis(args.number("MILLISECONDS")?);
+                std::thread::sleep(time);
+                only(0)
+            }
             "read" | "read-at" | "write" | "write-at" | "poll" | "edge" | "close" => {
                 self.on_descriptor(step, &mut args)
             }
@@ -158,6 +170,7 @@ impl Player {
             self.devices.clear();
             self.queues.clear();
             self.tables.clear();
+            self.viommus.clear();
         }
     }
 
@@ -193,6 +206,7 @@ impl Player {
                 }
             }
             "fault-wrong" => only(match args.word("HOW")? {
+                "files" => iommufd::without_files(|| iommufd::fault_wrong(on, &[0, 0, 0]))?,
                 "flags" => iommufd::fault_wrong(on, &[1, 0, 0]),
                 "short" => iommufd::fault_wrong(on, &[0]),
                 _ => iommufd::fault_wrong(on, &[0, 0, 0, 0, 1]),
@@ -214,23 +228,43 @@ impl Player {
                     self.tables.insert(name, id);
                 })
             }
+            "viommu" => {
+                let name = name('v', args.word("VIOMMU")?)?;
+                let device = self.device_id(args)?;
+                let (parent, _) = self.table(args)?;
+                if self.viommus.contains_key(&name) {
+                    return Ok(None);
+                }
+                told(iommufd::viommu(on, device, parent), |id| {
+                    self.viommus.insert(name, id);
+                })
+            }
+            "vdevice" => {
+                let (viommu, _) = self.table(args)?;
+                let device = self.device_id(args)?;
+                only(iommufd::vdevice(on, viommu, device, args.small("NUMBER")?))
+            }
             "attach" | "replace" | "detach" => self.attach(step, on, args),
-            "page" | "last" => {
+            "page" | "last" | "page-nomem" | "last-nomem" => {
                 let device = self.device_id(args)?;
                 let (pasid, group) = (args.small("PASID")?, args.small("GROUP")?);
                 let perm: u32 = args.small("PERM")?;
-                let addr = args.number("ADDRESS")?.to_ne_bytes();
-                let [low, high] =
-                    [0, 4].map(|at| u32::from_ne_bytes(std::array::from_fn(|i| addr[at + i])));
+                let [low, high] = iommufd::halves(args.number("ADDRESS")?);
                 let mut flags = RETURN;
-                if step == "page" {
+                if step.starts_with("page") {
                     flags |= NOT_LAST;
                 }
                 if args.number("NEEDS")? == 1 {
                     flags |= NEEDS_PASID;
                 }
                 let words = [device, pasid, group, perm | flags, low, high];
-                told(iommufd::test(on, TRIGGER_IOPF, 0, words), |_| ())
+                let report = || iommufd::test(on, TRIGGER_IOPF, 0, words);
+                let came = if step.ends_with("-nomem") {
+                    self.memory.without(report)?
+                } else {
+                    report()
+                };
+                told(came, |_| ())
             }
             "discard" => {
                 let words = [self.device_id(args)?, 0, 0, DISCARD | RETURN, 0, 0];
@@ -340,11 +374,15 @@ impl Player {
                 }
                 came
             }
-            _ => {
-                let name = name('h', object)?;
-                let came = iommufd::destroy(on, self.tables.get(&name).copied().unwrap_or(NOBODY));
+            letter => {
+                let (letter, ids) = match letter {
+                    Some(b'v') => ('v', &mut self.viommus),
+                    _ => ('h', &mut self.tables),
+                };
+                let name = name(letter, object)?;
+                let came = iommufd::destroy(on, ids.get(&name).copied().unwrap_or(NOBODY));
                 if came == 0 {
-                    self.tables.remove(&name);
+                    ids.remove(&name);
                 }
                 came
             }
@@ -366,6 +404,10 @@ impl Player {
     fn table(&self, args: &mut Args<'_>) -> Result<(u32, bool), Failure> {
         match args.word("TABLES")? {
             "ioas" => Ok((self.ioas, false)),
+            word if word.starts_with('v') => {
+                let id = self.viommus.get(&name('v', word)?).copied();
+                Ok((id.unwrap_or(NOBODY), true))
+            }
             word => {
                 let id = self.tables.get(&name('h', word)?).copied();
                 Ok((id.unwrap_or(NOBODY), true))
@@ -457,6 +499,10 @@ impl Player {
     }
 }
 
+fn is_page(step: &str) -> bool {
+    step.starts_with("page") || step.starts_with("last")
+}
+
 fn errno(error: rustix::io::Errno) -> Came {
     -Came::from(error.raw_os_error())
 }
@@ -482,7 +528,7 @@ fn tell(line: &mut String, event: &Event, names: &BTreeMap<String, u8>, step: &s
             " a:d{},{pasid},{group},{code},{flags:#x},{addr:#x}",
             name(device)
         ),
-        Event::Report { came, .. } if matches!(step, "page" | "last") && *came == ended => Ok(()),
+        Event::Report { came, .. } if is_page(step) && *came == ended => Ok(()),
         Event::Discard if step == "discard" => Ok(()),
         other => write!(line, " unexpected:{other:?}"),
     };
