@@ -380,7 +380,9 @@ fn replies_that_make_no_sense_end_the_connection() {
             assert!(readable_within(&listener, PATIENCE));
             let client = rustix::net::accept(&listener).unwrap();
             let ready = super::Ready::new().unwrap();
-            super::serve::greet(&client, &ready).unwrap();
+            let theirs = ready.theirs().try_clone_to_owned().unwrap();
+            super::serve::greet(&client, &theirs).unwrap();
+            drop(theirs);
             recv(&client, &mut [0; 64], RecvFlags::empty()).unwrap();
             send(&client, &reply, SendFlags::empty()).unwrap();
             // Until it hangs up.
