@@ -235,6 +235,13 @@ impl Engine {
         (self.slab.used() as usize, self.slab.capacity())
     }
 
+    /// From now on there is room for `pages` pages in all, as with [`Policy::with_max_pages`]. What is
+    /// held beyond that stays.
+    pub fn set_max_pages(&mut self, pages: u32) {
+        self.policy = self.policy.with_max_pages(pages);
+        self.slab.set_max(self.policy.max_pages);
+    }
+
     /// How many more pages the policy has room for, whatever the devices' credits say.
     #[must_use]
     #[inline]
