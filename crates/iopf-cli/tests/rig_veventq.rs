@@ -7,7 +7,7 @@ use testkit::guest::Guest;
 use testkit::kernel::{Stock, own, stock};
 
 /// Every scenario, and the lines it comes to.
-const SCENARIOS: [(&str, &str); 12] = [
+const SCENARIOS: [(&str, &str); 13] = [
     (
         "missing",
         "/dev/iommu: no such node, though this kernel has iommufd (misc device MINOR): devtmpfs or a container keeps it away\n\
@@ -36,6 +36,20 @@ const SCENARIOS: [(&str, &str); 12] = [
          unmapping two and a part: ENOENT\n\
          unmapping the first again: ENOENT\n\
          unmapped 0x2000 bytes, (1, 1) have it\n",
+    ),
+    (
+        "tables",
+        "tables that note what was written: done\n\
+         VT-d invalidation of other tables: EINVAL after 0\n\
+         group 3 cookie=1 Access(r) at iova:0x1000 pasid=None ours=true\n\
+         PASID of a device on tables without: EINVAL\n\
+         replace: done\n\
+         0 answered, 1 too late\n\
+         group 4 cookie=1 Access(w) at iova:0x2000 pasid=Some(pasid:0x7) ours=true\n\
+         group 5 cookie=1 Access(w) at iova:0x3000 pasid=Some(pasid:0x7) ours=true\n\
+         PASID 1024: done\n\
+         PASID 1024 to other tables: ENOMEM\n\
+         0 left behind while attached\n",
     ),
     (
         "events",

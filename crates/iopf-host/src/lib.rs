@@ -5,8 +5,29 @@
 //! of an IOMMU and its devices) and [`Veventq`] (that IOMMU's events). [`VfioDevice`] is a device
 //! that is attached to page tables. [`FaultFile`] is the seam to whoever answers: the kernel's fault
 //! descriptor, or something that behaves like it. [`FaultQueue`] reads whole groups from one and gives
-//! their answers; [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
-//! block sits behind a [`Worker`].
+//! their answers. [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
+//! block sits behind a [`Worker`], one that others must reach is [`Shared`].
+//!
+//! ```no_run
+//! use iopf_host::{FaultQueue, FaultQueueObject, Hwpt, HwptFlags, Ioas, Iommufd, Stage1, VfioDevice};
+//! use iopf_host::Device as _;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let iommufd = Iommufd::open()?;
+//! let device = VfioDevice::open_pci("0000:00:04.0", &iommufd)?;
+//! // Stage 2: what is mapped here, the guest's stage 1 can lie in.
+//! let ioas = Ioas::new(&iommufd)?;
+//! let parent = Hwpt::paging(&ioas, device.id(), HwptFlags::NEST_PARENT, None)?;
+//! // Stage 1, whose page requests come out of a queue.
+//! let (object, file) = FaultQueueObject::new(&iommufd)?;
+//! let stage1 = Stage1::Vtd { flags: 0, table: iopf::Gpa(0x1000), width: 48 };
+//! let tables = Hwpt::nested(&parent, device.id(), HwptFlags::empty(), &stage1, Some(&object))?;
+//! device.attach(None, &tables)?;
+//! device.set_bus_master(true)?;
+//! let queue = FaultQueue::new(file);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Drop order
 //!
@@ -28,16 +49,20 @@ mod clock;
 pub mod fake;
 mod fault_queue;
 mod file;
+pub mod forward;
 mod hw_info;
 mod hwpt;
 mod ioas;
 mod iommufd;
+pub mod postcopy;
 pub mod pump;
 pub mod queue;
 mod record;
 mod request;
 #[cfg(feature = "selftest")]
 pub mod selftest;
+mod shared;
+pub mod space;
 mod sys;
 pub mod veventq;
 mod vfio;
@@ -58,8 +83,14 @@ pub use pump::{Pump, PumpHandle};
 pub use queue::{FaultQueue, ReadError, WriteError};
 pub use record::{RawAnswer, RawFault};
 pub use request::{Refused, Request};
+pub use shared::Shared;
 pub use sys::{Mapping, Outside, Width};
 pub use veventq::Veventq;
 pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};
 pub use viommu::{Vdevice, Viommu, ViommuKind};
 pub use worker::Worker;
+
+/// The snippets of the page on resolvers are built.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/resolvers.md")]
+struct Resolvers;

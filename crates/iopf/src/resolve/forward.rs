@@ -317,6 +317,15 @@ impl Forward {
         deny(now, engine, &all)
     }
 
+    /// Its user is gone and another may come: what was read and not answered is answered INVALID,
+    /// low cookies first. What was not read waits for the next. How many.
+    ///
+    /// The kernel does not tell its users apart, and leaves such groups to a detach.
+    pub fn abandoned(&mut self, now: Tick, engine: &mut Engine) -> usize {
+        let given: Vec<Given> = self.given.take_all(|_| true).into_values().collect();
+        deny(now, engine, &given)
+    }
+
     /// The cookies of groups that were read and not answered, low ones first. Of those that the engine
     /// gave up meanwhile, some may still be there.
     pub fn unanswered(&self) -> impl Iterator<Item = u32> {

@@ -11,6 +11,7 @@ mod drops;
 mod memory;
 mod missing;
 mod scenarios;
+mod tables;
 
 use super::Command;
 use crate::args::Args;
@@ -30,6 +31,7 @@ const ALL: &[(&str, Script)] = &[
     ("missing", missing::missing),
     ("device", scenarios::device),
     ("memory", memory::memory),
+    ("tables", tables::tables),
     ("events", scenarios::events),
     ("refused", scenarios::refused),
     ("trailing", scenarios::trailing),
