@@ -5,8 +5,8 @@
 //! of an IOMMU and its devices) and [`Veventq`] (that IOMMU's events). [`VfioDevice`] is a device
 //! that is attached to page tables. [`FaultFile`] is the seam to whoever answers: the kernel's fault
 //! descriptor, or something that behaves like it. [`FaultQueue`] reads whole groups from one and gives
-//! their answers; [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
-//! block sits behind a [`Worker`].
+//! their answers. [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
+//! block sits behind a [`Worker`], one that others must reach is [`Shared`].
 //!
 //! # Drop order
 //!
@@ -28,16 +28,20 @@ mod clock;
 pub mod fake;
 mod fault_queue;
 mod file;
+pub mod forward;
 mod hw_info;
 mod hwpt;
 mod ioas;
 mod iommufd;
+pub mod postcopy;
 pub mod pump;
 pub mod queue;
 mod record;
 mod request;
 #[cfg(feature = "selftest")]
 pub mod selftest;
+mod shared;
+pub mod space;
 mod sys;
 pub mod veventq;
 mod vfio;
@@ -58,6 +62,7 @@ pub use pump::{Pump, PumpHandle};
 pub use queue::{FaultQueue, ReadError, WriteError};
 pub use record::{RawAnswer, RawFault};
 pub use request::{Refused, Request};
+pub use shared::Shared;
 pub use sys::{Mapping, Outside, Width};
 pub use veventq::Veventq;
 pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};

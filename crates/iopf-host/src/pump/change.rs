@@ -18,7 +18,8 @@ use crate::queue::WriteError;
 use crate::{FaultFile, FaultQueue};
 use iopf::Pasid;
 use iopf::engine::{
-    AddError, AttachError, Attachment, Departed, DeviceConfig, DeviceId, UnknownDevice,
+    AddError, AttachError, Attachment, Departed, DeviceConfig, DeviceId, Engine, Tick,
+    UnknownDevice,
 };
 
 /// A queue could not be added; here it is again.
@@ -137,6 +138,15 @@ impl<F: FaultFile + 'static> Pump<F> {
         };
         source.routes.set(dev_id, id);
         true
+    }
+
+    /// Runs `act` on the engine, with the pump's time. Answers given by it are written at the end of
+    /// the turn, or by [`flush`](Self::flush).
+    ///
+    /// For a resolver that decides through the engine itself, such as
+    /// [`Forward`](iopf::resolve::Forward). Devices and attachments are changed with the other methods.
+    pub fn with_engine<T>(&mut self, act: impl FnOnce(Tick, &mut Engine) -> T) -> T {
+        act(self.now, &mut self.engine)
     }
 
     /// Writes all answers given so far.

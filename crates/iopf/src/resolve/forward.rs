@@ -305,6 +305,19 @@ impl Forward {
         self.abort(now, engine, |_| true)
     }
 
+    /// Its user is gone and another may come: what was read and not answered is answered INVALID,
+    /// low cookies first. What was not read waits for the next. How many.
+    ///
+    /// The kernel does not tell its users apart, and leaves such groups to a detach.
+    pub fn abandoned(&mut self, now: Tick, engine: &mut Engine) -> usize {
+        let given = self.given.take_all(|_| true);
+        let said = given
+            .values()
+            .map(|group| engine.answer(now, group.handle, Response::Invalid));
+        // Stale where the engine has spoken already.
+        said.filter(Result::is_ok).count()
+    }
+
     fn abort(&mut self, now: Tick, engine: &mut Engine, goes: impl Fn(&Given) -> bool) -> usize {
         let mut answered = 0;
         let mut answer = |group: &Given| {

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`LogAndDeny`] | nothing is resolvable, everything is told |
 //! | [`Recover`] | a crash starts one recovery, however many faults it throws |
+//! | [`StallAndInspect`] | the device stands still and is looked at, then it is resumed or terminated |
 //! | [`AddressSpace`] | the rights of a mapping decide, a missing page is populated (Linux SVA) |
 //! | [`Injector`] | the guest decides: its virtual IOMMU is told, in the guest's own terms |
 //! | [`Forward`] | a user decides: it reads and writes as with iommufd's fault descriptor |
@@ -17,12 +18,14 @@ mod deny;
 mod forward;
 mod inject;
 mod recover;
+mod stall;
 
 pub use address_space::{AddressSpace, Mappings, Unmappable};
 pub use deny::LogAndDeny;
 pub use forward::{ANSWER, BadAddress, Forward, RECORD, ReadError, WriteError};
 pub use inject::{Attempt, Inject, Injected, Injector, NotQueued};
 pub use recover::Recover;
+pub use stall::{Case, Course, Inspect, StallAndInspect};
 
 use crate::Response;
 use crate::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};

@@ -12,14 +12,14 @@ use crate::{
 };
 use std::vec::Vec;
 
-const DEVICE: DeviceId = DeviceId(3);
-const NOW: Tick = Tick(0);
+pub(super) const DEVICE: DeviceId = DeviceId(3);
+pub(super) const NOW: Tick = Tick(0);
 
 fn pasid(number: u32) -> Option<Pasid> {
     Pasid::new(number)
 }
 
-fn engine(nested: bool, guest: Option<GuestId>) -> Engine {
+pub(super) fn engine(nested: bool, guest: Option<GuestId>) -> Engine {
     let mut engine = Engine::new(Policy::default());
     let config = DeviceConfig {
         guest,
@@ -35,7 +35,13 @@ fn engine(nested: bool, guest: Option<GuestId>) -> Engine {
     engine
 }
 
-fn report(engine: &mut Engine, addr: u64, access: Access, space: Option<Pasid>, last: bool) {
+pub(super) fn report(
+    engine: &mut Engine,
+    addr: u64,
+    access: Access,
+    space: Option<Pasid>,
+    last: bool,
+) {
     let page = PageRequest {
         pasid: space,
         group: GroupIndex(9),
@@ -54,7 +60,7 @@ fn report(engine: &mut Engine, addr: u64, access: Access, space: Option<Pasid>, 
     ));
 }
 
-fn stray(engine: &mut Engine, addr: Option<u64>) {
+pub(super) fn stray(engine: &mut Engine, addr: Option<u64>) {
     let fault = Unrecoverable {
         reason: Reason(0x23),
         pasid: None,
@@ -68,7 +74,7 @@ fn stray(engine: &mut Engine, addr: Option<u64>) {
     assert!(matches!(reported, Reported::Queued(_)));
 }
 
-fn responses(engine: &mut Engine) -> Vec<Response> {
+pub(super) fn responses(engine: &mut Engine) -> Vec<Response> {
     core::iter::from_fn(|| engine.poll_answer().map(|answer| answer.response)).collect()
 }
 

@@ -12,5 +12,5 @@ mod queue;
 pub use faults::{FaultLog, Seen, Tally};
 pub use guest::{Guest, GuestError, Setup};
 pub use mm::{Backing, Mm, Prot, SegmentationFault};
-pub use prq::PrqStats;
+pub use prq::{PageGroup, PrqStats};
 pub use queue::QueueError;

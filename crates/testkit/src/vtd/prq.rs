@@ -48,11 +48,21 @@ struct Page {
 /// A whole group, or a request that is refused on sight.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
-    rid: Rid,
-    pasid: Option<Pasid>,
-    index: GroupIndex,
-    pages: Vec<(Iova, Access)>,
+    page_group: PageGroup,
     bad: bool,
+}
+
+/// A group of page requests, taken from the queue by a handler of one's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageGroup {
+    /// Who asks.
+    pub rid: Rid,
+    /// The PASID of the last request.
+    pub pasid: Option<Pasid>,
+    /// The group's index.
+    pub index: GroupIndex,
+    /// Its pages, in the order they came.
+    pub pages: Vec<(Iova, Access)>,
 }
 
 /// Pages of unfinished groups kept for all devices together; Linux has no bound here.
@@ -126,11 +136,14 @@ impl PrqRing {
         let index = GroupIndex(u32::try_from(qw1 >> 3 & 0x1ff).unwrap_or(0));
         if !canonical(addr) || (privileged && (read || write)) || (exec && read) {
             self.stats.bad += 1;
-            return last.then(|| Group {
+            let page_group = PageGroup {
                 rid,
                 pasid,
                 index,
                 pages: Vec::new(),
+            };
+            return last.then_some(Group {
+                page_group,
                 bad: true,
             });
         }
@@ -153,42 +166,69 @@ impl PrqRing {
         }
         let mut pages = self.partial.remove(&(rid, index)).unwrap_or_default();
         pages.push(Page { addr, access });
-        Some(Group {
+        let page_group = PageGroup {
             rid,
             pasid,
             index,
             pages: pages.into_iter().map(|p| (p.addr, p.access)).collect(),
+        };
+        Some(Group {
+            page_group,
             bad: false,
         })
     }
 }
 
 impl Guest {
+    fn read_page_requests(&self) -> Vec<Group> {
+        let mut ring = self.prq();
+        let Some(ring) = ring.as_mut() else {
+            return Vec::new();
+        };
+        ring.read(self.mmio(), self.ram())
+    }
+
     /// Serves the page request queue: resolves complete groups and answers them.
     pub(crate) fn handle_page_requests(&self) {
-        let groups = {
-            let mut ring = self.prq();
-            let Some(ring) = ring.as_mut() else { return };
-            ring.read(self.mmio(), self.ram())
-        };
         let mut answers: Vec<Descriptor> = Vec::new();
-        for group in groups {
-            let ok = !group.bad && self.resolve(&group);
-            if let Some(ring) = self.prq().as_mut() {
-                if ok {
-                    ring.stats.success += 1;
-                } else {
-                    ring.stats.invalid += 1;
-                }
-            }
-            let pasid = group.pasid.map(Pasid::get);
-            let code = u8::from(!ok);
-            answers.push(page_group_response(group.rid.0, pasid, group.index.0, code));
+        for Group { page_group, bad } in self.read_page_requests() {
+            let ok = !bad && self.resolve(&page_group);
+            answers.push(self.answer(&page_group, ok));
             if answers.len() >= 64 {
                 self.respond(&mut answers);
             }
         }
         self.respond(&mut answers);
+    }
+
+    /// Takes what is in the page request queue, in place of the guest's own handler: each group
+    /// is owed an [`answer_group`](Self::answer_group). Whoever calls this must not call
+    /// [`service`](Self::service), which resolves groups from the bound address spaces.
+    pub fn take_groups(&self) -> Vec<PageGroup> {
+        let (bad, good): (Vec<_>, Vec<_>) =
+            self.read_page_requests().into_iter().partition(|g| g.bad);
+        let refusal = |group: &Group| self.answer(&group.page_group, false);
+        self.respond(&mut bad.iter().map(refusal).collect());
+        good.into_iter().map(|group| group.page_group).collect()
+    }
+
+    /// Answers a group: Success if `resolved`, else Invalid.
+    pub fn answer_group(&self, group: &PageGroup, resolved: bool) {
+        let answer = self.answer(group, resolved);
+        self.respond(&mut vec![answer]);
+    }
+
+    /// The page group response, which is counted.
+    fn answer(&self, group: &PageGroup, ok: bool) -> Descriptor {
+        if let Some(ring) = self.prq().as_mut() {
+            if ok {
+                ring.stats.success += 1;
+            } else {
+                ring.stats.invalid += 1;
+            }
+        }
+        let pasid = group.pasid.map(Pasid::get);
+        page_group_response(group.rid.0, pasid, group.index.0, u8::from(!ok))
     }
 
     fn respond(&self, answers: &mut Vec<Descriptor>) {
@@ -199,7 +239,7 @@ impl Guest {
     }
 
     /// Makes the pages of a group present; the first error decides for all of it.
-    fn resolve(&self, group: &Group) -> bool {
+    fn resolve(&self, group: &PageGroup) -> bool {
         let Some(mm) = group.pasid.and_then(|p| self.bound(group.rid, p)) else {
             return false;
         };

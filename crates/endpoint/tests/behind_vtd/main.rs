@@ -2,125 +2,26 @@
 //! program writes into registers, and what its kernel then reads from the IOMMU.
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
-use endpoint::dma_engine::{DmaEngine, Setup};
+mod machine;
+mod stall;
+
+use endpoint::Step;
 use endpoint::virtio_rng::VirtioRng;
-use endpoint::{Config, Memory, Ports, Step};
-use iopf::{Gpa, Iova, Pasid, Rid};
+use iopf::{Gpa, Iova, Rid};
+use machine::{ENGINE, Irqs, Machine, Unit};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+use testkit::vtd::numbers;
 use testkit::vtd::tables::{PageTable, Stage};
-use testkit::vtd::{self, Backing, Guest, Mm, Prot, numbers};
-use testkit::{Interrupts, Ram};
-use viommu::mem::GuestRam;
+use testkit::vtd::{Backing, Prot};
 use viommu::vm_memory::Behind;
-use viommu::vtd::VtdUnit;
-use viommu_api::{Endpoint, InterruptKind, IrqSink, PciFunction};
+use viommu_api::{InterruptKind, PciFunction};
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap, IommuMemory};
 
-type Unit = VtdUnit<Arc<GuestMemoryMmap>>;
-
-const ENGINE: Rid = Rid(0x0020); // 00:04.0
 const RNG: Rid = Rid(0x0030); // 00:06.0
 const DOMAIN: u16 = 7;
-
-#[derive(Default)]
-struct Irqs(Mutex<Vec<(InterruptKind, u16)>>);
-
-impl IrqSink for Irqs {
-    fn raise(&self, kind: InterruptKind, vector: u16) {
-        self.0.lock().unwrap().push((kind, vector));
-    }
-}
-
-struct Machine {
-    ram: Arc<Ram>,
-    unit: Arc<Unit>,
-    guest: Guest,
-    engine: Arc<DmaEngine>,
-}
-
-impl Machine {
-    fn new(scalable: bool) -> Self {
-        let ram = Arc::new(Ram::new(64 << 20).unwrap());
-        let irqs = Arc::new(Interrupts::new());
-        let setup = viommu::vtd::Setup {
-            config: viommu::vtd::Config::default(),
-            ram: GuestRam::new(ram.memory()),
-        };
-        let unit = Arc::new(VtdUnit::new(setup, irqs.clone()).unwrap());
-        let setup = vtd::Setup {
-            scalable,
-            ..vtd::Setup::default()
-        };
-        let guest = Guest::boot(unit.clone(), ram.clone(), irqs, setup).unwrap();
-        let setup = Setup {
-            rid: ENGINE,
-            config: Config::default(),
-            ports: Ports::of(unit.clone()),
-            memory: Arc::new(Memory(ram.memory())),
-            irq: Arc::new(Irqs::default()),
-            waker: Arc::new(|| {}),
-        };
-        let engine = Arc::new(DmaEngine::new(setup).unwrap());
-        let endpoint: Arc<dyn Endpoint> = engine.clone();
-        let endpoint: Weak<dyn Endpoint> = Arc::downgrade(&endpoint);
-        unit.attach(ENGINE, endpoint);
-        engine.write_config(0x04, &[6, 0]);
-        Self {
-            ram,
-            unit,
-            guest,
-            engine,
-        }
-    }
-
-    /// Bound to an address space, with everything on, as Linux does it.
-    fn shared() -> (Self, Arc<Mm>) {
-        let machine = Self::new(true);
-        machine.guest.probe(ENGINE, true, 0).unwrap();
-        let mm = Arc::new(Mm::new(&machine.ram, Pasid::truncate(5), 4).unwrap());
-        machine.guest.bind(ENGINE, &mm).unwrap();
-        for (at, bytes) in [
-            (0x11e, [1, 0]),
-            (0x106, [0, 0x80]),
-            (0x10c, [2, 0]),
-            (0x114, [64, 0]),
-            (0x10c, [1, 0]),
-        ] {
-            machine.engine.write_config(at, &bytes);
-        }
-        (machine, mm)
-    }
-
-    fn go(&self, channel: u64, pasid: u32, control: u32, from: u64, to: u64, len: u32) {
-        let base = channel * 0x1000;
-        let put = |at: u64, bytes: &[u8]| self.engine.write_bar(0, base + at, bytes);
-        put(0x08, &from.to_le_bytes());
-        put(0x10, &to.to_le_bytes());
-        put(0x18, &len.to_le_bytes());
-        put(0x1c, &pasid.to_le_bytes());
-        put(0x20, &(control | 1 << 31).to_le_bytes());
-    }
-
-    fn u32(&self, at: u64) -> u32 {
-        let mut bytes = [0; 4];
-        self.engine.read_bar(0, at, &mut bytes);
-        u32::from_le_bytes(bytes)
-    }
-
-    /// Steps the engine and lets the guest handle its interrupts until nothing is under way.
-    fn run(&self) {
-        let start = Instant::now();
-        while self.engine.busy() > 0 {
-            assert!(start.elapsed() < Duration::from_secs(60), "never over");
-            if self.engine.step(start.elapsed()) != Step::Worked {
-                self.guest.service();
-            }
-        }
-    }
-}
 
 #[test]
 fn a_bad_dma_is_what_the_guest_reads_in_its_log() {
