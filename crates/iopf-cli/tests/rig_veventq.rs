@@ -1,12 +1,13 @@
-//! Virtual IOMMUs and their events on the real kernel: its own mock devices, in a guest.
+//! Objects of iommufd, virtual IOMMUs and their events above all, on the real kernel: its own mock
+//! devices, in a guest.
 //!
-//! What each scenario does is in `guests/agent/src/commands/veventq/`.
+//! What each scenario does is in `guests/agent/src/commands/mock/`.
 
 use testkit::guest::Guest;
 use testkit::kernel::{Stock, own, stock};
 
 /// Every scenario, and the lines it comes to.
-const SCENARIOS: [(&str, &str); 11] = [
+const SCENARIOS: [(&str, &str); 13] = [
     (
         "missing",
         "/dev/iommu: no such node, though this kernel has iommufd (misc device MINOR): devtmpfs or a container keeps it away\n\
@@ -22,6 +23,33 @@ const SCENARIOS: [(&str, &str); 11] = [
         "kind 0xfeedbeef, data [00, 00, 00, 00, ef, be, ad, de], 20 bits of PASID, Capabilities(DIRTY_TRACKING | ATS_NOT_SUPPORTED)\n\
          iova:0x1000000 to iova:0x7fffffff\n\
          multiples of 2048\n",
+    ),
+    (
+        "memory",
+        "mapped, 2 have it\n\
+         mapping over another: EEXIST\n\
+         mapping that is not aligned: EINVAL\n\
+         mapping where there are no addresses: EINVAL\n\
+         unmapping a part: ENOENT\n\
+         unmapping nothing: ENOENT\n\
+         a file beside it, 2 have it\n\
+         unmapping two and a part: ENOENT\n\
+         unmapping the first again: ENOENT\n\
+         unmapped 0x2000 bytes, (1, 1) have it\n",
+    ),
+    (
+        "tables",
+        "tables that note what was written: done\n\
+         VT-d invalidation of other tables: EINVAL after 0\n\
+         group 3 cookie=1 Access(r) at iova:0x1000 pasid=None ours=true\n\
+         PASID of a device on tables without: EINVAL\n\
+         replace: done\n\
+         0 answered, 1 too late\n\
+         group 4 cookie=1 Access(w) at iova:0x2000 pasid=Some(pasid:0x7) ours=true\n\
+         group 5 cookie=1 Access(w) at iova:0x3000 pasid=Some(pasid:0x7) ours=true\n\
+         PASID 1024: done\n\
+         PASID 1024 to other tables: ENOMEM\n\
+         0 left behind while attached\n",
     ),
     (
         "events",
@@ -116,10 +144,10 @@ fn plain(line: &str) -> String {
 }
 
 #[test]
-fn events_of_a_virtual_iommu_come_as_the_kernel_tells_them() {
+fn objects_events_and_losses_are_as_the_kernel_has_them() {
     let guest = Guest::builder(own().unwrap()).boot().unwrap();
     for (name, expected) in SCENARIOS {
-        let output = guest.run(&format!("veventq {name}")).unwrap();
+        let output = guest.run(&format!("mock {name}")).unwrap();
         let lines = output.lines.iter();
         let said: String = lines.map(|line| format!("{}\n", plain(line))).collect();
         assert_eq!(said, expected, "{name}");
@@ -137,7 +165,7 @@ fn a_kernel_without_iommufd_is_named() {
     let guest = Guest::builder(stock(Stock::Newest).unwrap())
         .boot()
         .unwrap();
-    let output = guest.run("veventq events").unwrap();
+    let output = guest.run("mock events").unwrap();
     assert_eq!(
         output.lines,
         [

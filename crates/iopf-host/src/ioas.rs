@@ -65,6 +65,12 @@ impl Ioas {
         self.object.id()
     }
 
+    /// The iommufd that it is in.
+    #[must_use]
+    pub fn iommufd(&self) -> &Iommufd {
+        self.object.iommufd()
+    }
+
     pub(crate) fn object(&self) -> &Arc<Object> {
         &self.object
     }
@@ -114,10 +120,11 @@ impl Ioas {
     }
 
     /// Unmaps `len` bytes from `at` on; how many bytes were mapped there. Device TLBs have
-    /// forgotten them when this returns.
+    /// forgotten them when this returns. From 0, `u64::MAX` is everything.
     ///
     /// # Errors
-    /// The kernel's: `ENOENT` for a part of a mapping.
+    /// The kernel's: `ENOENT` where nothing is mapped, or a mapping reaches out of the range. What
+    /// came before that one is unmapped; its memory is kept until the address space goes.
     pub fn unmap(&self, at: Iova, len: u64) -> Result<u64, Refused> {
         let mut block = iommu::iommu_ioas_unmap {
             ioas_id: self.id(),
@@ -127,7 +134,7 @@ impl Ioas {
         };
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         sys::call(self.object.iommufd(), &mut block)?;
-        // The kernel unmaps whole mappings or nothing.
+        // All that start here end here too, or the kernel would have refused.
         let last = at.0.saturating_add(len.saturating_sub(1));
         mapped.retain(|start, _| !(at.0..=last).contains(start));
         Ok(block.length)

@@ -8,6 +8,27 @@
 //! their answers. [`Pump`] drives the engine of [`iopf`] with any number of them; a resolver that may
 //! block sits behind a [`Worker`], one that others must reach is [`Shared`].
 //!
+//! ```no_run
+//! use iopf_host::{FaultQueue, FaultQueueObject, Hwpt, HwptFlags, Ioas, Iommufd, Stage1, VfioDevice};
+//! use iopf_host::Device as _;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let iommufd = Iommufd::open()?;
+//! let device = VfioDevice::open_pci("0000:00:04.0", &iommufd)?;
+//! // Stage 2: what is mapped here, the guest's stage 1 can lie in.
+//! let ioas = Ioas::new(&iommufd)?;
+//! let parent = Hwpt::paging(&ioas, device.id(), HwptFlags::NEST_PARENT, None)?;
+//! // Stage 1, whose page requests come out of a queue.
+//! let (object, file) = FaultQueueObject::new(&iommufd)?;
+//! let stage1 = Stage1::Vtd { flags: 0, table: iopf::Gpa(0x1000), width: 48 };
+//! let tables = Hwpt::nested(&parent, device.id(), HwptFlags::empty(), &stage1, Some(&object))?;
+//! device.attach(None, &tables)?;
+//! device.set_bus_master(true)?;
+//! let queue = FaultQueue::new(file);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Drop order
 //!
 //! Handles may be dropped in any order. The kernel does not destroy an object that something stands

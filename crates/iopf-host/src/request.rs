@@ -169,10 +169,12 @@ impl Refused {
             (Request::AttachIommufdPt, Errno::NODEV) => {
                 "tables with a fault queue need PRI, and the device or its IOMMU has none"
             }
-            (Request::AttachIommufdPt, Errno::BUSY) => {
-                "another device of its IOMMU group is on other tables"
+            (Request::BindIommufd, Errno::INVAL) => {
+                "a device is opened once, and its DMA must be coherent with caches"
             }
-            (Request::BindIommufd, Errno::BUSY) => "somebody else has bound the device",
+            (Request::BindIommufd, Errno::BUSY) => {
+                "it, or a device of its IOMMU group, is in use by a driver or by a group of vfio"
+            }
             (Request::BindIommufd, Errno::PERM) => {
                 "without interrupt remapping, iommufd.allow_unsafe_interrupts=1 is needed"
             }

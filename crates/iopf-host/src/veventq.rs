@@ -82,6 +82,9 @@ pub enum VeventqError {
 /// Records that a read makes room for, at first.
 const RECORDS: usize = 64;
 
+/// How often in a row an interrupted read is made again.
+const INTERRUPTED: u32 = 16;
+
 /// Bytes that a buffer grows to.
 const LONGEST: usize = 1 << 20;
 
@@ -111,12 +114,13 @@ impl Buffer {
         &mut self,
         mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>,
     ) -> Result<bool, VeventqError> {
+        let mut interrupted = 0;
         while self.start == self.end {
             (self.start, self.end) = (0, 0);
             match read(&mut self.bytes) {
                 Ok(0) => return Ok(false),
                 Ok(len) => self.end = len.min(self.bytes.len()),
-                Err(Errno::INTR) => {}
+                Err(Errno::INTR) if interrupted < INTERRUPTED => interrupted += 1,
                 // The only other cause of it, fewer bytes than a header, is none: see `new`.
                 Err(Errno::INVAL) if self.bytes.len() < LONGEST => {
                     self.bytes.resize(2 * self.bytes.len(), 0);

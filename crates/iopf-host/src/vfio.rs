@@ -123,8 +123,11 @@ pub struct Region {
 /// [`attach`](Self::attach), [`detach`](Self::detach), a reset and closing the device have the
 /// kernel answer page requests that wait, and their cookies are given out again at once. An answer
 /// that was meant for one of them and is written afterwards completes a different group, with no
-/// error anywhere. These calls are plain: **call them only while no answer is on its way**, which is
-/// what the pump sees to where one runs; whoever writes answers himself has to.
+/// error anywhere. These calls are plain: **call them only while no answer is on its way**. Where a
+/// [`Pump`](crate::Pump) runs, that is inside of [`PumpHandle::exclusive`](crate::PumpHandle::exclusive)
+/// and by its [`attach`](crate::Pump::attach), [`replace`](crate::Pump::replace) and
+/// [`detach`](crate::Pump::detach), which write and forget answers first; whoever writes answers
+/// himself has to see to it.
 #[derive(Debug)]
 pub struct VfioDevice(Arc<Bound>);
 
@@ -190,7 +193,8 @@ impl VfioDevice {
     /// Binds a device that somebody else has opened and passed on.
     ///
     /// # Errors
-    /// The kernel's: `EBUSY` where it is bound, `EPERM` where interrupts cannot be kept apart.
+    /// The kernel's: `EINVAL` where it is open elsewhere, `EBUSY` where a driver or a group of vfio
+    /// has it or a device of its IOMMU group, `EPERM` where interrupts cannot be kept apart.
     pub fn bind(file: OwnedFd, iommufd: &Iommufd) -> Result<Self, Refused> {
         let mut block = vfio::vfio_device_bind_iommufd {
             iommufd: iommufd.as_fd().as_raw_fd(),

@@ -105,11 +105,11 @@ fn a_guest_program_answers_page_requests_through_iommufd() {
     };
     assert_eq!(
         (sum(" at 0x"), sum(": Success") + sum(": Invalid")),
-        (37, 33)
+        (38, 34)
     );
     for (name, count) in [
-        ("page_requests", 37),
-        ("responses", 33),
+        ("page_requests", 38),
+        ("responses", 34),
         ("responses_lost", 0),
         ("page_requests_lost", 0),
         ("page_requests_refused", 0),

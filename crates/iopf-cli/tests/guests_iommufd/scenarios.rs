@@ -396,6 +396,30 @@ group 0: Success
 ",
     },
     Scenario {
+        name: "handles",
+        guest: "\
+bar 0: 0x8000 bytes, RegionFlags(READ | WRITE | MMAP)
+vtd cap=0x11d2008c222f0406 ecap=0x1cd9824000fc7, 20 bits of PASID
+VFIO_DEVICE_BIND_IOMMUFD: Invalid argument (os error 22): a device is opened once, and its DMA \
+must be coherent with caches
+attached
+the handle is gone
+0 objects left behind
+fault read 0x20000000 group=0 cookie=1 last
+answers 1=success: 1 taken
+job 0 done moved=4096 check=0x0 pages=1
+detached
+0 objects left behind
+attached
+closed
+0 objects left behind
+",
+        server: "\
+group 0: r at 0x20000000, last of its group
+group 0: Success
+",
+    },
+    Scenario {
         name: "invalidate",
         guest: "\
 attached

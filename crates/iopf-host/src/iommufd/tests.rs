@@ -22,6 +22,23 @@ impl Iommufd {
 }
 
 #[test]
+fn handles_go_to_other_threads() {
+    fn all<T: Send + Sync>() {}
+    all::<Iommufd>();
+    all::<Ioas>();
+    all::<Hwpt>();
+    all::<FaultQueueObject>();
+    all::<crate::FaultFd>();
+    all::<Viommu>();
+    all::<crate::Vdevice>();
+    all::<crate::Veventq>();
+    all::<crate::VfioDevice>();
+    all::<crate::Mapping>();
+    #[cfg(feature = "selftest")]
+    all::<crate::selftest::MockDevice>();
+}
+
+#[test]
 fn what_is_missing_is_said_exactly() {
     let with = "  1 psaux\n 62 iommu\n237 loop-control\n";
     let text = |errno, misc| OpenError::from_open(Path::new("/dev/iommu"), errno, misc).to_string();

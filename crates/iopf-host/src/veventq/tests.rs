@@ -217,6 +217,10 @@ fn a_read_that_was_interrupted_is_made_again() {
         }
     });
     assert_eq!((came, times), (Ok(true), 3));
+    // But not for ever.
+    buffer.start = buffer.end;
+    let error = buffer.fill(|_| Err(Errno::INTR));
+    assert_eq!(error, Err(VeventqError::File(Errno::INTR)));
 }
 
 /// A queue over a pipe in place of the kernel's file: what is written comes out.

@@ -10,13 +10,13 @@ mod files;
 mod hwrng;
 mod iommufd;
 mod kmsg;
+mod mock;
 mod modules;
 mod pci;
 mod process;
 mod program;
 mod system;
 mod uio_sva;
-mod veventq;
 mod vfio;
 
 pub(crate) use system::power_off;
@@ -40,13 +40,13 @@ const ALL: &[&[Command]] = &[
     hwrng::COMMANDS,
     iommufd::COMMANDS,
     kmsg::COMMANDS,
+    mock::COMMANDS,
     modules::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
     program::COMMANDS,
     system::COMMANDS,
     uio_sva::COMMANDS,
-    veventq::COMMANDS,
     vfio::COMMANDS,
 ];
 

@@ -13,7 +13,7 @@ use iopf_host::{
 };
 use rustix::io::Errno;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ pub(super) struct Bench<'a, 'b> {
     parent: Hwpt,
     pub(super) ioas: Ioas,
     memory: Rc<Memory>,
+    sysfs: PathBuf,
     number: DeviceId,
 }
 
@@ -88,6 +89,7 @@ impl<'a, 'b> Bench<'a, 'b> {
             parent,
             ioas,
             memory,
+            sysfs: sysfs.to_owned(),
             number,
         })
     }
@@ -142,6 +144,38 @@ impl<'a, 'b> Bench<'a, 'b> {
     pub(super) fn close(&mut self) -> Done {
         self.engine = None;
         self.say("closed")
+    }
+
+    /// Says what the kernel has of the device and of its IOMMU.
+    pub(super) fn describe(&mut self) -> Done {
+        let engine = self.engine()?;
+        let bar = engine.device.region(0)?;
+        let info = self.ioas.iommufd().hw_info(self.number)?;
+        let (cap, ecap) = info
+            .vtd()
+            .ok_or_else(|| Failure::new("the IOMMU is no VT-d"))?;
+        self.say(format_args!(
+            "bar 0: {:#x} bytes, {:?}",
+            bar.size, bar.flags
+        ))?;
+        self.say(format_args!(
+            "vtd cap={cap:#x} ecap={ecap:#x}, {} bits of PASID",
+            info.pasid_bits
+        ))
+    }
+
+    /// Tries to open the device once more, and says what came of it.
+    pub(super) fn reopen(&mut self) -> Done {
+        match VfioDevice::open_function(&self.sysfs, self.ioas.iommufd()) {
+            Ok(_) => self.say("opened again"),
+            Err(error) => self.say(error),
+        }
+    }
+
+    /// Says how many objects the kernel would not destroy.
+    pub(super) fn left_behind(&mut self) -> Done {
+        let left = self.ioas.iommufd().left_behind();
+        self.say(format_args!("{left} objects left behind"))
     }
 
     /// Says a line.
@@ -211,10 +245,10 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 
     fn fault(&mut self, fault: &Fault) -> Done {
-        if fault.device == self.number.0 {
+        if fault.0.dev_id == self.number.0 {
             self.say(format_args!("fault {fault}"))
         } else {
-            let other = fault.device;
+            let other = fault.0.dev_id;
             self.say(format_args!("fault {fault} of device {other}"))
         }
     }

@@ -1,47 +1,29 @@
 //! What comes out of a fault queue, and what goes in.
 
 use crate::reply::Failure;
-use iommufd_bindings::{
-    iommu_hwpt_page_response, iommu_hwpt_pgfault,
-    iommu_hwpt_pgfault_flags_IOMMU_PGFAULT_FLAGS_LAST_PAGE as LAST_PAGE,
-    iommu_hwpt_pgfault_flags_IOMMU_PGFAULT_FLAGS_PASID_VALID as PASID_VALID,
-    iommu_hwpt_pgfault_perm_IOMMU_PGFAULT_PERM_EXEC as EXEC,
-    iommu_hwpt_pgfault_perm_IOMMU_PGFAULT_PERM_PRIV as PRIV,
-    iommu_hwpt_pgfault_perm_IOMMU_PGFAULT_PERM_READ as READ,
-    iommu_hwpt_pgfault_perm_IOMMU_PGFAULT_PERM_WRITE as WRITE,
-    iommufd_page_response_code_IOMMUFD_PAGE_RESP_INVALID as INVALID,
-    iommufd_page_response_code_IOMMUFD_PAGE_RESP_SUCCESS as SUCCESS,
-};
-use iopf_host::{FaultFd, FaultFile as _};
+use iopf::Access;
+use iopf_host::{FaultFd, FaultFile as _, RawAnswer, RawFault};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fmt;
-use std::mem::offset_of;
 use std::time::Duration;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// Bytes of a fault's record, and of an answer's.
-pub(super) const RECORD: usize = size_of::<iommu_hwpt_pgfault>();
-const ANSWER: usize = size_of::<iommu_hwpt_page_response>();
+pub(super) const RECORD: usize = size_of::<RawFault>();
+const ANSWER: usize = size_of::<RawAnswer>();
 
 /// One page request, as the kernel hands it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    flags: u32,
-    pub(super) device: u32,
-    pasid: u32,
-    group: u32,
-    perm: u32,
-    addr: u64,
-    pub(super) cookie: u32,
-}
+pub(super) struct Fault(pub(super) RawFault);
 
 /// How a group is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Code(pub(super) u32);
 
 impl Code {
-    pub(super) const SUCCESS: Self = Self(SUCCESS);
-    pub(super) const INVALID: Self = Self(INVALID);
+    pub(super) const SUCCESS: Self = Self(RawAnswer::SUCCESS);
+    pub(super) const INVALID: Self = Self(RawAnswer::INVALID);
 }
 
 impl fmt::Display for Code {
@@ -54,56 +36,37 @@ impl fmt::Display for Code {
     }
 }
 
-impl Fault {
-    /// Reads a record.
-    fn decode(record: &[u8; RECORD]) -> Self {
-        let word = |at: usize| {
-            let mut bytes = [0; 4];
-            bytes.copy_from_slice(&record[at..at + 4]);
-            u32::from_ne_bytes(bytes)
-        };
-        let at = offset_of!(iommu_hwpt_pgfault, addr);
-        let mut addr = [0; 8];
-        addr.copy_from_slice(&record[at..at + 8]);
-        Self {
-            flags: word(offset_of!(iommu_hwpt_pgfault, flags)),
-            device: word(offset_of!(iommu_hwpt_pgfault, dev_id)),
-            pasid: word(offset_of!(iommu_hwpt_pgfault, pasid)),
-            group: word(offset_of!(iommu_hwpt_pgfault, grpid)),
-            perm: word(offset_of!(iommu_hwpt_pgfault, perm)),
-            addr: u64::from_ne_bytes(addr),
-            cookie: word(offset_of!(iommu_hwpt_pgfault, cookie)),
-        }
-    }
-}
-
 /// `read 0x20000000 group=0 cookie=1 pasid=7 last`.
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = [
-            (READ, "read"),
-            (WRITE, "write"),
-            (EXEC, "execute"),
-            (PRIV, "privileged"),
+            (Access::READ, "read"),
+            (Access::WRITE, "write"),
+            (Access::EXEC, "execute"),
+            (Access::PRIV, "privileged"),
         ];
-        let perms = names.iter().filter(|(bit, _)| self.perm & bit != 0);
+        let asked = self.0.request([0; 2]).access;
+        let perms = names.iter().filter(|(bit, _)| asked.contains(*bit));
         let perms: Vec<_> = perms.map(|(_, name)| *name).collect();
-        let (group, cookie) = (self.group, self.cookie);
-        write!(
-            f,
-            "{} {:#x} group={group} cookie={cookie}",
-            perms.join("+"),
-            self.addr
-        )?;
-        if self.flags & PASID_VALID != 0 {
-            write!(f, " pasid={}", self.pasid)?;
+        let RawFault {
+            flags,
+            addr,
+            grpid,
+            cookie,
+            pasid,
+            ..
+        } = self.0;
+        let perms = perms.join("+");
+        write!(f, "{perms} {addr:#x} group={grpid} cookie={cookie}")?;
+        if flags & RawFault::PASID_VALID != 0 {
+            write!(f, " pasid={pasid}")?;
         }
-        if self.flags & LAST_PAGE != 0 {
+        if self.0.is_last() {
             f.write_str(" last")?;
         }
-        let known = self.flags & !(PASID_VALID | LAST_PAGE);
-        if known != 0 {
-            write!(f, " flags={known:#x}")?;
+        let others = flags & !(RawFault::PASID_VALID | RawFault::LAST_PAGE);
+        if others != 0 {
+            write!(f, " flags={others:#x}")?;
         }
         Ok(())
     }
@@ -126,18 +89,16 @@ impl Queue {
     pub(super) fn read(&self, len: usize) -> Result<Vec<Fault>, Errno> {
         let mut buffer = vec![0; len];
         let len = self.0.read(&mut buffer)?;
-        let (records, _) = buffer[..len].as_chunks();
-        Ok(records.iter().map(Fault::decode).collect())
+        let records = buffer[..len].chunks_exact(RECORD);
+        let faults = records.map(|record| RawFault::read_from_bytes(record).map(Fault));
+        faults.collect::<Result<_, _>>().map_err(|_| Errno::IO)
     }
 
     /// One write of these answers; how many the kernel took.
     pub(super) fn answer(&self, answers: &[(u32, Code)]) -> Result<usize, Errno> {
-        let mut buffer = Vec::with_capacity(answers.len() * ANSWER);
-        for (cookie, code) in answers {
-            buffer.extend(cookie.to_ne_bytes());
-            buffer.extend(code.0.to_ne_bytes());
-        }
-        Ok(self.0.write(&buffer)? / ANSWER)
+        let answer = |&(cookie, Code(code)): &(u32, Code)| RawAnswer { cookie, code };
+        let answers: Vec<_> = answers.iter().map(answer).collect();
+        Ok(self.0.write(answers.as_bytes())? / ANSWER)
     }
 }
 
@@ -154,8 +115,8 @@ mod tests {
 
     #[test]
     fn a_record_is_read_from_literal_bytes() {
-        let fault = Fault::decode(&RECORD_BYTES);
-        assert_eq!(fault.device, 2);
+        let fault = Fault(RawFault::read_from_bytes(&RECORD_BYTES).unwrap());
+        assert_eq!(fault.0.dev_id, 2);
         assert_eq!(
             fault.to_string(),
             "write 0x20001000 group=9 cookie=3 pasid=7 last"

@@ -1,7 +1,7 @@
 //! Groups whose tables go before the answer comes.
 
 use super::{AT, first, on, verify};
-use crate::commands::iommufd::bench::{Bench, PASID};
+use crate::commands::iommufd::bench::{Bench, PASID, Space};
 use crate::commands::iommufd::faults::Code;
 use crate::commands::iommufd::tables::Rights::Read;
 use crate::reply::Done;
@@ -90,6 +90,32 @@ pub(super) fn detach_beside(bench: &mut Bench<'_, '_>) -> Done {
     bench.answer(&[(without, Code::SUCCESS)])?;
     bench.end(0)?;
     bench.close()
+}
+
+/// Tables outlive their handle for as long as a device is on them, and no longer.
+pub(super) fn handles(bench: &mut Bench<'_, '_>) -> Done {
+    bench.describe()?;
+    bench.reopen()?;
+    let space = bench.space()?;
+    bench.attach(None, &space)?;
+    let Space { stage1, hwpt } = space;
+    drop(hwpt);
+    bench.say("the handle is gone")?;
+    bench.left_behind()?;
+    bench.fill(1, 0x5a)?;
+    bench.start(0, &verify(4096, None))?;
+    let cookie = first(&bench.faults(1)?)?;
+    stage1.map(AT, 1, Read)?;
+    bench.answer(&[(cookie, Code::SUCCESS)])?;
+    bench.end(0)?;
+    bench.detach(None)?;
+    bench.left_behind()?;
+    // By being closed, too.
+    let space = bench.space()?;
+    bench.attach(None, &space)?;
+    drop(space);
+    bench.close()?;
+    bench.left_behind()
 }
 
 /// A reset takes the job; the group in the queue knows nothing of it, and its answer harms nobody.

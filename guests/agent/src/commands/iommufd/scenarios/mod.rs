@@ -36,6 +36,7 @@ pub(super) const ALL: &[(&str, Script)] = &[
     ("replace", |bench| ends::replace(bench, None)),
     ("replace-pasid", |bench| ends::replace(bench, Some(PASID))),
     ("reset", ends::reset),
+    ("handles", ends::handles),
     ("invalidate", |bench| changes::invalidate(bench, None)),
     ("invalidate-pasid", |bench| {
         changes::invalidate(bench, Some(PASID))
@@ -61,7 +62,7 @@ fn verify(len: u64, pasid: Option<Pasid>) -> String {
 /// The cookie of the first fault.
 fn first(faults: &[Fault]) -> Result<u32, Failure> {
     let fault = faults.first();
-    Ok(fault.ok_or_else(|| Failure::new("no fault"))?.cookie)
+    Ok(fault.ok_or_else(|| Failure::new("no fault"))?.0.cookie)
 }
 
 /// Puts the device on tables and, where there is a PASID, that on tables of its own. First the tables

@@ -1,24 +1,26 @@
-//! Virtual IOMMUs of iommufd and their events, on the kernel's own mock devices.
+//! Objects of iommufd, virtual IOMMUs and their events above all, on the kernel's own mock devices.
 //!
 //! ```text
-//! veventq SCENARIO   plays one scenario; the kernel has CONFIG_IOMMUFD_TEST
+//! mock SCENARIO   plays one scenario; the kernel has CONFIG_IOMMUFD_TEST
 //! ```
 //!
 //! A scenario says what happens one line each, and who asked for it knows what they must be.
 
 mod bench;
 mod drops;
+mod memory;
 mod missing;
 mod scenarios;
+mod tables;
 
 use super::Command;
 use crate::args::Args;
 use crate::reply::{Done, Failure, Reply};
 
 pub(super) const COMMANDS: &[Command] = &[Command {
-    name: "veventq",
-    usage: "veventq SCENARIO",
-    run: veventq,
+    name: "mock",
+    usage: "mock SCENARIO",
+    run: mock,
 }];
 
 /// A script.
@@ -28,6 +30,8 @@ type Script = fn(&mut Reply<'_>) -> Done;
 const ALL: &[(&str, Script)] = &[
     ("missing", missing::missing),
     ("device", scenarios::device),
+    ("memory", memory::memory),
+    ("tables", tables::tables),
     ("events", scenarios::events),
     ("refused", scenarios::refused),
     ("trailing", scenarios::trailing),
@@ -39,7 +43,7 @@ const ALL: &[(&str, Script)] = &[
     ("left-behind", drops::left_behind),
 ];
 
-fn veventq(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
+fn mock(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let name = args.word("SCENARIO")?;
     args.end()?;
     let script = ALL.iter().find(|(other, _)| *other == name);

@@ -33,7 +33,7 @@ pub(super) fn number(errno: Errno) -> String {
         Errno::EXIST => "EEXIST".to_owned(),
         Errno::NOENT => "ENOENT".to_owned(),
         Errno::OPNOTSUPP => "EOPNOTSUPP".to_owned(),
-        Errno::BADF => "EBADF".to_owned(),
+        Errno::NOMEM => "ENOMEM".to_owned(),
         other => format!("error-{}", other.raw_os_error()),
     }
 }
