@@ -167,3 +167,169 @@ fn a_device_gets_its_memory_on_demand_and_every_byte_is_right() {
     assert_eq!(last["counts"]["responses"], row["groups"], "{last}");
     assert_eq!(last["counts"]["faults"], 0, "{last}");
 }
+
+#[test]
+fn denied_late_and_abandoned_groups_are_answered_invalid() {
+    let (mut served, guest) = both("dma@04.0");
+    let refused = |arguments: &str| {
+        let output = guest
+            .run(&format!("exec /bin/iopf run --backend iommufd {arguments}"))
+            .unwrap();
+        (output.status, output.lines.join("\n"))
+    };
+    // Before the device is vfio's.
+    let (status, said) = refused("--device 0000:00:04.0");
+    assert_eq!(status, 3, "{said}");
+    assert!(
+        said.contains("driven by nothing, not by vfio-pci; this binds it: echo vfio-pci >"),
+        "{said}"
+    );
+    let (status, said) = refused("--device 0000:00:1e.0");
+    assert_eq!(status, 3, "{said}");
+    assert!(
+        said.contains("0000:00:1e.0: no such PCI function"),
+        "{said}"
+    );
+    guest.must("bind 00:04.0 vfio-pci").unwrap();
+
+    // Who has it is named.
+    let deny = Run::start(&guest, "--resolver deny");
+    let (status, said) = refused("--device 0000:00:04.0");
+    assert_eq!(status, 3, "{said}");
+    assert!(
+        said.contains(&format!("it is open in iopf (pid {})", deny.pid)),
+        "{said}"
+    );
+    // Nobody who is not its owner may open /dev/iommu: the agent has no other user, so the node's right
+    // is told by a unit test. Denied groups:
+    let said = dma(&guest, &format!("read {BASE:#x} 8"));
+    assert!(has(&said, "code=response-invalid"), "{said:?}");
+    let report = deny.stop();
+    assert_eq!(report["devices"][0]["invalid"], 1, "{report}");
+    assert_eq!(report["devices"][0]["by_resolver"], 1, "{report}");
+
+    // Nobody connects, so the deadline answers.
+    let late = Run::start(
+        &guest,
+        "--resolver forward --socket /run/faults --deadline 0.2 --fail-on-fault",
+    );
+    let said = dma(&guest, &format!("read {BASE:#x} 8"));
+    assert!(has(&said, "code=response-invalid"), "{said:?}");
+    late.signal(2);
+    let (status, report) = late.end();
+    let row = &report["devices"][0];
+    assert_eq!(status, 1, "{report}");
+    assert_eq!(
+        (&row["by_deadline"], &row["by_resolver"]),
+        (&1.into(), &0.into()),
+        "{report}"
+    );
+    assert!(row["p50_ns"].as_u64().unwrap() >= 190_000_000, "{report}");
+
+    // Looked at, then let go: the device's own state is in the output.
+    let look = Run::start(&guest, "--resolver inspect --groups 1");
+    let said = dma(&guest, &format!("read {BASE:#x} 8"));
+    assert!(has(&said, "code=response-invalid"), "{said:?}");
+    let seen = guest.run(&format!("wait {}", look.pid)).unwrap();
+    assert_eq!(seen.status, 0, "{:?}", seen.lines);
+    let stalled = seen
+        .lines
+        .iter()
+        .find(|line| line.contains("\"event\":\"stalled\""))
+        .unwrap();
+    let stalled: Value = serde_json::from_str(stalled).unwrap();
+    assert_eq!(stalled["pages"][0], format!("{BASE:#x}"), "{stalled}");
+    // Bus Master is on, PRI and ATS are enabled.
+    let look = &stalled["look"];
+    assert_eq!(look["command"].as_u64().unwrap() & 4, 4, "{look}");
+    assert_eq!(look["ats"].as_u64().unwrap() & 0x8000, 0x8000, "{look}");
+    assert_eq!(look["pri"][0].as_u64().unwrap() & 1, 1, "{look}");
+
+    // What is held at the stop is answered.
+    let held = Run::start(&guest, "--resolver forward --socket /run/faults --trace");
+    guest
+        .must(&format!("dma 00:04.0 0 read {BASE:#x} 8 nowait"))
+        .unwrap();
+    held.wait("step", 2);
+    let report = held.stop();
+    assert_eq!(report["devices"][0]["by_departure"], 1, "{report}");
+
+    // A process that dies in the middle of a fault: the kernel answers for it.
+    served.catch_up();
+    let mark = served.events.len();
+    let dead = Run::start(&guest, "--resolver forward --socket /run/faults2 --trace");
+    guest
+        .must(&format!("dma 00:04.0 0 read {BASE:#x} 8 nowait"))
+        .unwrap();
+    dead.wait("step", 2);
+    dead.signal(9);
+    let (status, report) = dead.end();
+    assert_eq!((status, &report), (137, &Value::Null));
+    let deadline = Instant::now() + SOON;
+    let answer = loop {
+        served.catch_up();
+        let mut events = served.events[mark..].iter();
+        if let Some(answer) = events.find(|event| event["step"] == "group answered") {
+            break answer.clone();
+        }
+        assert!(Instant::now() < deadline, "{}", served.transcript());
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(answer["note"], "Invalid", "{answer}");
+    drop(guest);
+    let last = served.stop();
+    assert_eq!(last["counts"]["page_requests"], 5, "{last}");
+    assert_eq!(last["counts"]["responses"], 5, "{last}");
+}
+
+#[test]
+fn a_device_without_page_requests_says_what_that_means() {
+    let (mut served, guest) = both("rng@04.0");
+    guest.must("bind 00:04.0 vfio-pci").unwrap();
+    let output = guest
+        .run("exec /bin/iopf run --backend iommufd --device 00:04.0")
+        .unwrap();
+    let said = output.lines.join("\n");
+    assert_eq!(output.status, 3, "{said}");
+    assert!(
+        said.contains("VFIO_DEVICE_ATTACH_IOMMUFD_PT: No such device"),
+        "{said}"
+    );
+    assert!(said.contains("The device has no PRI capability"), "{said}");
+    drop(guest);
+    served.stop_keeping();
+}
+
+#[test]
+fn page_requests_are_told_by_both_sides_in_one_order() {
+    let seen = testkit::demo::both(
+        assert_cmd::cargo::cargo_bin!("iopf"),
+        &mut std::io::stdout(),
+    )
+    .unwrap();
+    let mut text = String::new();
+    testkit::demo::both_text(&seen, &mut text).unwrap();
+    println!("{text}");
+    assert_eq!(seen.faults.len(), 64);
+    for fault in &seen.faults {
+        let place = |step: &str| {
+            let at = fault.steps.iter().position(|seen| seen.step == step);
+            at.unwrap_or_else(|| panic!("no {step}: {fault:?}"))
+        };
+        let order = [
+            "translation request finds nothing",
+            "page request queued for the guest",
+            "fault read",
+            "resolver decided",
+            "IOAS_MAP done",
+            "answer on its way",
+            "group answered",
+            "translation request finds the page",
+        ];
+        assert!(order.map(place).is_sorted(), "{fault:?}");
+        assert!(
+            place("interrupt message to the guest") < place("translation request finds the page")
+        );
+    }
+    assert!(seen.offset.0 <= seen.offset.1);
+}

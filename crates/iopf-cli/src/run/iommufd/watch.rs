@@ -54,8 +54,9 @@ impl FaultFile for Watched {
             }
             None => answers,
         };
+        let begun = self.watch.events.elapsed();
         let len = self.file.write(answers)?;
-        self.watch.written(&answers[..len]);
+        self.watch.written(begun, &answers[..len]);
         Ok(len)
     }
 }
@@ -232,7 +233,7 @@ impl Watch {
         out
     }
 
-    fn written(&self, bytes: &[u8]) {
+    fn written(&self, begun: Duration, bytes: &[u8]) {
         let now = self.events.elapsed();
         let mut inner = self.inner();
         let inner = &mut *inner;
@@ -258,8 +259,9 @@ impl Watch {
                 }
             };
             if self.trace {
-                let note = said.to_owned();
-                self.step_at(now, "answer written", open.device, open.group, note);
+                let (id, group) = (open.device, open.group);
+                self.step_at(begun, "answer on its way", id, group, said.to_owned());
+                self.step_at(now, "answer written", id, group, said.to_owned());
             }
             let device = self.name(open.device);
             let may = inner.quotas.take(now, &device);
