@@ -161,10 +161,67 @@ fn a_device_gets_its_memory_on_demand_and_every_byte_is_right() {
     assert_eq!(row["invalid"], 1, "{report}");
     assert_eq!(row["by_resolver"], row["groups"], "{report}");
     assert_eq!(report["unanswered"], 0, "{report}");
+    let mut pages = row["pages"].as_u64().unwrap();
+    let mut groups = row["groups"].as_u64().unwrap();
+    assert_eq!(groups, row["success"].as_u64().unwrap() + 1, "{report}");
+
+    // One PASID of the device has the same memory, each page of it asked for once.
+    let run = Run::start(
+        &guest,
+        "--resolver memory --memory 1M --backing /run/memory --pasid 7",
+    );
+    let said = dma(&guest, &format!("read {BASE:#x} 20 pasid=7"));
+    assert!(has(&said, &text), "{said:?}");
+    let said = dma(&guest, &format!("read {BASE:#x} 20"));
+    assert!(has(&said, &text), "{said:?}");
+    let report = run.stop();
+    assert_eq!(
+        (&report["mapped"], &report["devices"][0]["success"]),
+        (&1.into(), &1.into()),
+        "{report}"
+    );
+    pages += 1;
+    groups += 1;
+
+    // Another process decides, and the memory is there when the device retries.
+    let run = Run::start(
+        &guest,
+        "--resolver forward --socket /run/decide --memory 1M --backing /run/memory",
+    );
+    let other = guest
+        .must("spawn forwarded /run/decide 2")
+        .unwrap()
+        .remove(0);
+    let said = dma(&guest, &format!("read {BASE:#x} 20"));
+    assert!(has(&said, &text), "{said:?}");
+    let said = dma(&guest, &format!("read {:#x} 8", BASE + (1 << 20)));
+    assert!(
+        has(&said, "code=response-invalid"),
+        "mapping fails, whatever it says: {said:?}"
+    );
+    let said = guest.must(&format!("wait {other}")).unwrap();
+    let addresses: Vec<_> = said
+        .iter()
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(
+        addresses,
+        [format!("{BASE:#x}"), format!("{:#x}", BASE + (1 << 20))]
+    );
+    let report = run.stop();
+    let row = &report["devices"][0];
+    assert_eq!(
+        (&row["success"], &row["invalid"], &row["by_resolver"]),
+        (&1.into(), &1.into(), &2.into())
+    );
+    assert_eq!(report["clients"], serde_json::json!([1, 0, 0]), "{report}");
+    pages += 2;
+    groups += 2;
+
     drop(guest);
     let last = served.stop_keeping();
-    assert_eq!(last["counts"]["page_requests"], row["pages"], "{last}");
-    assert_eq!(last["counts"]["responses"], row["groups"], "{last}");
+    assert_eq!(last["counts"]["page_requests"], pages, "{last}");
+    assert_eq!(last["counts"]["responses"], groups, "{last}");
     assert_eq!(last["counts"]["faults"], 0, "{last}");
 }
 
