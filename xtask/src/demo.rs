@@ -3,8 +3,9 @@
 use crate::run::{Done, cargo, root, step};
 use cargo_metadata::MetadataCommand;
 
-/// Boots a stock guest against `iopf serve` and tells the story of one fault.
-pub(crate) fn run() -> Done {
+/// Boots a guest against `iopf serve` and tells the story of one fault: of a stock guest, or with `both`
+/// of one in which `iopf run` answers.
+pub(crate) fn run(both: bool) -> Done {
     let metadata = MetadataCommand::new()
         .manifest_path(root().join("Cargo.toml"))
         .no_deps()
@@ -19,6 +20,7 @@ pub(crate) fn run() -> Done {
         "a guest, a device and one page",
         cargo()
             .args(["run", "--quiet", "-p", "testkit", "--example", "demo", "--"])
-            .arg(iopf),
+            .arg(iopf)
+            .args(both.then_some("--both")),
     )
 }

@@ -30,6 +30,7 @@ const HELP: &str = "Examples:
   cargo xtask test --tier rig            the real iommufd of our own kernel, in QEMU
   cargo xtask rig -- PROGRAM ARGUMENTS   a static program on our own kernel, in QEMU
   cargo xtask demo                       one fault of a stock guest, told step by step
+  cargo xtask demo --both                page requests seen from IOMMU and guest at once
   cargo xtask ci                         format, lints, docs, floors, sizes, then every tier";
 
 #[derive(Subcommand)]
@@ -43,7 +44,12 @@ enum Command {
     /// Format, lints and docs as errors, floors, sizes, then every test tier.
     Ci,
     /// Boots a stock guest and tells the story of one fault of shared memory, with the time of each step.
-    Demo,
+    Demo {
+        /// Page requests of a DMA engine instead, answered by `iopf run` in the guest: one trace from both
+        /// sides.
+        #[arg(long)]
+        both: bool,
+    },
     /// Runs a static program in a guest with our own kernel; its output and its status are those of this
     /// command. `cargo xtask rig --help` says more.
     #[command(disable_help_flag = true)]
@@ -62,7 +68,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Test { tiers } => tiers::run(&tiers),
         Command::Ci => ci::run(),
-        Command::Demo => demo::run(),
+        Command::Demo { both } => demo::run(both),
         Command::Rig { .. } => {
             return rig::run().unwrap_or_else(|error| {
                 eprintln!("xtask: {error}");

@@ -8,8 +8,11 @@ mod exit;
 mod explain;
 mod help;
 mod input;
+mod quota;
 mod run;
 mod serve;
+mod status;
+mod step;
 
 use args::{Cli, Command};
 use clap::Parser;

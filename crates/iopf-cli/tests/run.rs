@@ -100,6 +100,101 @@ fn arguments_that_make_no_sense_are_a_usage_error() {
 }
 
 #[test]
+fn arguments_of_the_other_backend_are_a_usage_error() {
+    let device = ["--backend", "iommufd", "--device", "00:04.0"];
+    for (args, said) in [
+        (
+            &["--pasid", "3"][..],
+            "--pasid belongs to --backend iommufd",
+        ),
+        (
+            &["--resolver", "deny"],
+            "--resolver belongs to --backend iommufd",
+        ),
+        (&["--backend", "iommufd"], "needs a --device"),
+        (
+            &[&device[..], &["--seed", "3"]].concat(),
+            "--seed belongs to --backend model",
+        ),
+        (
+            &[&device[..], &["--device", "0000:00:04.0"]].concat(),
+            "given twice",
+        ),
+        (
+            &[&device[..], &["--socket", "x"]].concat(),
+            "--socket is for --resolver forward",
+        ),
+        (
+            &[&device[..], &["--resolver", "forward"]].concat(),
+            "needs a --socket",
+        ),
+        (
+            &[&device[..], &["--resume"]].concat(),
+            "--resume is for --resolver inspect",
+        ),
+        (
+            &[&device[..], &["--memory", "1M"]].concat(),
+            "--memory is for --resolver memory",
+        ),
+        (
+            &[&device[..], &["--deadline", "0"]].concat(),
+            "write 0.001 to 86400 seconds",
+        ),
+        (
+            &[&device[..], &["--deadline", "NaN"]].concat(),
+            "write 0.001 to 86400 seconds",
+        ),
+        (
+            &["--backend", "iommufd", "--device", "4.0"],
+            "is no PCI function",
+        ),
+        (
+            &[&device[..], &["--resolver", "memory", "--iova", "0x1001"]].concat(),
+            "a page's address",
+        ),
+        (
+            &[&device[..], &["--resolver", "memory", "--memory", "1"]].concat(),
+            "whole pages",
+        ),
+        (
+            &[
+                &device[..],
+                &["--resolver", "memory", "--iova", "0xfffffffffffff000"],
+            ]
+            .concat(),
+            "leave the address space",
+        ),
+        (
+            &[&device[..], &["--pasid", "1048576"]].concat(),
+            "not in 1..=1048575",
+        ),
+        (
+            &[&device[..], &["--groups", "1", "--seconds", "1"]].concat(),
+            "cannot be used with",
+        ),
+    ] {
+        let output = iopf(args).assert().code(2);
+        let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(told.contains(said), "{args:?}: {told}");
+    }
+}
+
+/// Whatever this machine has or lacks, there is no such device on it.
+#[test]
+fn what_the_host_lacks_is_said_with_status_3() {
+    let output = iopf(&["--backend", "iommufd", "--device", "ffff:ff:1f.7"])
+        .assert()
+        .code(3);
+    let told = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    let iommufd = told.starts_with("iopf: /dev/iommu: ");
+    let device = told.starts_with("iopf: ffff:ff:1f.7: no such PCI function");
+    assert!(iommufd || device, "{told}");
+    let there = std::path::Path::new("/dev/iommu").exists();
+    assert!(there || iommufd, "{told}");
+    assert!(told.contains("CONFIG_IOMMUFD") || there, "{told}");
+}
+
+#[test]
 fn progress_goes_to_stderr_and_quiet_means_quiet() {
     let args = ["--scenario", "mistakes"];
     let output = iopf(&args).output().unwrap();

@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use iommufd_bindings as iommu;
 use iopf::Iova;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -82,6 +83,20 @@ impl Ioas {
     /// The kernel's: `EEXIST` where something is mapped, `EINVAL` out of range or unaligned,
     /// `ENOMEM` at the limit of locked memory.
     pub fn map(&self, at: Iova, memory: &Arc<Mapping>, rights: Rights) -> Result<(), Refused> {
+        self.map_part(at, memory, 0..memory.len() as u64, rights)
+    }
+
+    /// Maps a part of `memory`, by its bytes, from `at` on; the rest as of [`Self::map`].
+    ///
+    /// # Errors
+    /// The kernel's, as of [`Self::map`]; `EINVAL` where the part is not inside of the memory.
+    pub fn map_part(
+        &self,
+        at: Iova,
+        memory: &Arc<Mapping>,
+        part: Range<u64>,
+        rights: Rights,
+    ) -> Result<(), Refused> {
         // Held over the request, so that the list says what the kernel has.
         let mut mapped = self.mapped.lock().unwrap_or_else(PoisonError::into_inner);
         sys::ioas_map(
@@ -90,6 +105,7 @@ impl Ioas {
             at.0,
             rights.bits(),
             memory,
+            part,
         )?;
         mapped.insert(at.0, memory.clone());
         Ok(())

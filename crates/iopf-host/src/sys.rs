@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, NoArg, Opcode, Updater, opcode as encoded};
 use rustix::mm::{Advice, MapFlags, ProtFlags, UserfaultfdFlags};
 use std::ffi::c_void;
+use std::ops::Range;
 use std::os::fd::{AsFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
@@ -280,13 +281,21 @@ pub(crate) fn ioas_map(
     iova: u64,
     rights: u32,
     memory: &Arc<Mapping>,
+    part: Range<u64>,
 ) -> Result<(), Refused> {
+    let size = memory.len as u64;
+    if part.start > part.end || part.end > size {
+        return Err(Refused {
+            request: Request::IoasMap,
+            errno: Errno::INVAL,
+        });
+    }
     let mut block = iommu::iommu_ioas_map {
         size: bytes_of::<iommu::iommu_ioas_map>(),
         flags: rights | iommu::iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
         ioas_id: ioas,
-        user_va: memory.address(),
-        length: memory.len as u64,
+        user_va: memory.address() + part.start,
+        length: part.end - part.start,
         iova,
         ..Default::default()
     };

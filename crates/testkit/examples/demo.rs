@@ -1,17 +1,23 @@
 //! Tells the story of one fault of shared memory, with a real guest: `demo IOPF`, where `IOPF` is the
-//! program. `cargo xtask demo` builds that and runs this.
+//! program; `demo IOPF --both` that of page requests which `iopf run` answers in the guest.
+//! `cargo xtask demo` builds the program and runs this.
 
 use std::io::{Write, stdout};
 use std::path::Path;
 use std::process::ExitCode;
-use testkit::demo::{DemoError, run, text};
+use testkit::demo::{DemoError, both, both_text, run, text};
 
 fn main() -> ExitCode {
-    let Some(iopf) = std::env::args_os().nth(1) else {
-        eprintln!("usage: demo IOPF, where IOPF is the program iopf");
-        return ExitCode::from(2);
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let told = match words.as_slice() {
+        [iopf] => tell(Path::new(iopf)),
+        [iopf, word] if word == "--both" => tell_both(Path::new(iopf)),
+        _ => {
+            eprintln!("usage: demo IOPF [--both], where IOPF is the program iopf");
+            return ExitCode::from(2);
+        }
     };
-    match tell(Path::new(&iopf)) {
+    match told {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -25,6 +31,15 @@ fn tell(iopf: &Path) -> Result<(), DemoError> {
     let mut story = String::new();
     // A string takes everything.
     let _ = text(&report, &mut story);
+    write!(stdout(), "\n{story}")?;
+    Ok(())
+}
+
+fn tell_both(iopf: &Path) -> Result<(), DemoError> {
+    let seen = both(iopf, &mut stdout())?;
+    let mut story = String::new();
+    // A string takes everything.
+    let _ = both_text(&seen, &mut story);
     write!(stdout(), "\n{story}")?;
     Ok(())
 }

@@ -48,7 +48,7 @@ impl Line {
 
 #[test]
 fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_at_most_a_tenth_more_instructions() {
-    let program = agent::build("iopf-rig", "release").unwrap();
+    let program = agent::build("iopf-rig", "iopf-rig", "release").unwrap();
     let rig = Rig::new(&program).unwrap();
     let rig = rig.argument("speed").argument(ROUNDS);
     let mut said = Vec::new();

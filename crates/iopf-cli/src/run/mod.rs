@@ -1,4 +1,5 @@
-//! `iopf run`: guest memory, a virtual IOMMU, DMA devices and a scripted guest in one process.
+//! `iopf run`: guest memory, a virtual IOMMU, DMA devices and a scripted guest in one process; or, with
+//! `--backend iommufd`, devices of this machine (`iommufd/`).
 //!
 //! [`Args`] make a plan, the plan runs, the run fills a [`report::Report`], and each view is a
 //! function of that report.
@@ -8,6 +9,7 @@ mod clock;
 mod collect;
 mod healthy;
 mod host;
+mod iommufd;
 mod latency;
 mod machine;
 mod mistakes;
@@ -21,7 +23,7 @@ mod workload;
 pub(crate) use args::Args;
 
 use crate::exit::{Exit, Stop};
-use args::{Arch, Plan};
+use args::{Arch, Plan, Work};
 use clock::Clock;
 use machine::TestResult;
 use progress::{Progress, Silent, Visible};
@@ -34,12 +36,19 @@ use std::io::Write;
 /// Ends with [`Exit::Found`] when a check of the run itself fails, and with `--fail-on-fault` when
 /// a fault was found.
 pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
+    match args.work().map_err(Stop::usage)? {
+        Work::Model(plan) => model(args, &plan, out),
+        Work::Iommufd(plan) => iommufd::main(&plan, out),
+    }
+}
+
+fn model(args: &Args, plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
     let mut progress: Box<dyn Progress> = if args.quiet {
         Box::new(Silent)
     } else {
         Box::new(Visible::new())
     };
-    let report = run(args, progress.as_mut()).map_err(Stop::host)?;
+    let report = run(plan, progress.as_mut()).map_err(Stop::host)?;
     if args.json {
         serde_json::to_writer(&mut *out, &report)
             .map_err(|e| Stop::from(std::io::Error::from(e)))?;
@@ -61,9 +70,8 @@ type Part = (
     fn(&Plan, &mut dyn Progress) -> TestResult<Scenario>,
 );
 
-fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, String> {
+fn run(plan: &Plan, progress: &mut dyn Progress) -> Result<Report, String> {
     let clock = Clock::start();
-    let plan = args.plan();
     let parts: [Part; 3] = [
         ("healthy", plan.healthy, plan.work(), healthy::play),
         ("mistakes", plan.mistakes, mistakes::total(), mistakes::play),
@@ -75,11 +83,11 @@ fn run(args: &Args, progress: &mut dyn Progress) -> Result<Report, String> {
             continue;
         }
         progress.start(name, total);
-        let scenario = play(&plan, progress).map_err(|e| message(name, &*e));
+        let scenario = play(plan, progress).map_err(|e| message(name, &*e));
         progress.end(scenario.as_ref().is_ok_and(|s| s.passed));
         scenarios.push(scenario?);
     }
-    let arch = match args.arch {
+    let arch = match plan.arch {
         Arch::Vtd => "vtd",
     };
     Ok(Report {

@@ -165,7 +165,7 @@ fn mistakes(s: &Scenario, out: &mut impl fmt::Write) -> fmt::Result {
 }
 
 /// Nanoseconds with three figures.
-fn duration(nanos: u64) -> String {
+pub(super) fn duration(nanos: u64) -> String {
     let scaled = |unit: u64, name: &str| {
         let whole = nanos / unit;
         let rest = nanos % unit * 1000 / unit;

@@ -1,6 +1,8 @@
 //! What happens while serving, as data; text and JSON are views of it.
 
-use super::quota::Quotas;
+pub(super) use crate::step::{Hex, Step};
+
+use crate::quota::Quotas;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
@@ -84,22 +86,6 @@ pub(super) struct Function {
     pub(super) socket: PathBuf,
 }
 
-/// A step of a page request.
-#[derive(Clone, Debug, Serialize)]
-pub(super) struct Step {
-    /// Nanoseconds since the program started.
-    pub(super) nanos: u64,
-    /// What happened.
-    pub(super) step: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) group: Option<u32>,
-    /// More, in words.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) note: String,
-}
-
 /// Counts since the program started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Counts {
@@ -132,22 +118,6 @@ pub(super) struct Counts {
     /// Faults that got a line of their own (with --verbose) and those that did not.
     pub(super) logged: u64,
     pub(super) suppressed: u64,
-}
-
-/// A number that JSON and text show in hex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hex(pub(super) u64);
-
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}", self.0)
-    }
-}
-
-impl Serialize for Hex {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
 }
 
 impl fmt::Display for Event {
@@ -243,23 +213,6 @@ impl fmt::Display for Event {
                 Ok(())
             }
         }
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (millis, rest) = (self.nanos / 1_000_000, self.nanos % 1_000_000);
-        write!(f, "{millis:>8}.{rest:06} ms  {}", self.step)?;
-        if let Some(device) = &self.device {
-            write!(f, "  {device}")?;
-        }
-        if let Some(group) = self.group {
-            write!(f, "  group {group}")?;
-        }
-        if !self.note.is_empty() {
-            write!(f, "  {}", self.note)?;
-        }
-        Ok(())
     }
 }
 

@@ -11,14 +11,13 @@ mod host;
 mod log;
 mod machine;
 mod place;
-mod quota;
-mod status;
 mod watcher;
 mod worker;
 
 pub(crate) use args::Args;
 
 use crate::exit::{Exit, Stop};
+use crate::status::Line;
 use args::Plan;
 use event::{Event, Events, Function};
 use machine::Machine;
@@ -56,7 +55,7 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     let mut view = View {
         out,
         json: args.json,
-        status: status::Line::new(args.json),
+        status: Line::new(args.json),
     };
     view.show(&ready(&plan, &dir.path, &machine)?)?;
     let served = view.run(&machine, &lines, &stop);
@@ -99,7 +98,7 @@ fn ready(plan: &Plan, dir: &Path, machine: &Machine) -> Result<Event, Stop> {
 struct View<'a> {
     out: &'a mut dyn Write,
     json: bool,
-    status: status::Line,
+    status: Line,
 }
 
 impl View<'_> {
@@ -135,7 +134,8 @@ impl View<'_> {
             due = Instant::now() + BEAT;
             machine.beat();
             let now = machine.counts();
-            self.status.draw(&now, machine.connected());
+            self.status
+                .draw(|| format!("{} functions connected; {now}", machine.connected()));
             if now != counts {
                 counts = now;
                 if self.json {

@@ -5,9 +5,11 @@
 //! a work queue up, and has one process copy one page onto memory that it never touched. What the
 //! server saw (its `--trace`) and what the process saw become a [`Report`]; [`text`] shows it.
 
+mod both;
 mod report;
 mod server;
 
+pub use both::{Both, Fault, Seen, Side, both, both_text};
 pub use report::{Process, Report, Step, text};
 
 use crate::guest::{Guest, GuestError, accel_config, agent};

@@ -107,11 +107,11 @@ impl<'a> Line<'a> {
     }
 }
 
-const MISSED: &str = "translation request finds nothing";
-const ASKED: &str = "page request queued for the guest";
-const MESSAGE: &str = "interrupt message to the guest";
+pub(super) const MISSED: &str = "translation request finds nothing";
+pub(super) const ASKED: &str = "page request queued for the guest";
+pub(super) const MESSAGE: &str = "interrupt message to the guest";
 const TAIL: &str = "the guest has moved the tail of its invalidation queue";
-const ANSWER: &str = "group answered";
+pub(super) const ANSWER: &str = "group answered";
 pub(super) const FOUND: &str = "translation request finds the page";
 
 impl Report {

@@ -17,23 +17,33 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where cargo does not start or the build fails; the text is what cargo said.
 pub fn binary() -> Result<&'static Path, String> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build(PACKAGE, PROFILE)).as_ref();
+    let built = BINARY
+        .get_or_init(|| build(PACKAGE, PACKAGE, PROFILE))
+        .as_ref();
     built.map(PathBuf::as_path).map_err(Clone::clone)
 }
 
-/// Builds a package of this workspace whose program has its name, with a profile of the root
-/// manifest, as [`binary`] builds the agent.
+/// Builds a program of a package of this workspace, with a profile of the root manifest, as
+/// [`binary`] builds the agent.
 ///
 /// # Errors
 /// As of [`binary`].
-pub fn build(package: &str, profile: &str) -> Result<PathBuf, String> {
+pub fn build(package: &str, program: &str, profile: &str) -> Result<PathBuf, String> {
     let (mut cargo, target) = cargo("build");
     let output = cargo
-        .args(["--quiet", "-p", package, "--profile", profile])
+        .args([
+            "--quiet",
+            "-p",
+            package,
+            "--bin",
+            program,
+            "--profile",
+            profile,
+        ])
         .output()
-        .map_err(|error| format!("building {package}: starting cargo: {error}"))?;
-    said(package, &output)?;
-    Ok(target.join(TARGET).join(profile).join(package))
+        .map_err(|error| format!("building {program}: starting cargo: {error}"))?;
+    said(program, &output)?;
+    Ok(target.join(TARGET).join(profile).join(program))
 }
 
 /// Builds a test program of a package of this workspace, with some of its features, static as the agent

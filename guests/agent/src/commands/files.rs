@@ -4,12 +4,12 @@ use super::Command;
 use crate::args::Args;
 use crate::reply::{Context as _, Done, Reply};
 use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 pub(super) const COMMANDS: &[Command] = &[
     Command {
         name: "cat",
-        usage: "cat PATH",
+        usage: "cat PATH [LENGTH]",
         run: cat,
     },
     Command {
@@ -35,8 +35,13 @@ pub(super) const COMMANDS: &[Command] = &[
 
 fn cat(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
     let path = args.word("PATH")?;
+    let most = args
+        .next()
+        .map_or(Ok(u64::MAX), |word| crate::args::number("LENGTH", word))?;
     args.end()?;
-    let text = fs::read(path).context(path)?;
+    let mut text = Vec::new();
+    let file = fs::File::open(path).context(path)?;
+    file.take(most).read_to_end(&mut text).context(path)?;
     out.lines(&String::from_utf8_lossy(&text));
     Ok(())
 }

@@ -7,6 +7,7 @@ mod bar;
 mod dma;
 mod dsa;
 mod files;
+mod forwarded;
 mod hwrng;
 mod iommufd;
 mod kmsg;
@@ -38,6 +39,7 @@ const ALL: &[&[Command]] = &[
     dma::COMMANDS,
     dsa::COMMANDS,
     files::COMMANDS,
+    forwarded::COMMANDS,
     hwrng::COMMANDS,
     iommufd::COMMANDS,
     kmsg::COMMANDS,

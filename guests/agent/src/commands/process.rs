@@ -22,6 +22,11 @@ pub(super) const COMMANDS: &[Command] = &[
         run: spawn,
     },
     Command {
+        name: "start",
+        usage: "start PROGRAM ARGUMENTS…",
+        run: start,
+    },
+    Command {
         name: "output",
         usage: "output PID",
         run: |mut args, out| {
@@ -93,12 +98,23 @@ fn spawn(args: Args<'_>, out: &mut Reply<'_>) -> Done {
     if command.is_empty() {
         return Err(Failure::usage("COMMAND is missing"));
     }
+    let mut process = std::process::Command::new("/proc/self/exe");
+    process.arg("run").args(command.split(' '));
+    launch(process, out)
+}
+
+/// Starts a program and says its process ID.
+fn start(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
+    let mut process = std::process::Command::new(args.word("PROGRAM")?);
+    process.args(args.rest().split(' ').filter(|word| !word.is_empty()));
+    launch(process, out)
+}
+
+fn launch(mut process: std::process::Command, out: &mut Reply<'_>) -> Done {
     // The name is not known before the process is: the file gets its name afterwards.
     let file = "/run/iopf-guest.new";
     let lines = File::create(file).context(file)?;
-    let child = std::process::Command::new("/proc/self/exe")
-        .arg("run")
-        .args(command.split(' '))
+    let child = process
         .stdin(Stdio::null())
         .stdout(lines.try_clone()?)
         .stderr(lines)

@@ -19,11 +19,11 @@ struct Quota {
 
 /// What each function may still say. One that says nothing for an interval takes no room.
 #[derive(Debug, Default)]
-pub(super) struct Quotas(BTreeMap<String, Quota>);
+pub(crate) struct Quotas(BTreeMap<String, Quota>);
 
 impl Quotas {
     /// Whether there may be a line about `function` at time `now`; one that may not be is counted.
-    pub(super) fn take(&mut self, now: Duration, function: &str) -> bool {
+    pub(crate) fn take(&mut self, now: Duration, function: &str) -> bool {
         if !self.0.contains_key(function) {
             let quota = Quota {
                 end: now.saturating_add(INTERVAL),
@@ -43,7 +43,7 @@ impl Quotas {
     }
 
     /// Ends the intervals that are over. Gives each function that had more to say, and how many lines.
-    pub(super) fn handle_timeout(&mut self, now: Duration) -> Vec<(String, u64)> {
+    pub(crate) fn handle_timeout(&mut self, now: Duration) -> Vec<(String, u64)> {
         let over = self.0.extract_if(.., |_, quota| quota.end <= now);
         let had_more = over.filter(|(_, quota)| quota.unsaid > 0);
         had_more.map(|(name, quota)| (name, quota.unsaid)).collect()

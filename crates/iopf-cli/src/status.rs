@@ -1,14 +1,13 @@
 //! The live line at the bottom of a terminal.
 
-use super::event::Counts;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{self, IsTerminal};
 
 /// A line that is redrawn in place; nothing where standard error is no terminal.
-pub(super) struct Line(Option<ProgressBar>);
+pub(crate) struct Line(Option<ProgressBar>);
 
 impl Line {
-    pub(super) fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         if quiet || !io::stderr().is_terminal() {
             return Self(None);
         }
@@ -20,16 +19,16 @@ impl Line {
         Self(Some(bar))
     }
 
-    /// Draws the counts.
-    pub(super) fn draw(&self, counts: &Counts, connected: usize) {
+    /// Draws it. What it says is not made where nobody sees it.
+    pub(crate) fn draw(&self, message: impl FnOnce() -> String) {
         if let Some(bar) = &self.0 {
-            bar.set_message(format!("{connected} functions connected; {counts}"));
+            bar.set_message(message());
             bar.tick();
         }
     }
 
     /// Prints a line above.
-    pub(super) fn around(&self, print: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    pub(crate) fn around(&self, print: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         match &self.0 {
             Some(bar) => bar.suspend(print),
             None => print(),
