@@ -8,8 +8,10 @@ use super::{Pump, QueueId, Stopped};
 use crate::clock::until;
 use crate::{Errno, FaultFile, sys};
 use rustix::event::epoll;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
@@ -69,6 +71,19 @@ impl Set {
     }
 }
 
+/// Lets other tasks of the thread go first.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 impl<F: FaultFile + 'static> Pump<F> {
     /// [`run`](Self::run) as a future. Dropped before it is ready, it leaves the pump between two
     /// turns. One [`turn`](Self::turn) is one step: other tasks of the thread wait for it, and a
@@ -98,6 +113,9 @@ impl<F: FaultFile + 'static> Pump<F> {
                 && !worked
             {
                 ready.clear_ready();
+            } else {
+                // A device that never stops asking must not keep the thread.
+                yield_now().await;
             }
         }
         Ok(self.stop())

@@ -18,6 +18,8 @@ use tokio::time::sleep;
 enum Serve {
     Yes,
     Later(Sender<Handle>),
+    /// Resolves, and has the device ask for more so often.
+    More(FakeFile, u32),
 }
 
 impl Resolver for Serve {
@@ -27,6 +29,13 @@ impl Resolver for Serve {
             Self::Later(handles) => {
                 handles.send(group.handle).expect("the test listens");
                 Decision::Later
+            }
+            Self::More(file, left) => {
+                if *left > 0 {
+                    *left -= 1;
+                    file.fault(1, None, 1);
+                }
+                Decision::Answer(Response::Success)
             }
         }
     }
@@ -194,4 +203,22 @@ fn a_full_engine_is_no_reason_to_take_turns() {
         .await;
     });
     assert!(pump.counts().turns < 50, "{}", pump.counts().turns);
+}
+
+#[test]
+fn a_device_that_never_stops_asking_leaves_other_tasks_their_turns() {
+    const FAULTS: u32 = 100_000;
+    let file = FakeFile::new();
+    let mut pump = Pump::new(Engine::new(Policy::default()), |_| ()).unwrap();
+    add(&mut pump, &file, 1, Serve::More(file.clone(), FAULTS));
+    let handle = pump.handle();
+    file.fault(1, None, 1);
+    let pump = beside(pump, async {
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        handle.stop().unwrap();
+    });
+    let turns = pump.counts().turns;
+    assert!(turns < 1000, "the others waited for {turns} turns");
 }
