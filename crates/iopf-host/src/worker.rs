@@ -1,6 +1,6 @@
 //! A resolver on a thread of its own.
 
-use crate::pump::{Notice, PumpHandle, message};
+use crate::pump::{HandleError, Notice, PumpHandle, bury, message};
 use iopf::PageRequest;
 use iopf::engine::{Group, Pages, Stray, Verdict};
 use iopf::resolve::{Decision, Resolver};
@@ -16,7 +16,8 @@ use std::thread::Builder;
 /// it decides after that is stale, and counted.
 ///
 /// A resolver that panics decides no more: what comes to it is refused. Dropping the worker ends its
-/// thread after the group it is at, and does not wait for that.
+/// thread after the groups that it holds, or, where the pump has stopped, after the one it is at; it
+/// does not wait for that.
 #[derive(Debug)]
 pub struct Worker {
     jobs: SyncSender<Job>,
@@ -60,9 +61,12 @@ impl Worker {
         Builder::new().name(name.to_owned()).spawn(move || {
             let mut resolver = Some(resolver);
             for job in to_do {
-                if let Some(list) = work(&mut resolver, &pump, job) {
-                    // The pump is gone, or has lists enough.
-                    let _ = done.try_send(list);
+                match work(&mut resolver, &pump, job) {
+                    // The worker is gone, or has lists enough.
+                    Ok(Some(list)) => drop(done.try_send(list)),
+                    Ok(None) => {}
+                    // Nobody wants to know any more.
+                    Err(_) => break,
                 }
             }
         })?;
@@ -94,12 +98,15 @@ impl Worker {
     }
 }
 
-/// Does one job, and gives the page list back. If the pump is gone, nobody wants to know.
+/// Does one job, and gives the page list back.
+///
+/// # Errors
+/// The pump is gone.
 fn work<F: 'static>(
     resolver: &mut Option<impl Resolver>,
     pump: &PumpHandle<F>,
     job: Job,
-) -> Option<Vec<PageRequest>> {
+) -> Result<Option<Vec<PageRequest>>, HandleError> {
     match job {
         Job::Group(group, list) => {
             let decision = resolver.as_mut().map_or(Ok(Decision::Refuse), |resolver| {
@@ -107,19 +114,19 @@ fn work<F: 'static>(
                 catch_unwind(AssertUnwindSafe(decide))
             });
             let decision = decision.unwrap_or_else(|panic| {
-                *resolver = None;
+                bury(resolver.take());
                 let _ = pump.tell(Notice::Panicked {
                     device: group.device,
                     message: message(&*panic),
                 });
                 Decision::Refuse
             });
-            let _ = match decision {
-                Decision::Answer(response) => pump.answer(group.handle, response),
-                Decision::Refuse => pump.refuse(group.handle),
-                Decision::Later | Decision::TakeOver => Ok(()),
-            };
-            Some(list)
+            match decision {
+                Decision::Answer(response) => pump.answer(group.handle, response)?,
+                Decision::Refuse => pump.refuse(group.handle)?,
+                Decision::Later | Decision::TakeOver => {}
+            }
+            Ok(Some(list))
         }
         Job::Stray(stray) => {
             let verdict = resolver
@@ -128,15 +135,15 @@ fn work<F: 'static>(
                     catch_unwind(AssertUnwindSafe(|| resolver.stray(&stray)))
                 });
             let verdict = verdict.unwrap_or_else(|panic| {
-                *resolver = None;
+                bury(resolver.take());
                 let _ = pump.tell(Notice::Panicked {
                     device: stray.device,
                     message: message(&*panic),
                 });
                 Verdict::Unhandled
             });
-            let _ = pump.judge(stray.handle, verdict);
-            None
+            pump.judge(stray.handle, verdict)?;
+            Ok(None)
         }
     }
 }

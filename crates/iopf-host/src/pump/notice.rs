@@ -5,6 +5,7 @@ use crate::queue::{ReadError, WriteError};
 use iopf::LogLine;
 use iopf::engine::{DeviceId, LossReport};
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Something that somebody should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,4 +49,9 @@ pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     } else {
         "a panic without words".to_owned()
     }
+}
+
+/// Drops a resolver that panicked. It may do so again: of a lock that it left poisoned, for instance.
+pub(crate) fn bury<T>(resolver: T) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(resolver)));
 }

@@ -1,6 +1,6 @@
 //! Who decides about a device's faults, and what happens when it fails at that.
 
-use super::notice::{Notice, message};
+use super::notice::{Notice, bury, message};
 use crate::Worker;
 use iopf::Response;
 use iopf::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};
@@ -87,7 +87,7 @@ impl Serving {
                             device: group.device,
                             message: message(&*panic),
                         });
-                        *self = Self::Deny;
+                        bury(std::mem::replace(self, Self::Deny));
                         Decision::Refuse
                     }
                 }
@@ -121,7 +121,7 @@ impl Serving {
             debug_assert_eq!(said, Ok(()));
         }
         if notice.is_some() {
-            *self = Self::Deny;
+            bury(std::mem::replace(self, Self::Deny));
         }
         notice
     }
