@@ -16,7 +16,7 @@ mod source;
 pub use change::{AddQueueError, ChangeError};
 pub use handle::{HandleError, PumpHandle};
 pub use notice::Notice;
-pub(crate) use notice::message;
+pub(crate) use notice::{bury, message};
 pub use serving::Serving;
 
 use crate::clock::{Clock, until};
@@ -29,7 +29,7 @@ use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Report
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use source::{Pause, Route, Source};
+use source::{Pause, Route, Routes, Source};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -100,8 +100,10 @@ pub struct Pump<F> {
     inbox: Inbox<F>,
     sink: Sink,
     counts: PumpCounts,
-    /// Some queue pauses after an error.
+    /// Some queue pauses after an error, or the engine was touched.
     failing: bool,
+    /// Somebody used the engine since the last turn.
+    touched: bool,
     stopping: bool,
 }
 
@@ -134,6 +136,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             sink: Sink(Box::new(sink)),
             counts: PumpCounts::default(),
             failing: false,
+            touched: false,
             stopping: false,
         })
     }
@@ -186,6 +189,9 @@ impl<F: FaultFile + 'static> Pump<F> {
         if !self.failing {
             return next;
         }
+        if self.touched {
+            return Some(self.now);
+        }
         let pauses = self.sources.iter().flatten().filter_map(Source::due);
         pauses.chain(next).min()
     }
@@ -196,6 +202,8 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// # Errors
     /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
+        // Before it sleeps: whoever had the pump until now may ask for something.
+        self.inbox.belongs_here();
         let ready = self.wait(timeout)?;
         let now = self.clock.now();
         let due = self.work(now, ready);
@@ -241,12 +249,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     ///
     /// For a caller who polls for himself: one read for each queue, which may bring nothing.
     pub fn serve(&mut self, now: Tick) {
-        self.work(now, u128::MAX);
+        self.inbox.belongs_here();
+        self.work(now, NOT_POLLED);
     }
 
     #[inline]
     fn work(&mut self, now: Tick, ready: u128) -> bool {
-        self.inbox.belongs_here();
         self.now = self.now.max(now);
         self.counts.turns += 1;
         if ready & 1 << COMMAND_BIT != 0 {
@@ -258,12 +266,12 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
         for slot in 0..self.sources.len() {
             if ready & 1 << slot != 0 {
-                self.read(slot);
+                self.read(slot, ready != NOT_POLLED);
             }
         }
         self.resolve();
         // What does not get written is told, and tried again.
-        let _ = self.write(false);
+        let _ = self.write(false, |_| true);
         self.tell();
         due
     }
@@ -305,9 +313,10 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.inbox.again();
     }
 
-    /// Something is due: deadlines, or queues that failed.
+    /// Something is due: deadlines, queues that failed, or what the engine was told.
     #[cold]
     fn due(&mut self) {
+        self.touched = false;
         self.engine.handle_timeout(self.now);
         for source in self.sources.iter_mut().flatten() {
             source.reads.end(self.now);
@@ -318,7 +327,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 
     #[inline]
-    fn read(&mut self, slot: usize) {
+    fn read(&mut self, slot: usize, polled: bool) {
         let room = self.engine.room();
         let Some(Some(source)) = self.sources.get_mut(slot) else {
             return;
@@ -328,7 +337,13 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
         source.needs_more_than = None;
         let error = match source.queue.read(room as usize) {
-            Ok(Read::Nothing | Read::Pages(_)) => None,
+            Ok(Read::Pages(_)) => None,
+            Ok(Read::Nothing) if !polled => {
+                source.reads.works();
+                return;
+            }
+            Ok(Read::Nothing) if source.reads.may_be_empty() => return,
+            Ok(Read::Nothing) => Some(ReadError::Empty),
             // Nothing of it will ever go.
             Ok(Read::NoRoom) if self.engine.pages_held().0 == 0 => {
                 Some(ReadError::GroupTooLarge(room as usize))
@@ -418,9 +433,13 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 
     /// Takes the engine's answers to their queues, and writes them: after an error only when its
-    /// pause is over, or `at_once`. Says what failed first.
+    /// pause is over, or `at_once`. Says what failed first, of the queues that matter.
     #[inline]
-    fn write(&mut self, at_once: bool) -> Result<(), WriteError> {
+    fn write(
+        &mut self,
+        at_once: bool,
+        matters: impl Fn(&Source<F>) -> bool,
+    ) -> Result<(), WriteError> {
         while let Some(answer) = self.engine.poll_answer() {
             let [cookie, tag] = answer.private_data;
             let source = source(&mut self.sources, tag);
@@ -442,8 +461,10 @@ impl<F: FaultFile + 'static> Pump<F> {
                 source.writes.fail(self.now);
                 self.failing = true;
                 let queue = source.id;
+                if matters(source) {
+                    first = first.and(Err(error));
+                }
                 self.notice(Notice::Write { queue, error });
-                first = first.and(Err(error));
             } else {
                 source.writes = Pause::default();
             }
@@ -497,7 +518,8 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 
     /// Answers INVALID everything that waits for a resolver, and removes all devices. The
-    /// descriptors stay open, and what the kernel still holds is answered at the detach.
+    /// descriptors stay open, and what the kernel still holds is answered at the detach. Handles made
+    /// before are of no use any more: whoever waits for an answer to one has [`HandleError::Gone`].
     pub fn stop(&mut self) -> Stopped {
         let mut stopped = Stopped::default();
         for id in self.devices.clear() {
@@ -505,8 +527,10 @@ impl<F: FaultFile + 'static> Pump<F> {
             stopped.given_up += departed.map_or(0, |departed| departed.given_up);
         }
         // A last try also for queues that failed.
-        let _ = self.write(true);
+        let _ = self.write(true, |_| true);
+        self.inbox.close();
         for source in self.sources.iter_mut().flatten() {
+            source.routes = Routes::default();
             stopped.unwritten += source.queue.unwritten() as u64;
         }
         self.tell();
@@ -516,6 +540,9 @@ impl<F: FaultFile + 'static> Pump<F> {
 
 /// The bit of commands, above those of the queues.
 const COMMAND_BIT: u8 = 64;
+
+/// Nobody knows what is readable. A poll never says that: no bit is above that of the commands.
+const NOT_POLLED: u128 = u128::MAX;
 
 /// Every queue, and the commands.
 const MAX_FDS: usize = 65;

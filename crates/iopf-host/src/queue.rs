@@ -61,6 +61,10 @@ pub enum ReadError {
     /// No memory for a larger buffer.
     #[error("no memory for a group of more than {0} pages")]
     NoMemory(usize),
+    /// The file shows something to read time and again, and there is nothing. Only a
+    /// [`Pump`](crate::Pump) can tell.
+    #[error("the file shows page requests and has none")]
+    Empty,
     /// Anything else the file said.
     #[error("reading page requests: {0}")]
     Io(Errno),

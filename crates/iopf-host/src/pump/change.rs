@@ -33,9 +33,11 @@ pub enum ChangeError<E> {
     /// The engine refused; nothing changed, and the kernel was not called.
     #[error(transparent)]
     Engine(#[from] AttachError),
-    /// Answers could not be written, so the kernel was not called: it would answer the same groups.
-    /// What was to go is gone from the engine, and new faults of it are answered INVALID. Try again
-    /// with [`Pump::flush`], and when that succeeds, make the kernel call.
+    /// Answers of the device could not be written, so the kernel was not called: it would answer the
+    /// same groups. What was to go is gone from the engine, and new faults of it are answered
+    /// INVALID. Try again with [`Pump::flush`], and when that succeeds, make the kernel call with
+    /// nothing between: after a replace by [`Pump::attach`], since in the engine nothing is attached
+    /// there now.
     #[error("answers are not written: {0}")]
     Unwritten(WriteError),
     /// The kernel refused. The engine has what it had before; groups that were given up stay so.
@@ -72,7 +74,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// it and still wait stay with their resolvers, and their answers go nowhere: detach first.
     pub fn remove_queue(&mut self, id: QueueId) -> Option<FaultQueue<F>> {
         // What fails is still in the queue.
-        let _ = self.write(true);
+        let _ = self.write(true, |_| true);
         let place = self.sources.get_mut(id.slot as usize)?;
         place.take_if(|source| source.id == id).map(|s| s.queue)
     }
@@ -143,12 +145,13 @@ impl<F: FaultFile + 'static> Pump<F> {
         true
     }
 
-    /// Runs `act` on the engine, with the pump's time. Answers given by it are written at the end of
-    /// the turn, or by [`flush`](Self::flush).
+    /// Runs `act` on the engine, with the time of the last turn. Answers given by it are written at the
+    /// end of the turn, or by [`flush`](Self::flush); between two turns, the next is due at once.
     ///
     /// For a resolver that decides through the engine itself, such as
     /// [`Forward`](iopf::resolve::Forward). Devices and attachments are changed with the other methods.
     pub fn with_engine<T>(&mut self, act: impl FnOnce(Tick, &mut Engine) -> T) -> T {
+        (self.failing, self.touched) = (true, true);
         act(self.now, &mut self.engine)
     }
 
@@ -157,7 +160,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// # Errors
     /// What failed first. It is tried again as any failed write is.
     pub fn flush(&mut self) -> Result<(), WriteError> {
-        self.write(true)
+        self.write(true, |_| true)
+    }
+
+    /// Writes all answers; says what failed first of those to `id`.
+    fn flush_of(&mut self, id: DeviceId) -> Result<(), WriteError> {
+        self.write(true, |source| source.routes.may_concern(id))
     }
 
     /// Attaches an address space of a device in the engine, then in the kernel. No fault is read
@@ -223,7 +231,13 @@ impl<F: FaultFile + 'static> Pump<F> {
             Some(new) => self.engine.replace(self.now, id, pasid, new)?,
             None => self.engine.detach(self.now, id, pasid)?,
         };
-        self.flush().map_err(ChangeError::Unwritten)?;
+        if let Err(error) = self.flush_of(id) {
+            if new.is_some_and(|new| new != old) {
+                // What came by it before the kernel call would be answered there.
+                let _ = self.engine.detach(self.now, id, pasid);
+            }
+            return Err(ChangeError::Unwritten(error));
+        }
         kernel().map_err(|error| {
             // The place is as it was left above; nothing came meanwhile.
             let _ = match new {
@@ -247,11 +261,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     ) -> Result<(Departed, T), ChangeError<E>> {
         let departed = self.engine.remove_device(self.now, id);
         let departed = departed.map_err(AttachError::from)?;
+        let written = self.flush_of(id);
         self.devices.remove(id);
         for source in self.sources.iter_mut().flatten() {
             source.routes.forget(id);
         }
-        self.flush().map_err(ChangeError::Unwritten)?;
+        written.map_err(ChangeError::Unwritten)?;
         let done = kernel().map_err(ChangeError::Kernel)?;
         Ok((departed, done))
     }

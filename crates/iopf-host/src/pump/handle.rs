@@ -28,7 +28,7 @@ pub(super) enum Command<F> {
 /// A command did not get to the pump, or its result not back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HandleError {
-    /// The pump is gone.
+    /// The pump is gone, or has stopped since the handle was made.
     #[error("the pump is gone")]
     Gone,
     /// The pump would have to wait for itself: the call comes from a resolver or from another call
@@ -43,7 +43,8 @@ pub enum HandleError {
 /// Brings answers and commands to a [`Pump`] from any thread.
 ///
 /// All but [`exclusive`](Self::exclusive) return at once, as long as fewer than 1,024 commands
-/// wait. What is sent before the pump goes is taken or dropped, never done twice.
+/// wait. What is sent before the pump goes or [`stop`](Pump::stop)s is taken or dropped, never done
+/// twice; what is sent after that is refused.
 pub struct PumpHandle<F> {
     commands: SyncSender<Command<F>>,
     waker: Arc<Waker>,
@@ -70,7 +71,7 @@ pub(super) struct Waker {
     event: OwnedFd,
     /// The eventfd was written and not read since.
     set: AtomicBool,
-    /// The thread that took the last turn, as [`here`] names it; 0: none did.
+    /// The thread that began the last turn, as [`here`] names it; 0: none did.
     pump: AtomicUsize,
 }
 
@@ -133,6 +134,11 @@ impl<F> Inbox<F> {
 
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.waker.event.as_fd()
+    }
+
+    /// Whoever waits for a command, or has a handle, is told that nobody takes any.
+    pub(super) fn close(&mut self) {
+        (self.back, self.commands) = sync_channel(COMMANDS);
     }
 
     /// This thread takes the turns from now on.
@@ -227,7 +233,7 @@ impl<F: 'static> PumpHandle<F> {
             // Whoever asked may have gone.
             let _ = sender.send(called.map_err(|_| HandleError::Panicked));
         })))?;
-        // Dropped unrun with the pump.
+        // Dropped unrun where the pump went or stopped.
         result.recv().map_err(|_| HandleError::Gone)?
     }
 

@@ -3,9 +3,13 @@
 use super::QueueId;
 use super::devices::Place;
 use crate::{FaultFile, FaultQueue};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use iopf::engine::{DeviceId, Tick};
 use rustc_hash::FxBuildHasher;
+
+/// How often in a row a queue may be readable and bring nothing. It was the engine of another
+/// process that gave up what was there, say.
+const IN_VAIN: u8 = 16;
 
 /// The first and the longest pause after an error, in nanoseconds: 10 ms and 1 s.
 const FIRST: u64 = 10_000_000;
@@ -29,6 +33,8 @@ pub(super) struct Pause {
     until: Option<Tick>,
     /// The last pause; 0: the last call was no error.
     delay: u64,
+    /// How often in a row there was nothing, though there should have been.
+    in_vain: u8,
 }
 
 impl Pause {
@@ -47,7 +53,14 @@ impl Pause {
     /// It did not fail.
     #[inline]
     pub(super) fn works(&mut self) {
-        self.delay = 0;
+        (self.delay, self.in_vain) = (0, 0);
+    }
+
+    /// There was nothing, though there should have been; whether that is all right still.
+    #[cold]
+    pub(super) fn may_be_empty(&mut self) -> bool {
+        self.in_vain = self.in_vain.saturating_add(1);
+        self.in_vain <= IN_VAIN
     }
 
     /// Ends the pause, if it is over.
@@ -69,6 +82,8 @@ pub(super) struct Route {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     all: HashMap<u32, Route, FxBuildHasher>,
+    /// Devices that were in it: groups of theirs may wait.
+    were: HashSet<DeviceId, FxBuildHasher>,
     /// The one used last: most queues have one device.
     near: Option<(u32, Route)>,
 }
@@ -88,12 +103,19 @@ impl Routes {
 
     pub(super) fn set(&mut self, dev_id: u32, route: Route) {
         self.near = None;
+        self.were.insert(route.id);
         self.all.insert(dev_id, route);
+    }
+
+    /// Whether groups of `id` may have come this way.
+    pub(super) fn may_concern(&self, id: DeviceId) -> bool {
+        self.were.contains(&id)
     }
 
     /// `id` is gone.
     pub(super) fn forget(&mut self, id: DeviceId) {
         self.near = None;
+        self.were.remove(&id);
         self.all.retain(|_, route| route.id != id);
     }
 }

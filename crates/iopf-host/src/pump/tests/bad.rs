@@ -260,3 +260,111 @@ fn a_log_line_goes_to_the_sink() {
     let told: Vec<_> = world.notices.try_iter().collect();
     assert!(matches!(told[..], [Notice::Log(_)]), "{told:?}");
 }
+
+/// How long to wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn whoever_asks_a_pump_that_has_stopped_is_told_and_does_not_wait() {
+    let mut world = World::new(policy());
+    let (sender, said) = channel();
+    let ask = |handle: PumpHandle<FakeFile>| {
+        let sender = sender.clone();
+        std::thread::spawn(move || sender.send(handle.exclusive(|_| ())).unwrap());
+    };
+    // Asked before the stop: its command is there.
+    ask(world.pump.handle());
+    let inbox = world.pump.poll_fds().last().unwrap();
+    let mut fds = [PollFd::from_borrowed_fd(inbox, PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, None), Ok(1));
+    let handle = world.pump.handle();
+    world.pump.stop();
+    assert_eq!(said.recv_timeout(PATIENCE), Ok(Err(HandleError::Gone)));
+    // And after it.
+    ask(handle.clone());
+    assert_eq!(said.recv_timeout(PATIENCE), Ok(Err(HandleError::Gone)));
+    let answer = handle.answer(Handle::from_bits(1), Response::Success);
+    assert_eq!(answer, Err(HandleError::Gone));
+}
+
+#[test]
+fn a_thread_that_had_the_pump_before_may_ask_it() {
+    let mut world = World::new(policy());
+    world.pump.turn(Some(Duration::ZERO)).unwrap();
+    let handle = world.pump.handle();
+    let mut pump = world.pump;
+    let thread = std::thread::spawn(move || pump.run().unwrap());
+    let start = std::time::Instant::now();
+    // Until the other thread has it.
+    while handle.exclusive(|_| ()) == Err(HandleError::Inside) {
+        assert!(start.elapsed() < PATIENCE, "still inside");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    handle.stop().unwrap();
+    thread.join().unwrap();
+}
+
+/// Panics when it is dropped.
+struct Sore;
+
+impl Drop for Sore {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+fn panics_twice() -> impl Resolver + Send {
+    let sore = Sore;
+    Decide(move |_: &Group, _: Pages<'_>| -> Decision {
+        let _sore = &sore;
+        panic!("at work")
+    })
+}
+
+#[test]
+fn a_resolver_that_panics_and_again_when_it_is_dropped_harms_nobody_else() {
+    let mut world = World::new(Policy::default());
+    world.device(1, panics_twice());
+    world.device(2, yes());
+    let worker = crate::Worker::spawn("sore", 4, world.pump.handle(), panics_twice());
+    world.device(3, worker.unwrap());
+    for device in 1..=3 {
+        world.fault(device, 1);
+    }
+    let mut ended = Vec::new();
+    while ended.len() < 3 {
+        world.pump.turn(None).unwrap();
+        ended.extend(world.ended().0);
+    }
+    ended.sort_unstable_by_key(|(group, _)| *group);
+    assert_eq!(
+        ended,
+        [
+            (0, Response::Invalid),
+            (1, Response::Success),
+            (2, Response::Invalid)
+        ]
+    );
+    assert_eq!(world.pump.engine().totals().late, 0);
+    assert_eq!(world.pump.counts().panics, 2);
+    world.books_agree();
+}
+
+#[test]
+fn a_file_that_is_readable_and_brings_nothing_is_not_asked_all_the_time() {
+    let mut world = World::new(policy());
+    world.device(1, yes());
+    world.fault(1, 1);
+    // Nothing, or less than a record.
+    let bad = (0..200).map(|n| BadRead::Bytes(vec![0; n % 40]));
+    world.file.bad_reads(bad);
+    for _ in 0..150 {
+        world.pump.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let reads = world.file.calls().reads;
+    assert!(reads < 100, "{reads} reads");
+    let queue = world.queue;
+    let error = ReadError::Empty;
+    let told: Vec<_> = world.notices.try_iter().collect();
+    assert!(told.contains(&Notice::Read { queue, error }), "{told:?}");
+}

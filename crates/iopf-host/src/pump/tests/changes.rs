@@ -286,3 +286,99 @@ fn stopping_with_a_file_that_takes_nothing_says_what_is_left() {
         }
     );
 }
+
+#[test]
+fn a_pump_that_has_stopped_forgets_whose_faults_were_whose() {
+    let mut world = World::new(policy());
+    world.device(1, Serving::Deny);
+    world.device(2, Serving::Deny);
+    world.pump.stop();
+    // They come back in another order, and nobody says by which queue.
+    for (device, serving) in [(2, Serving::from(yes())), (1, Serving::Deny)] {
+        let id = DeviceId(device);
+        let config = DeviceConfig::default();
+        world.pump.add_device(id, config, serving).unwrap();
+        let attachment = Attachment::new(DomainId(device));
+        let kernel = || Ok::<_, Infallible>(());
+        world.pump.attach(id, None, attachment, kernel).unwrap();
+    }
+    world.fault(1, 1);
+    world.fault(2, 1);
+    world.serve(0);
+    assert_eq!(
+        world.ended().0,
+        [(0, Response::Invalid), (1, Response::Invalid)]
+    );
+    assert_eq!(world.pump.counts().strangers, 2);
+}
+
+#[test]
+fn between_a_replace_that_was_not_written_and_the_kernels_call_nothing_is_left_to_wait() {
+    let mut world = World::new(policy());
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.serve(0);
+    world.file.bad_writes([BadWrite::Fail(Errno::IO)]);
+    let id = DeviceId(1);
+    let new = Attachment::new(DomainId(9));
+    let never = || -> Result<(), Infallible> { panic!("called") };
+    let error = ChangeError::Unwritten(WriteError::Io(Errno::IO));
+    assert_eq!(world.pump.replace(id, None, new, never), Err(error));
+    world.pump.flush().unwrap();
+    // The kernel has the old tables still, and a fault comes by them.
+    world.fault(1, 1);
+    world.serve(20_000_000);
+    assert_eq!(handles.try_iter().count(), 1, "only the first was resolved");
+    assert_eq!(
+        world.ended().0,
+        [(0, Response::Invalid), (1, Response::Invalid)]
+    );
+    // So the kernel has nothing to answer that we would answer too.
+    let file = world.file.clone();
+    let kernel = || {
+        let ended = file.detach(dev_id(1), None);
+        file.attach(dev_id(1), None);
+        Ok::<_, Infallible>(ended)
+    };
+    assert_eq!(world.pump.attach(id, None, new, kernel), Ok(0));
+    world.fault(1, 1);
+    world.serve(20_000_001);
+    assert_eq!(handles.try_iter().count(), 1);
+    world.books_agree();
+}
+
+#[test]
+fn a_queue_that_takes_no_answers_keeps_no_device_of_another_from_leaving() {
+    let mut world = World::new(policy());
+    world.device(1, yes());
+    let other = FakeFile::new();
+    let queue = world.pump.add_queue(FaultQueue::new(other.clone()));
+    let queue = queue.unwrap();
+    let (resolver, _handles) = later();
+    let id = DeviceId(2);
+    let config = DeviceConfig::default();
+    world.pump.add_device(id, config, resolver).unwrap();
+    assert!(world.pump.route(queue, 7, id));
+    let attach = || {
+        other.attach(7, None);
+        Ok::<_, Infallible>(())
+    };
+    let attachment = Attachment::new(DomainId(2));
+    world.pump.attach(id, None, attachment, attach).unwrap();
+    other.fault(7, None, 1);
+    world.fault(1, 1);
+    world.serve(0);
+    other.bad_writes([BadWrite::Fail(Errno::IO); 9]);
+    // Its own change is not made.
+    let never = || -> Result<(), Infallible> { panic!("called") };
+    let unwritten = |said| matches!(said, Err(ChangeError::Unwritten(_)));
+    assert!(unwritten(world.pump.detach(id, None, never)));
+    // Another's is, as long as the queue brings none of its faults.
+    assert_eq!(world.detach(1), Ok(0));
+    world.attach(1, None);
+    // Nor is it when faults of the queue's number are another's by now.
+    assert!(world.pump.route(queue, 7, DeviceId(1)));
+    let gone = world.pump.remove_device(id, never).map(drop);
+    assert!(unwritten(gone));
+}

@@ -315,3 +315,47 @@ fn a_storm_beyond_the_credits_of_a_device_is_refused_and_leaves_another_alone() 
     assert_eq!(world.losses(), 600 - 512);
     world.books_agree();
 }
+
+#[test]
+fn an_answer_given_through_the_engine_between_two_turns_is_not_slept_over() {
+    let mut world = World::new(Policy::default().with_timeout(None));
+    let (resolver, handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    world.pump.turn(None).unwrap();
+    let handle = handles.recv().unwrap();
+    let said = world
+        .pump
+        .with_engine(|now, engine| engine.answer(now, handle, Response::Success));
+    assert_eq!(said, Ok(()));
+    // It is due: nothing is waited for.
+    assert!(world.pump.turn(Some(Duration::from_secs(60))).unwrap());
+    assert_eq!(world.ended().0, [(0, Response::Success)]);
+    assert_eq!(world.pump.next_due(), None);
+}
+
+#[test]
+fn a_worker_of_a_pump_that_has_stopped_begins_no_more_groups() {
+    let mut world = World::new(policy());
+    let (gate, open) = channel::<()>();
+    let (began, beginning) = channel();
+    let blocking = Decide(move |_: &Group, _: Pages<'_>| {
+        began.send(()).unwrap();
+        open.recv().unwrap();
+        Decision::Answer(Response::Success)
+    });
+    let worker = Worker::spawn("left", 4, world.pump.handle(), blocking).unwrap();
+    world.device(1, worker);
+    for _ in 0..3 {
+        world.fault(1, 1);
+    }
+    world.serve(0);
+    beginning.recv().unwrap();
+    assert_eq!(world.pump.stop().given_up, 3);
+    for _ in 0..3 {
+        // It may be gone after the first.
+        let _ = gate.send(());
+    }
+    // Its thread ends, and drops the resolver.
+    assert_eq!(beginning.iter().count(), 0);
+}
