@@ -15,6 +15,11 @@ use std::thread::Builder;
 /// While it blocks, its device gets INVALID by the policy's deadline, and nobody else waits. What
 /// it decides after that is stale, and counted.
 ///
+/// It is for resolvers that decide when they are asked. One that keeps groups for later
+/// ([`ForwardResolver`](crate::forward::ForwardResolver),
+/// [`StallAndInspect`](iopf::resolve::StallAndInspect)) needs to see which of them the engine gave up,
+/// or it keeps them for ever: it belongs on the pump's own thread.
+///
 /// A resolver that panics decides no more: what comes to it is refused. Dropping the worker ends its
 /// thread after the groups that it holds, or, where the pump has stopped, after the one it is at; it
 /// does not wait for that.

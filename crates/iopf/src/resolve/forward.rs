@@ -36,13 +36,14 @@ use cookies::Cookies;
 ///   is refused as unknown;
 /// - a cookie is never 0, and comes back only after the 4,294,967,294 others;
 /// - it holds at most twice as many groups as ever waited in the engine at once, and 128: the
-///   engine's credits bound it.
+///   engine's credits bound it. Behind a thread that has only copies of the pages
+///   ([`Pages::copied`]) it cannot tell what was given up, and nothing bounds it.
 #[derive(Debug)]
 pub struct Forward {
     deliver: VecDeque<Given>,
     given: Cookies,
-    /// Look for stale handles at this many, among those to deliver and those given.
-    prune_at: [usize; 2],
+    /// Look for stale handles at this many, those to deliver and those given together.
+    prune_at: usize,
 }
 
 /// A group that the user has, or is about to get.
@@ -55,7 +56,7 @@ struct Given {
 }
 
 /// Below this many handles, stale ones are left alone.
-const FEW: usize = 64;
+const FEW: usize = 128;
 
 /// The memory of a user cannot be reached there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +129,7 @@ impl Forward {
         Self {
             deliver: VecDeque::new(),
             given: Cookies::new(!policy.is_strict()),
-            prune_at: [FEW; 2],
+            prune_at: FEW,
         }
     }
 
@@ -341,15 +342,12 @@ impl Forward {
 
     /// Drops stale handles when there are many.
     fn prune(&mut self, pages: &Pages<'_>) {
-        let [deliver, given] = &mut self.prune_at;
-        if self.deliver.len() >= *deliver {
-            self.deliver.retain(|group| pages.is_waiting(group.handle));
-            *deliver = self.deliver.len() * 2 + FEW;
+        if self.deliver.len() + self.given.len() < self.prune_at {
+            return;
         }
-        if self.given.len() >= *given {
-            self.given.take_all(|group| !pages.is_waiting(group.handle));
-            *given = self.given.len() * 2 + FEW;
-        }
+        self.deliver.retain(|group| pages.is_waiting(group.handle));
+        self.given.take_all(|group| !pages.is_waiting(group.handle));
+        self.prune_at = (self.deliver.len() + self.given.len()) * 2 + FEW;
     }
 }
 

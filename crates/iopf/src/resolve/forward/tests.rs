@@ -301,6 +301,30 @@ fn groups_that_nobody_reads_or_answers_take_no_memory_beyond_the_credits() {
         bench.engine.handle_timeout(later);
         assert_eq!(bench.answers(), [(1, Response::Invalid)]);
         let (unread, unanswered) = bench.forward.held();
-        assert!(unread <= 65 && unanswered <= 65, "{unread} {unanswered}");
+        assert!(unread + unanswered <= 130, "{unread} {unanswered}");
     }
+}
+
+#[test]
+fn what_the_engine_gave_up_takes_memory_in_proportion_to_what_waited() {
+    let second = Some(Duration::from_secs(1));
+    let mut bench = Bench::new(Policy::default().with_timeout(second));
+    let (mut now, mut most_waiting, mut most_held) = (0, 0, 0);
+    // All but one are read, and then again none.
+    for round in 0..60 {
+        for _ in 0..400 {
+            bench.group(1, None, 1);
+        }
+        if round % 4 < 2 {
+            assert_eq!(bench.read(399).unwrap().len(), 399);
+            bench.group(1, None, 1);
+        }
+        most_waiting = most_waiting.max(bench.engine.pages_held().0);
+        let (unread, read) = bench.forward.held();
+        most_held = most_held.max(unread + read);
+        now += 1_000_000_000;
+        bench.engine.handle_timeout(Tick(now));
+        bench.answers();
+    }
+    assert!(most_held <= 2 * most_waiting + 128, "{most_held}");
 }
