@@ -154,14 +154,15 @@ impl ForwardServer {
         path: &Path,
         engine: impl WithEngine,
     ) -> Result<(Self, ForwardResolver), ServeError> {
+        let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(ServeError::Thread)?;
+        // Last of what may fail without a server that removes it.
         let listener = listen(path).map_err(ServeError::Socket)?;
         let queue = Queue(Arc::new(Mutex::new(State {
             forward: Forward::new(&Policy::default()),
             ready: None,
             counts: ForwardCounts::default(),
         })));
-        let ended = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(ServeError::Thread)?;
         let ended = Arc::new(ended);
         let server = Self {
             queue: queue.clone(),

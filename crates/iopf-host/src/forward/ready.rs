@@ -41,11 +41,16 @@ impl Ready {
             return;
         }
         self.shown = readable;
-        // Either fails only if the other side has taken or sent something, to its own harm.
-        let _ = if readable {
-            send(&self.ours, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL)
+        if readable {
+            // Without memory it is tried again with the next that there is to show.
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            self.shown = send(&self.ours, &[1], flags).is_ok();
         } else {
-            recv(&self.theirs, &mut [0], RecvFlags::DONTWAIT).map(|(len, _)| len)
-        };
+            // It fails only if the other side has taken the byte, to its own harm.
+            let _ = recv(&self.theirs, &mut [0], RecvFlags::DONTWAIT);
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
