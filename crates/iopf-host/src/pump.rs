@@ -491,6 +491,9 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance, and asks
     /// its resolver.
     ///
+    /// It counts as having come when the last turn began, and its deadline is from then: call it in
+    /// [`PumpHandle::exclusive`], or after a turn, not after a wait.
+    ///
     /// # Errors
     /// [`Refused`](iopf::engine::Refused): it is counted and nobody is asked.
     pub fn report(

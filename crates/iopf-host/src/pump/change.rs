@@ -190,7 +190,9 @@ impl<F: FaultFile + 'static> Pump<F> {
 
     /// Replaces an attachment by another, in the engine and then in the kernel. Everything that
     /// waits for the old one is answered INVALID first; late answers to it are stale from now on.
-    /// Replacing one by its equal changes nothing, as in the kernel.
+    /// Replacing one by its equal changes nothing, as in the kernel. So each page table of the kernel
+    /// must have a domain of its own here: with one domain for two, the kernel would answer what the
+    /// engine lets wait.
     ///
     /// # Errors
     /// [`ChangeError`].
