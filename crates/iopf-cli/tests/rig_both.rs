@@ -2,6 +2,7 @@
 //! the question, `iopf run --backend iommufd` answers it.
 //!
 //! The kernel is our own build: none of Debian's has iommufd.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod served;
 
@@ -257,13 +258,21 @@ fn denied_late_and_abandoned_groups_are_answered_invalid() {
         said.contains(&format!("it is open in iopf (pid {})", deny.pid)),
         "{said}"
     );
-    // Nobody who is not its owner may open /dev/iommu: the agent has no other user, so the node's right
-    // is told by a unit test. Denied groups:
+    // Denied groups.
     let said = dma(&guest, &format!("read {BASE:#x} 8"));
     assert!(has(&said, "code=response-invalid"), "{said:?}");
     let report = deny.stop();
     assert_eq!(report["devices"][0]["invalid"], 1, "{report}");
     assert_eq!(report["devices"][0]["by_resolver"], 1, "{report}");
+
+    // Addresses that the device can't have: interrupt messages go there.
+    let (status, said) =
+        refused("--device 0000:00:04.0 --resolver memory --iova 0xfee00000 --memory 4K");
+    assert_eq!(status, 3, "{said}");
+    assert!(
+        said.contains("0xfee00000 to 0xfee00fff is not free; these devices can have 0x"),
+        "{said}"
+    );
 
     // Nobody connects, so the deadline answers.
     let late = Run::start(
