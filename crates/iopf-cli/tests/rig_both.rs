@@ -10,7 +10,7 @@ use serde_json::Value;
 use served::Served;
 use std::time::{Duration, Instant};
 use testkit::guest::{Builder, Guest, agent};
-use testkit::kernel::own;
+use testkit::kernel::{Stock, own, stock};
 
 /// How long something may take that is sure to come.
 const SOON: Duration = Duration::from_secs(60);
@@ -398,4 +398,22 @@ fn page_requests_are_told_by_both_sides_in_one_order() {
         );
     }
     assert!(seen.offset.0 <= seen.offset.1);
+}
+
+#[test]
+fn a_guest_without_iommufd_is_told_so() {
+    let guest = Guest::builder(stock(Stock::Newest).unwrap());
+    let guest = with_iopf(guest).boot().unwrap();
+    let output = guest
+        .run("exec /bin/iopf run --backend iommufd --device 0000:00:04.0")
+        .unwrap();
+    let said = output.lines.join("\n");
+    assert_eq!(output.status, 3, "{said}");
+    // Debian's configuration is a file in /boot, which this guest does not have.
+    let release = &guest.hello().release;
+    let expected = format!(
+        "/dev/iommu: there is no iommufd: whether Linux {release} was built with CONFIG_IOMMUFD is not known \
+         here: there is no /proc/config.gz and no /boot/config-{release}; modprobe iommufd tells"
+    );
+    assert!(said.contains(&expected), "{said}");
 }
