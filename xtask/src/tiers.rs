@@ -120,7 +120,7 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 13] = [
+const CORPORA: [(&str, &str); 14] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
@@ -137,6 +137,7 @@ const CORPORA: [(&str, &str); 13] = [
     ("dsa", "crates/endpoint/tests/corpus/dsa"),
     ("virtio_rng", "crates/endpoint/tests/corpus/virtio_rng"),
     ("veventq", "crates/iopf-host/tests/corpus/veventq"),
+    ("fault_queue", "crates/iopf-host/tests/corpus/fault_queue"),
     ("kernel_log", "crates/iopf-scene/tests/data/log"),
     ("capture", "examples/captures"),
     ("explain", "examples/captures"),

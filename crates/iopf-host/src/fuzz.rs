@@ -1,6 +1,11 @@
 //! Plain functions over bytes, for a fuzzer and for the tests over its corpus.
 
+use crate::FaultQueue;
+use crate::fake::{BadRead, BadWrite, FakeFile};
+use crate::queue::Read;
 use crate::veventq::{Decoder, Malformed, Record, VeventqKind};
+use iopf::Response;
+use std::collections::BTreeMap;
 
 #[cfg(test)]
 mod tests;
@@ -65,4 +70,84 @@ pub fn veventq(bytes: &[u8]) {
     let counts = decoder.counts();
     assert_eq!(counts.events + counts.lost, passed);
     assert!(counts.malformed >= repeated, "{counts:?}");
+}
+
+/// Reads of a fault queue. The first byte says how the file takes answers, and each read is two bytes
+/// of length, little-endian, and that many bytes, or what is left.
+///
+/// # Panics
+/// When the queue does not keep its promise.
+pub fn fault_queue(bytes: &[u8]) {
+    let Some((&how, mut script)) = bytes.split_first() else {
+        return;
+    };
+    let file = FakeFile::new();
+    let mut queue = FaultQueue::new(file.clone());
+    let (mut pages, mut torn, mut handed_out, mut owed) = (0, 0, 0, 0);
+    while let Some((len, rest)) = script.split_first_chunk::<2>() {
+        let len = usize::from(u16::from_le_bytes(*len)).min(rest.len());
+        let (read, rest) = rest.split_at(len);
+        script = rest;
+        // The buffer has room for so many pages, and grows only when it is told to.
+        let fits = &read[..len.min(128 * 40)];
+        file.bad_reads([BadRead::Bytes(fits.to_vec())]);
+        let expected = match fits.len() / 40 {
+            0 => Read::Nothing,
+            pages => Read::Pages(pages),
+        };
+        assert_eq!(queue.read(usize::MAX), Ok(expected));
+        pages += fits.len() / 40;
+        torn += fits.len() % 40;
+        // Groups and what is none, in the order of the pages.
+        let mut at = 0;
+        while let Some(group) = queue.next_group() {
+            let record = |nth: usize| &fits[nth * 40..][..40];
+            let cookie = &record(at)[36..];
+            match group {
+                Ok(group) => {
+                    let len = group.len();
+                    assert_eq!(group.cookie().to_ne_bytes(), cookie);
+                    assert_ne!(group.cookie(), 0);
+                    assert_eq!(group.partial().len() + 1, len);
+                    assert!(group.last([0; 2]).last);
+                    assert!(group.partial().all(|page| !page.last));
+                    for (nth, raw) in group.raw().enumerate() {
+                        assert_eq!(zerocopy::IntoBytes::as_bytes(raw), record(at + nth));
+                        assert_eq!(raw.dev_id, group.dev_id());
+                    }
+                    at += len;
+                    handed_out += len;
+                    let cookie = group.cookie();
+                    queue.answer(cookie, Response::Success);
+                    owed += 1;
+                }
+                Err(malformed) => {
+                    let named = malformed.cookie.map_or([0; 4], u32::to_ne_bytes);
+                    assert_eq!(named, cookie);
+                    assert!(malformed.pages > 0);
+                    at += malformed.pages;
+                    owed += u64::from(malformed.cookie.is_some());
+                }
+            }
+        }
+        assert_eq!(at, fits.len() / 40, "every page is in one group or in none");
+    }
+    let counts = queue.counts();
+    assert_eq!(counts.pages, pages as u64);
+    assert_eq!(counts.torn, torn as u64);
+    assert_eq!(counts.malformed, (pages - handed_out) as u64);
+    // The file knows none of these cookies. What it takes of them all the same, it takes once.
+    let takes = BTreeMap::from([(1, 8), (2, 16), (3, 0), (4, 12)]);
+    if let Some(bytes) = takes.get(&how) {
+        file.bad_writes([BadWrite::Claim(*bytes)]);
+    }
+    while queue.unwritten() > 0 {
+        let before = queue.unwritten();
+        let lies = queue.flush().is_err();
+        assert!(lies || queue.unwritten() == 0);
+        assert!(before > queue.unwritten() || lies);
+    }
+    let counts = queue.counts();
+    assert!(counts.answered + counts.stale <= owed);
+    assert!(counts.answered + counts.stale + 2 >= owed);
 }

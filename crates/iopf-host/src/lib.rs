@@ -89,3 +89,8 @@ pub use veventq::Veventq;
 pub use vfio::{Region, RegionFlags, VfioDevice, VfioError};
 pub use viommu::{Vdevice, Viommu, ViommuKind};
 pub use worker::Worker;
+
+/// The snippets of the page on resolvers are built.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/resolvers.md")]
+struct Resolvers;

@@ -4,7 +4,10 @@
 //! One turn is: wait until something is readable or due, read each readable queue once, hand every
 //! group to its device's resolver, write each queue's answers at once. See [`Pump`].
 
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod change;
+mod devices;
 mod handle;
 mod notice;
 mod serving;
@@ -20,13 +23,13 @@ use crate::clock::{Clock, until};
 use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
 use arrayvec::ArrayVec;
+use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
-use hashbrown::HashMap;
-use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Reported, Tick};
+use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Reported, Tick};
+use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
-use rustc_hash::FxBuildHasher;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use source::{Pause, Source};
+use source::{Pause, Route, Source};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -69,7 +72,7 @@ pub struct Stopped {
 /// loop, or polls [`poll_fds`](Self::poll_fds) by itself and calls [`serve`](Self::serve). Other
 /// threads have a [`PumpHandle`].
 ///
-/// It promises:
+/// With an engine under [`Policy::default`](iopf::engine::Policy) it promises:
 ///
 /// - every group it reads is answered once: by a resolver, by the policy's deadline, at a detach or
 ///   removal before the kernel call, or at [`stop`](Self::stop);
@@ -93,10 +96,12 @@ pub struct Pump<F> {
     now: Tick,
     sources: Vec<Option<Source<F>>>,
     generation: u32,
-    devices: HashMap<DeviceId, Serving, FxBuildHasher>,
+    devices: Devices,
     inbox: Inbox<F>,
     sink: Sink,
     counts: PumpCounts,
+    /// Some queue pauses after an error.
+    failing: bool,
     stopping: bool,
 }
 
@@ -124,10 +129,11 @@ impl<F: FaultFile + 'static> Pump<F> {
             now: Tick(0),
             sources: Vec::new(),
             generation: 0,
-            devices: HashMap::default(),
+            devices: Devices::default(),
             inbox: Inbox::new()?,
             sink: Sink(Box::new(sink)),
             counts: PumpCounts::default(),
+            failing: false,
             stopping: false,
         })
     }
@@ -176,56 +182,57 @@ impl<F: FaultFile + 'static> Pump<F> {
     #[must_use]
     #[inline]
     pub fn next_due(&self) -> Option<Tick> {
-        let mut next = self.engine.poll_timeout();
-        for source in self.sources.iter().flatten() {
-            if let Some(due) = source.due() {
-                next = Some(next.map_or(due, |next| next.min(due)));
-            }
+        let next = self.engine.poll_timeout();
+        if !self.failing {
+            return next;
         }
-        next
+        let pauses = self.sources.iter().flatten().filter_map(Source::due);
+        pauses.chain(next).min()
     }
 
-    /// Waits until something can be done, or at most for `timeout`, and does it.
+    /// Waits until something can be done, or at most for `timeout`, and does it. `false`: nothing
+    /// was readable in that time, and nothing due.
     ///
     /// # Errors
     /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
-    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<(), Errno> {
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         let ready = self.wait(timeout)?;
         let now = self.clock.now();
-        self.work(now, ready);
-        Ok(())
+        let due = self.work(now, ready);
+        Ok(due || ready != 0)
     }
 
     /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
     fn wait(&self, timeout: Option<Duration>) -> Result<u128, Errno> {
-        let due = self.next_due().map(|due| until(self.now, due));
+        // The last turn may be long ago.
+        let due = self.next_due().map(|due| until(self.clock.now(), due));
         let timeout = timeout.into_iter().chain(due).min();
         // Later than a time can say is never.
         let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
         let room = self.engine.room();
         let mut fds: ArrayVec<PollFd<'_>, { MAX_FDS }> = ArrayVec::new();
-        let mut bits: ArrayVec<u8, { MAX_FDS }> = ArrayVec::new();
-        for (bit, source) in (0u8..).zip(&self.sources) {
-            if let Some(source) = source
-                && source.wanted(room)
-            {
-                fds.push(PollFd::new(source.queue.file(), PollFlags::IN));
-                bits.push(bit);
-            }
+        let wanted = |source: &&Source<F>| source.wanted(room);
+        // The kernel does not enter a wait it finds a reason against: queues before commands.
+        for source in self.sources.iter().flatten().filter(wanted) {
+            fds.push(PollFd::new(source.queue.file(), PollFlags::IN));
         }
         fds.push(PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN));
-        bits.push(COMMAND_BIT);
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(0) | Err(Errno::INTR) => return Ok(0),
             Ok(_) => {}
             Err(error) => return Err(error),
         }
+        // An error or a hang-up counts as readable: the read tells what it is.
+        let mut readable = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut ready = 0;
-        for (fd, bit) in fds.iter().zip(bits) {
-            // An error or a hang-up counts as readable: the read tells what it is.
-            if !fd.revents().is_empty() {
-                ready |= 1 << bit;
+        for (slot, source) in self.sources.iter().enumerate() {
+            let polled = source.as_ref().filter(wanted).is_some();
+            if polled && readable.next() == Some(true) {
+                ready |= 1 << slot;
             }
+        }
+        if readable.next() == Some(true) {
+            ready |= 1 << COMMAND_BIT;
         }
         Ok(ready)
     }
@@ -238,13 +245,15 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 
     #[inline]
-    fn work(&mut self, now: Tick, ready: u128) {
+    fn work(&mut self, now: Tick, ready: u128) -> bool {
+        self.inbox.belongs_here();
         self.now = self.now.max(now);
         self.counts.turns += 1;
         if ready & 1 << COMMAND_BIT != 0 {
             self.commands();
         }
-        if self.next_due().is_some_and(|due| due <= self.now) {
+        let due = self.next_due().is_some_and(|due| due <= self.now);
+        if due {
             self.due();
         }
         for slot in 0..self.sources.len() {
@@ -256,11 +265,11 @@ impl<F: FaultFile + 'static> Pump<F> {
         // What does not get written is told, and tried again.
         let _ = self.write(false);
         self.tell();
+        due
     }
 
     #[cold]
     fn commands(&mut self) {
-        self.inbox.belongs_here();
         self.inbox.calm();
         for _ in 0..COMMANDS {
             let Some(command) = self.inbox.next() else {
@@ -304,6 +313,8 @@ impl<F: FaultFile + 'static> Pump<F> {
             source.reads.end(self.now);
             source.writes.end(self.now);
         }
+        let mut sources = self.sources.iter().flatten();
+        self.failing = sources.any(|source| source.due().is_some());
     }
 
     #[inline]
@@ -330,6 +341,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         };
         if let Some(error) = error {
             source.reads.fail(self.now);
+            self.failing = true;
             let queue = source.id;
             self.notice(Notice::Read { queue, error });
             return;
@@ -337,19 +349,21 @@ impl<F: FaultFile + 'static> Pump<F> {
         source.reads.works();
         let QueueId { slot, generation } = source.id;
         let tag = u64::from(generation) << 32 | u64::from(slot);
-        let (queue, routes) = (&mut source.queue, &mut source.routes);
+        let (now, queue, routes) = (self.now, &mut source.queue, &mut source.routes);
         while let Some(group) = queue.next_group() {
             let group = match group {
                 Ok(group) => group,
                 Err(malformed) => {
-                    let id = routes.find(malformed.dev_id);
+                    let id = routes.find(malformed.dev_id).map(|route| route.id);
                     // Counted, whoever it is.
                     let _ = self.engine.report_lost(id, malformed.pages as u64);
                     continue;
                 }
             };
             let cookie = group.cookie();
-            let Some(id) = routes.find(group.dev_id()) else {
+            let route = routes.find(group.dev_id());
+            let serving = route.and_then(|route| self.devices.at(route.place));
+            let (Some(Route { id, .. }), Some(serving)) = (route, serving) else {
                 let pages = group.len() as u64;
                 self.counts.strangers += pages;
                 let _ = self.engine.report_lost(None, pages);
@@ -357,11 +371,29 @@ impl<F: FaultFile + 'static> Pump<F> {
                 continue;
             };
             let last = group.last([u64::from(cookie), tag]);
-            let reported = self
-                .engine
-                .report_group(self.now, id, group.partial(), &last);
-            if let Reported::Answered(answer, _) = reported {
-                queue.answer(cookie, answer.response);
+            let (mut notice, mut taken_over) = (None, false);
+            let decide =
+                |group: &Group, pages: Pages<'_>| match serving.group(group, pages, &mut notice) {
+                    Decision::Answer(response) => Some(response),
+                    Decision::Refuse => Some(Response::Invalid),
+                    Decision::Later => None,
+                    Decision::TakeOver => {
+                        taken_over = true;
+                        None
+                    }
+                };
+            let before = group.partial();
+            match self.engine.resolve_group(now, id, before, &last, decide) {
+                Reported::Answered(answer, _) => queue.answer(cookie, answer.response),
+                Reported::Queued(handle) if taken_over => {
+                    // It was just queued.
+                    let _ = self.engine.dequeue(handle);
+                }
+                _ => {}
+            }
+            if let Some(notice) = notice {
+                self.counts.panics += 1;
+                (self.sink.0)(notice);
             }
         }
     }
@@ -374,7 +406,8 @@ impl<F: FaultFile + 'static> Pump<F> {
                 Delivery::Stray(stray) => stray.device,
             };
             let engine = &mut self.engine;
-            let serving = self.devices.get_mut(&id);
+            let place = self.devices.place(id);
+            let serving = place.and_then(|place| self.devices.at(place));
             // A device comes and goes with its resolver.
             debug_assert!(serving.is_some(), "nobody serves {id:?}");
             let notice = serving.and_then(|serving| serving.serve(engine, self.now, &delivery));
@@ -407,6 +440,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             }
             if let Err(error) = source.queue.flush() {
                 source.writes.fail(self.now);
+                self.failing = true;
                 let queue = source.id;
                 self.notice(Notice::Write { queue, error });
                 first = first.and(Err(error));
@@ -433,8 +467,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         (self.sink.0)(notice);
     }
 
-    /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance. Its
-    /// resolver is asked in the next turn; [`serve`](Self::serve) is one.
+    /// Takes an unrecoverable fault that came by another way, from a vEVENTQ for instance, and asks
+    /// its resolver.
     ///
     /// # Errors
     /// [`Refused`](iopf::engine::Refused): it is counted and nobody is asked.
@@ -446,6 +480,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         let fault = Fault::Unrecoverable(*fault);
         // Judged at once, or queued.
         let _ = self.engine.report(self.now, id, &fault)?;
+        self.resolve();
+        self.tell();
         Ok(())
     }
 
@@ -464,8 +500,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// descriptors stay open, and what the kernel still holds is answered at the detach.
     pub fn stop(&mut self) -> Stopped {
         let mut stopped = Stopped::default();
-        let ids: Vec<DeviceId> = self.devices.drain().map(|(id, _)| id).collect();
-        for id in ids {
+        for id in self.devices.clear() {
             let departed = self.engine.remove_device(self.now, id);
             stopped.given_up += departed.map_or(0, |departed| departed.given_up);
         }

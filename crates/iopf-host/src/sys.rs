@@ -534,6 +534,19 @@ unsafe impl Send for Mapping {}
 // so that a value from here is never relied on to stay.
 unsafe impl Sync for Mapping {}
 
+/// Has tokio watch a descriptor for input.
+///
+/// # Panics
+/// Outside of a tokio runtime with I/O enabled.
+#[cfg(feature = "tokio")]
+pub(crate) fn watch(descriptor: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    let interest = tokio::io::Interest::READABLE;
+    // SAFETY: an owned descriptor is open, and stays the same until it is dropped; the watcher owns
+    // it.
+    let watched = unsafe { tokio::io::unix::AsyncFd::register_with_interest(descriptor, interest) };
+    Ok(watched?)
+}
+
 // Page faults of this process: madvise(2), userfaultfd(2).
 //
 // Source: Linux `include/uapi/linux/userfaultfd.h`, `mm/userfaultfd.c`, `mm/madvise.c`

@@ -6,7 +6,7 @@ use iopf::engine::{Group, Pages, Stray, Verdict};
 use iopf::resolve::{Decision, Resolver};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::Builder;
 
 /// The pump's end of a resolver that may block.
@@ -22,7 +22,12 @@ pub struct Worker {
     jobs: SyncSender<Job>,
     /// Page lists that can be filled again.
     spent: Receiver<Vec<PageRequest>>,
+    /// Where the list of a group goes that was not taken.
+    refused: SyncSender<Vec<PageRequest>>,
 }
+
+/// Pages that a list has room for at first; a larger group makes its list grow.
+const PAGES: usize = 8;
 
 #[derive(Debug)]
 enum Job {
@@ -44,8 +49,14 @@ impl Worker {
     ) -> io::Result<Self> {
         let room = room.max(1);
         let (jobs, to_do) = sync_channel(room);
-        // One more for the group the thread is at: giving a list back never waits.
-        let (done, spent) = sync_channel(room + 1);
+        // One more for the group the thread is at, and one for the group that finds no room. So a
+        // list is always there, and giving one back never waits.
+        let (done, spent) = sync_channel(room + 2);
+        for _ in 0..room + 2 {
+            // It has room for all of them.
+            let _ = done.try_send(Vec::with_capacity(PAGES));
+        }
+        let refused = done.clone();
         Builder::new().name(name.to_owned()).spawn(move || {
             let mut resolver = Some(resolver);
             for job in to_do {
@@ -55,7 +66,11 @@ impl Worker {
                 }
             }
         })?;
-        Ok(Self { jobs, spent })
+        Ok(Self {
+            jobs,
+            spent,
+            refused,
+        })
     }
 
     /// Hands over a group; `false`: there is no room.
@@ -63,7 +78,14 @@ impl Worker {
         let mut list = self.spent.try_recv().unwrap_or_default();
         list.clear();
         list.extend(pages);
-        self.jobs.try_send(Job::Group(*group, list)).is_ok()
+        match self.jobs.try_send(Job::Group(*group, list)) {
+            Ok(()) => true,
+            Err(TrySendError::Full(Job::Group(_, list))) => {
+                let _ = self.refused.try_send(list);
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     /// Hands over an unrecoverable fault; `false`: there is no room.

@@ -40,6 +40,8 @@ pub(crate) enum Step {
     /// A whole group: device, PASID of the last page, PASID of every third page before it, how
     /// many pages in all, less 1.
     Group(u32, Option<u32>, Option<u32>, u32),
+    /// The same, decided at once if nothing else is to be delivered first: by an answer, or later.
+    Resolve(u32, Option<u32>, Option<u32>, u32, Option<Response>),
     /// An unrecoverable fault: device, PASID.
     Stray(u32, Option<u32>),
     /// Faults lost before they were reported.
@@ -79,12 +81,16 @@ impl Step {
             6 => Self::Detach(device, pasid),
             7..=12 => Self::Page(device, pasid, group, addr),
             13..=16 => Self::Last(device, pasid, group, addr),
-            17 => Self::Group(
-                device,
-                pasid,
-                u32::from(who >> 6).checked_sub(1),
-                u32::from(how & 7),
-            ),
+            17 => {
+                let other = u32::from(who >> 6).checked_sub(1);
+                let before = u32::from(how & 7);
+                match how >> 3 & 7 {
+                    0..=2 => Self::Group(device, pasid, other, before),
+                    3..=4 => Self::Resolve(device, pasid, other, before, None),
+                    5 => Self::Resolve(device, pasid, other, before, Some(Response::Failure)),
+                    _ => Self::Resolve(device, pasid, other, before, Some(Response::Success)),
+                }
+            }
             18 => Self::Stray(device, pasid),
             19 => Self::Lost(device, u64::from(how)),
             20..=23 => Self::Deliver,

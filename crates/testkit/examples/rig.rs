@@ -34,6 +34,9 @@ struct Args {
     /// Huge pages of 2 MiB to set aside in the guest.
     #[arg(long, default_value_t = 0)]
     huge_pages: u32,
+    /// Makes the guest's time its instructions, one a nanosecond; slower.
+    #[arg(long)]
+    counted: bool,
     /// Seconds that the program may run.
     #[arg(long, default_value_t = 600)]
     timeout: u64,
@@ -80,7 +83,8 @@ fn run(args: &Args) -> Result<i32, RigError> {
             for words in &args.append {
                 guest = guest.append(words);
             }
-            guest.memory(args.memory).cpus(args.cpus)
+            let guest = guest.memory(args.memory).cpus(args.cpus);
+            if args.counted { guest.counted() } else { guest }
         });
     for word in &args.words[1..] {
         rig = rig.argument(word);

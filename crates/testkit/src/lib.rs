@@ -7,6 +7,7 @@ mod fake;
 pub mod guest;
 mod irq;
 pub mod kernel;
+pub mod oracle;
 pub mod qemu;
 mod ram;
 pub mod rig;

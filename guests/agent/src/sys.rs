@@ -5,6 +5,7 @@
     reason = "the argument blocks of vfio's containers are passed here"
 )]
 
+pub(crate) mod iommufd;
 mod memory;
 
 pub(crate) use iopf_host::{Mapping, Width};

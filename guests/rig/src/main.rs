@@ -2,12 +2,16 @@
 //! start it and judge what it says.
 //!
 //! ```text
-//! iopf-rig speed ROUNDS    who answers faster: the pump or the smallest loop
+//! iopf-rig speed ROUNDS         who answers faster: the pump or the smallest loop
+//! iopf-rig places WHO WAITING   where the instructions of `pump`, `smallest` or `epoll` are
+//! iopf-rig faults               no memory and no descriptors in the kernel
 //! ```
 //!
 //! It says lines of `name key=value…`, and ends with 1 and a sentence where it could not do its work.
 
 mod answerer;
+mod failing;
+mod faults;
 mod heap;
 mod mock;
 mod speed;
@@ -24,8 +28,10 @@ fn main() -> ExitCode {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let outcome = match words[..] {
         ["speed", rounds] => rounds.parse().map_err(Into::into).and_then(speed::run),
+        ["places", who, waiting] => steps::places(who, waiting),
+        ["faults"] => faults::run(),
         ["stepped", who, waiting] => steps::stepped(who, waiting),
-        _ => Err("usage: iopf-rig speed ROUNDS".into()),
+        _ => Err("usage: iopf-rig speed ROUNDS | places WHO WAITING | faults".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

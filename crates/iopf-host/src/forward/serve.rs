@@ -75,9 +75,9 @@ fn serve(queue: &Queue, engine: &impl WithEngine, client: &OwnedFd, ended: &Owne
     let Ok(ready) = Ready::new() else {
         return Left::Dropped;
     };
-    if greet(client, &ready).is_err() {
+    let Ok(theirs) = ready.theirs().try_clone_to_owned() else {
         return Left::Dropped;
-    }
+    };
     let shared = queue.clone();
     let shown = engine.with_engine(move |_, engine| {
         let mut state = shared.state();
@@ -87,6 +87,11 @@ fn serve(queue: &Queue, engine: &impl WithEngine, client: &OwnedFd, ended: &Owne
     if shown.is_none() {
         return Left::Ended;
     }
+    // Now it shows what there is.
+    if greet(client, &theirs).is_err() {
+        return Left::Dropped;
+    }
+    drop(theirs);
     let mut request = vec![0; MAX_REQUEST];
     while wait(client, ended) {
         // The true length comes back, so that a longer message shows.
@@ -115,8 +120,8 @@ fn serve(queue: &Queue, engine: &impl WithEngine, client: &OwnedFd, ended: &Owne
     Left::Ended
 }
 
-fn greet(client: &OwnedFd, ready: &Ready) -> Result<(), Errno> {
-    let files = [ready.theirs()];
+pub(super) fn greet(client: &OwnedFd, ready: &OwnedFd) -> Result<(), Errno> {
+    let files = [ready.as_fd()];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     // There is room for one.

@@ -1,8 +1,12 @@
-use super::veventq;
+use super::{fault_queue, veventq};
 use std::fs;
 
-fn corpus() -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/veventq");
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 2] = [("veventq", veventq), ("fault_queue", fault_queue)];
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/tests/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|file| fs::read(file.unwrap().path()).unwrap())
@@ -14,8 +18,10 @@ fn corpus() -> Vec<Vec<u8>> {
 
 #[test]
 fn the_corpus_holds() {
-    for file in corpus() {
-        veventq(&file);
+    for (name, target) in TARGETS {
+        for file in corpus(name) {
+            target(&file);
+        }
     }
 }
 
@@ -28,14 +34,16 @@ fn bent_corpus_files_hold() {
         state ^= state << 17;
         usize::try_from(state & 0xffff_ffff).unwrap()
     };
-    let files = corpus();
-    for round in 0..2000 {
-        let mut bytes = files[round % files.len()].clone();
-        for _ in 0..=random() % 8 {
-            let at = random() % bytes.len();
-            bytes[at] ^= 1 << (random() % 8);
+    for (name, target) in TARGETS {
+        let files = corpus(name);
+        for round in 0..2000 {
+            let mut bytes = files[round % files.len()].clone();
+            for _ in 0..=random() % 8 {
+                let at = random() % bytes.len();
+                bytes[at] ^= 1 << (random() % 8);
+            }
+            bytes.truncate(1 + random() % bytes.len());
+            target(&bytes);
         }
-        bytes.truncate(1 + random() % bytes.len());
-        veventq(&bytes);
     }
 }

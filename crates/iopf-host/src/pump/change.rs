@@ -12,7 +12,7 @@
 //!
 //! If a write fails, the kernel is not called.
 
-use super::source::Source;
+use super::source::{Route, Source};
 use super::{Pump, QueueId, Serving};
 use crate::queue::WriteError;
 use crate::{FaultFile, FaultQueue};
@@ -107,7 +107,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             ..config
         };
         self.engine.add_device(id, config)?;
-        self.devices.insert(id, serving.into());
+        self.devices.add(id, serving.into());
         Ok(())
     }
 
@@ -121,22 +121,25 @@ impl<F: FaultFile + 'static> Pump<F> {
         id: DeviceId,
         serving: impl Into<Serving>,
     ) -> Result<Serving, UnknownDevice> {
-        let place = self.devices.get_mut(&id).ok_or(UnknownDevice(id))?;
-        Ok(std::mem::replace(place, serving.into()))
+        let place = self.devices.place(id);
+        let serves = place.and_then(|place| self.devices.at(place));
+        let serves = serves.ok_or(UnknownDevice(id))?;
+        Ok(std::mem::replace(serves, serving.into()))
     }
 
     /// Faults that `queue` tells of as `dev_id`'s are those of the device `id`. A device may
-    /// come by several queues. `false`: there is no such queue.
+    /// come by several queues. `false`: there is no such queue or device.
     ///
     /// `dev_id` is the iommufd object of the device; in an IOMMU group of several devices it is that
     /// of the one attached first, for all of them.
     pub fn route(&mut self, queue: QueueId, dev_id: u32, id: DeviceId) -> bool {
-        let place = self.sources.get_mut(queue.slot as usize);
-        let source = place.and_then(Option::as_mut);
-        let Some(source) = source.filter(|source| source.id == queue) else {
+        let source = self.sources.get_mut(queue.slot as usize);
+        let source = source.and_then(Option::as_mut);
+        let source = source.filter(|source| source.id == queue);
+        let (Some(source), Some(place)) = (source, self.devices.place(id)) else {
             return false;
         };
-        source.routes.set(dev_id, id);
+        source.routes.set(dev_id, Route { id, place });
         true
     }
 
@@ -244,7 +247,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     ) -> Result<(Departed, T), ChangeError<E>> {
         let departed = self.engine.remove_device(self.now, id);
         let departed = departed.map_err(AttachError::from)?;
-        self.devices.remove(&id);
+        self.devices.remove(id);
         for source in self.sources.iter_mut().flatten() {
             source.routes.forget(id);
         }

@@ -7,10 +7,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, ThreadId};
 
 /// Commands that wait for the pump at most; whoever gives one more waits too.
 pub(super) const COMMANDS: usize = 1024;
@@ -71,8 +70,17 @@ pub(super) struct Waker {
     event: OwnedFd,
     /// The eventfd was written and not read since.
     set: AtomicBool,
-    /// Who takes the commands, as far as is known.
-    pump: Mutex<Option<ThreadId>>,
+    /// The thread that took the last turn, as [`here`] names it; 0: none did.
+    pump: AtomicUsize,
+}
+
+/// A number for this thread, as long as it lives; never 0. It takes no call.
+#[inline]
+fn here() -> usize {
+    thread_local! {
+        static HERE: u8 = const { 0 };
+    }
+    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 impl Waker {
@@ -84,8 +92,7 @@ impl Waker {
     }
 
     fn is_pump(&self) -> bool {
-        let pump = self.pump.lock().unwrap_or_else(PoisonError::into_inner);
-        *pump == Some(thread::current().id())
+        self.pump.load(Ordering::Relaxed) == here()
     }
 }
 
@@ -93,7 +100,6 @@ impl Waker {
 pub(super) struct Inbox<F> {
     commands: Receiver<Command<F>>,
     waker: Arc<Waker>,
-    owner: Option<ThreadId>,
     back: SyncSender<Command<F>>,
 }
 
@@ -109,12 +115,11 @@ impl<F> Inbox<F> {
         let waker = Arc::new(Waker {
             event: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             set: AtomicBool::new(false),
-            pump: Mutex::new(None),
+            pump: AtomicUsize::new(0),
         });
         Ok(Self {
             commands,
             waker,
-            owner: None,
             back,
         })
     }
@@ -130,17 +135,11 @@ impl<F> Inbox<F> {
         self.waker.event.as_fd()
     }
 
-    /// This thread takes the commands from now on.
-    pub(super) fn belongs_here(&mut self) {
-        let here = Some(thread::current().id());
-        if self.owner != here {
-            self.owner = here;
-            *self
-                .waker
-                .pump
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = here;
-        }
+    /// This thread takes the turns from now on.
+    #[inline]
+    pub(super) fn belongs_here(&self) {
+        // Only this thread needs to see it: to another it makes no difference.
+        self.waker.pump.store(here(), Ordering::Relaxed);
     }
 
     /// The eventfd is not readable any more, until the next command.

@@ -3,7 +3,7 @@
 use super::notice::{Notice, message};
 use crate::Worker;
 use iopf::Response;
-use iopf::engine::{Delivery, Engine, Group, Stray, Tick, Verdict};
+use iopf::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};
 use iopf::resolve::{Decision, Resolver};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,44 +41,21 @@ impl From<Worker> for Serving {
 }
 
 impl Serving {
-    /// Hands over a delivery, and its decision to the engine. A resolver that panics is replaced by
-    /// [`Deny`](Self::Deny): what it kept in mind may be half done.
-    #[inline]
+    /// Hands over a delivery, and its decision to the engine.
+    #[cold]
     pub(super) fn serve(
         &mut self,
         engine: &mut Engine,
         now: Tick,
         delivery: &Delivery,
     ) -> Option<Notice> {
-        match delivery {
-            Delivery::Group(group) => self.group(engine, now, group),
-            Delivery::Stray(stray) => self.stray(engine, now, stray),
-        }
-    }
-
-    #[inline]
-    fn group(&mut self, engine: &mut Engine, now: Tick, group: &Group) -> Option<Notice> {
-        let handle = group.handle;
-        let pages = engine.pages(handle)?;
-        let mut notice = None;
-        let decision = match self {
-            Self::Inline(resolver) => {
-                // The engine is only borrowed to be read, and the resolver is dropped below.
-                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages))) {
-                    Ok(decision) => decision,
-                    Err(panic) => {
-                        notice = Some(Notice::Panicked {
-                            device: group.device,
-                            message: message(&*panic),
-                        });
-                        Decision::Refuse
-                    }
-                }
-            }
-            Self::Worker(worker) if worker.group(group, pages) => Decision::Later,
-            Self::Worker(_) | Self::Deny => Decision::Refuse,
+        let group = match delivery {
+            Delivery::Group(group) => group,
+            Delivery::Stray(stray) => return self.stray(engine, now, stray),
         };
-        let said = match decision {
+        let handle = group.handle;
+        let mut notice = None;
+        let said = match self.group(group, engine.pages(handle)?, &mut notice) {
             Decision::Answer(response) => engine
                 .answer(now, handle, response)
                 .or_else(|_| engine.answer(now, handle, Response::Invalid)),
@@ -88,10 +65,36 @@ impl Serving {
         };
         // What was just delivered waits.
         debug_assert_eq!(said, Ok(()));
-        if notice.is_some() {
-            *self = Self::Deny;
-        }
         notice
+    }
+
+    /// Decides about a group. A resolver that panics is replaced by [`Deny`](Self::Deny): what it
+    /// kept in mind may be half done.
+    #[inline]
+    pub(super) fn group(
+        &mut self,
+        group: &Group,
+        pages: Pages<'_>,
+        notice: &mut Option<Notice>,
+    ) -> Decision {
+        match self {
+            Self::Inline(resolver) => {
+                // The engine is only borrowed to be read, and the resolver is dropped.
+                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages))) {
+                    Ok(decision) => decision,
+                    Err(panic) => {
+                        *notice = Some(Notice::Panicked {
+                            device: group.device,
+                            message: message(&*panic),
+                        });
+                        *self = Self::Deny;
+                        Decision::Refuse
+                    }
+                }
+            }
+            Self::Worker(worker) if worker.group(group, pages) => Decision::Later,
+            Self::Worker(_) | Self::Deny => Decision::Refuse,
+        }
     }
 
     fn stray(&mut self, engine: &mut Engine, now: Tick, stray: &Stray) -> Option<Notice> {

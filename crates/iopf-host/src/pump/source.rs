@@ -1,6 +1,7 @@
 //! A fault queue in a pump: when to read and write it, and whose faults it tells of.
 
 use super::QueueId;
+use super::devices::Place;
 use crate::{FaultFile, FaultQueue};
 use hashbrown::HashMap;
 use iopf::engine::{DeviceId, Tick};
@@ -57,17 +58,24 @@ impl Pause {
     }
 }
 
+/// A device, and where it stands among the pump's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) id: DeviceId,
+    pub(super) place: Place,
+}
+
 /// Devices by the numbers that a queue has for them.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
-    all: HashMap<u32, DeviceId, FxBuildHasher>,
+    all: HashMap<u32, Route, FxBuildHasher>,
     /// The one used last: most queues have one device.
-    near: Option<(u32, DeviceId)>,
+    near: Option<(u32, Route)>,
 }
 
 impl Routes {
     #[inline]
-    pub(super) fn find(&mut self, dev_id: u32) -> Option<DeviceId> {
+    pub(super) fn find(&mut self, dev_id: u32) -> Option<Route> {
         if let Some((of, near)) = self.near
             && of == dev_id
         {
@@ -78,15 +86,15 @@ impl Routes {
         Some(found)
     }
 
-    pub(super) fn set(&mut self, dev_id: u32, id: DeviceId) {
+    pub(super) fn set(&mut self, dev_id: u32, route: Route) {
         self.near = None;
-        self.all.insert(dev_id, id);
+        self.all.insert(dev_id, route);
     }
 
     /// `id` is gone.
     pub(super) fn forget(&mut self, id: DeviceId) {
         self.near = None;
-        self.all.retain(|_, of| *of != id);
+        self.all.retain(|_, route| route.id != id);
     }
 }
 

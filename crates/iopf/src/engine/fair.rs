@@ -37,6 +37,15 @@ impl Order {
         }
     }
 
+    /// Whether nobody waits to be delivered, for certain.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Ring(ring) => ring.is_empty(),
+            Self::Arrival(queue) => queue.is_empty(),
+        }
+    }
+
     /// The device at `place` leaves. If it comes back, it comes back last.
     pub(super) fn forget(&mut self, devices: &mut Devices, place: u32) {
         if let Self::Ring(ring) = self {

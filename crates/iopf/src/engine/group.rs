@@ -69,6 +69,17 @@ enum Source<'a> {
 }
 
 impl<'a> Pages<'a> {
+    /// The `left` pages of a group: the chain from `next` on, and `last`.
+    #[inline]
+    pub(super) fn of(slab: &'a Slab, next: u32, last: u32, left: u32) -> Self {
+        Self(Source::Engine {
+            slab,
+            next,
+            last,
+            left,
+        })
+    }
+
     /// Pages that were copied out of the engine, for a resolver that works away from it.
     #[must_use]
     pub fn copied(pages: &'a [PageRequest]) -> Self {
@@ -154,7 +165,15 @@ impl Engine {
     ///
     /// It need not be resolved before the next call, and not in this order.
     #[must_use = "what was delivered is not delivered again"]
+    #[inline]
     pub fn poll_fault(&mut self) -> Option<Delivery> {
+        if self.order.is_empty() {
+            return None;
+        }
+        self.next_fault()
+    }
+
+    fn next_fault(&mut self) -> Option<Delivery> {
         let index = self.order.pop(&mut self.devices, &mut self.slab)?;
         Some(self.delivery(index))
     }
@@ -198,12 +217,7 @@ impl Engine {
         if slot.has(flag::UNRECOVERABLE) {
             return None;
         }
-        Some(Pages(Source::Engine {
-            slab: &self.slab,
-            next: slot.link,
-            last: handle.slot,
-            left: slot.count,
-        }))
+        Some(Pages::of(&self.slab, slot.link, handle.slot, slot.count))
     }
 
     /// The chain of partial pages that `page` belongs to, or [`NIL`].

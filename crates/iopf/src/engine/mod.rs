@@ -15,6 +15,7 @@ mod loss;
 mod policy;
 mod report;
 mod slab;
+mod whole;
 
 pub use answer::{Answer, AnswerError, By, Verdict, VerdictError};
 pub use attach::{Departed, Detached};
@@ -173,7 +174,15 @@ impl Engine {
 
     /// The next losses to tell, a device at a time, and each loss once.
     #[must_use]
+    #[inline]
     pub fn poll_loss(&mut self) -> Option<LossReport> {
+        if self.dirty.is_empty() && self.departed.losses == self.told {
+            return None;
+        }
+        self.next_loss()
+    }
+
+    fn next_loss(&mut self) -> Option<LossReport> {
         while let Some(place) = self.dirty.pop_front() {
             let device = self.devices.at_mut(place);
             device.dirty = false;
@@ -195,6 +204,7 @@ impl Engine {
 
     /// The next line for the host's log; see [`LogLine`].
     #[must_use]
+    #[inline]
     pub fn poll_log(&mut self) -> Option<LogLine> {
         self.flood.poll()
     }
@@ -223,6 +233,13 @@ impl Engine {
     #[must_use]
     pub fn pages_held(&self) -> (usize, usize) {
         (self.slab.used() as usize, self.slab.capacity())
+    }
+
+    /// From now on there is room for `pages` pages in all, as with [`Policy::with_max_pages`]. What is
+    /// held beyond that stays.
+    pub fn set_max_pages(&mut self, pages: u32) {
+        self.policy = self.policy.with_max_pages(pages);
+        self.slab.set_max(self.policy.max_pages);
     }
 
     /// How many more pages the policy has room for, whatever the devices' credits say.
@@ -267,6 +284,15 @@ impl Engine {
         let (counts, told) = self.devices.release(place);
         self.departed += counts;
         self.told += told;
+    }
+
+    /// Sees to it that the device at `place` is looked at when what came at `since` is due.
+    #[inline]
+    fn arm_after(&mut self, place: u32, since: u64) {
+        if let Some(timeout) = self.policy.timeout {
+            let deadline = since.saturating_add(timeout);
+            self.timers.arm(&mut self.devices, place, deadline);
+        }
     }
 
     /// Sees to it that the device at `place` is looked at in time.

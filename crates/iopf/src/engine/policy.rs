@@ -81,6 +81,12 @@ impl Policy {
         self.strict
     }
 
+    /// How many pages there is room for in all.
+    #[must_use]
+    pub const fn max_pages(&self) -> u32 {
+        self.max_pages
+    }
+
     /// The deadline of a group, if the policy has one.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {

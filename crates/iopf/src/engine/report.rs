@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::device::key;
 use super::loss::Losses;
-use super::slab::{NIL, NO_PASID, State, flag};
+use super::slab::{NIL, NO_PASID, Slot, State, flag};
 use super::{Attachment, DeviceId, Engine, Handle, Tick, Verdict};
 use crate::{Fault, PageRequest, Pasid, Response, Unrecoverable};
 
@@ -15,7 +15,8 @@ pub enum Reported {
     Collected,
     /// Now waits for an answer or a verdict under this handle; `poll_fault` delivers it.
     Queued(Handle),
-    /// A page request that nobody can handle: send this answer. No other will come.
+    /// A page request that nobody can handle, or that was decided at once: send this answer. No
+    /// other will come.
     Answered(Answer, Why),
     /// An unrecoverable fault that nobody handles (Linux `report_iommu_fault`: `-ENOSYS`).
     Judged(Verdict),
@@ -28,6 +29,8 @@ pub enum Why {
     NoHandler,
     /// No credit or no memory is left (Linux, no memory: report returns 0).
     NoRoom,
+    /// Its resolver decided at once; see [`Engine::resolve_group`].
+    Resolved,
 }
 
 /// A report was refused; nothing changed but the count of refusals. No answer is owed.
@@ -64,120 +67,6 @@ impl Engine {
             Fault::PageRequest(page) => self.page_request(place, page),
             Fault::Unrecoverable(fault) => self.unrecoverable(place, fault),
         }
-    }
-
-    /// Reports a whole group, put together by somebody else: `last`, and the pages `before` it in
-    /// the order they came. It joins no partial pages and leaves none.
-    ///
-    /// All of it is taken, and then it is [`Reported::Queued`], or nothing, and then it is
-    /// [`Reported::Answered`]: every group has a last page. The default policy leaves out pages
-    /// before the last whose PASID is not the last one's, and counts them as refused: whoever put
-    /// the group together (the kernel) did not compare it, so they belong to another address space.
-    pub fn report_group(
-        &mut self,
-        now: Tick,
-        id: DeviceId,
-        before: impl IntoIterator<Item = PageRequest>,
-        last: &PageRequest,
-    ) -> Reported {
-        self.advance(now);
-        let last = &PageRequest {
-            last: true,
-            ..*last
-        };
-        let before = before.into_iter();
-        let Some(place) = self.devices.find(id) else {
-            let pages = before.count() as u64 + 1;
-            self.departed.reported += pages;
-            self.departed.losses.refused += pages;
-            let answer = Answer::at_once(self.now, id, last, Response::Invalid);
-            return Reported::Answered(answer, Why::NoHandler);
-        };
-        let key = key(self.policy.strict, last.pasid);
-        let Some(handler) = self.devices.handler(place, key) else {
-            let pages = before.count() as u64 + 1;
-            self.devices.at_mut(place).reported += pages;
-            self.refuse_pages(place, pages);
-            let answer = Answer::at_once(self.now, id, last, Response::Invalid);
-            return Reported::Answered(answer, Why::NoHandler);
-        };
-        let (pages, taken) = self.take_group(place, before, last, handler);
-        self.devices.at_mut(place).reported += pages;
-        let Some((index, others)) = taken else {
-            self.refuse_pages(place, pages);
-            let response = if self.policy.strict {
-                Response::Invalid
-            } else {
-                Response::Failure
-            };
-            let answer = Answer::at_once(self.now, id, last, response);
-            return Reported::Answered(answer, Why::NoRoom);
-        };
-        if others > 0 {
-            self.refuse_pages(place, others);
-        }
-        self.enqueue(place, index)
-    }
-
-    /// Puts a group into slots. How many pages it has, and the slot of the last one with how many
-    /// were left out; `None`: there was no room, and no slot is taken.
-    #[inline]
-    fn take_group(
-        &mut self,
-        place: u32,
-        before: impl Iterator<Item = PageRequest>,
-        last: &PageRequest,
-        handler: (Attachment, bool),
-    ) -> (u64, Option<(u32, u64)>) {
-        let strict = self.policy.strict;
-        let (mut pages, mut others) = (1, 0);
-        let (mut head, mut tail, mut count) = (NIL, NIL, 0);
-        // The last page first: it keeps the room that it needs.
-        let Some(end) = self.take(place) else {
-            return (pages + before.count() as u64, None);
-        };
-        let mut room = true;
-        for page in before {
-            pages += 1;
-            if strict && page.pasid != last.pasid {
-                others += 1;
-                continue;
-            }
-            if !room {
-                continue;
-            }
-            let Some(index) = self.take(place) else {
-                room = false;
-                continue;
-            };
-            let page = PageRequest {
-                last: false,
-                ..page
-            };
-            self.fill(place, index, &page, handler);
-            self.slab.at_mut(index).state = State::Page;
-            if tail == NIL {
-                head = index;
-            } else {
-                self.slab.at_mut(tail).link = index;
-            }
-            tail = index;
-            count += 1;
-        }
-        if !room {
-            // The device is on the queue, so its place stays.
-            self.free_chain(place, head);
-            self.put(place, end);
-            return (pages, None);
-        }
-        if head != NIL {
-            self.slab.at_mut(head).count = count;
-        }
-        self.fill(place, end, last, handler);
-        let slot = self.slab.at_mut(end);
-        slot.link = head;
-        slot.count = count + 1;
-        (pages, Some((end, others)))
     }
 
     /// Takes note of `faults` faults that were lost before they could be reported; `None`: nobody
@@ -218,7 +107,7 @@ impl Engine {
         self.refuse_pages(place, 1);
     }
 
-    fn refuse_pages(&mut self, place: u32, pages: u64) {
+    pub(super) fn refuse_pages(&mut self, place: u32, pages: u64) {
         let losses = Losses {
             refused: pages,
             ..Losses::default()
@@ -228,7 +117,7 @@ impl Engine {
 
     /// Room for one more slot of the device at `place`.
     #[inline]
-    fn take(&mut self, place: u32) -> Option<u32> {
+    pub(super) fn take(&mut self, place: u32) -> Option<u32> {
         let device = self.devices.at_mut(place);
         if self.policy.strict && device.used >= device.credits {
             return None;
@@ -247,15 +136,15 @@ impl Engine {
         }
     }
 
-    /// Puts a page into the slot at `index`, which came by `handler`.
+    /// Puts a page into the slot at `index`, which came by `handler`. Returns the slot.
     #[inline]
-    fn fill(
+    pub(super) fn fill(
         &mut self,
         place: u32,
         index: u32,
         page: &PageRequest,
         (handler, by_rid): (Attachment, bool),
-    ) {
+    ) -> &mut Slot {
         let mut flags = 0;
         if page.response_needs_pasid {
             flags |= flag::NEEDS_PASID;
@@ -279,6 +168,7 @@ impl Engine {
         slot.count = 1;
         slot.access = page.access.bits();
         slot.flags = flags;
+        slot
     }
 
     #[inline]
@@ -379,10 +269,7 @@ impl Engine {
             .push(&mut self.slab, index);
         self.order
             .push(&mut self.devices, &self.slab, place, handle);
-        if let Some(timeout) = self.policy.timeout {
-            let deadline = at.saturating_add(timeout);
-            self.timers.arm(&mut self.devices, place, deadline);
-        }
+        self.arm_after(place, at);
         Reported::Queued(handle)
     }
 }

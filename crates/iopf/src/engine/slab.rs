@@ -111,6 +111,11 @@ impl Slab {
         }
     }
 
+    /// There are `max` slots at most from now on.
+    pub(super) fn set_max(&mut self, max: u32) {
+        self.max = max;
+    }
+
     /// Slots in use.
     pub(super) fn used(&self) -> u32 {
         self.used

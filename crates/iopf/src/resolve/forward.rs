@@ -17,6 +17,7 @@ use crate::engine::{
     DeviceId, DomainId, Engine, Group, Handle, Pages, Policy, Stray, Tick, Verdict,
 };
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use cookies::Cookies;
 
 /// Hands groups to a user, with the read, write and poll semantics of iommufd's fault descriptor.
@@ -26,14 +27,14 @@ use cookies::Cookies;
 /// none. It neither blocks nor wakes anybody.
 ///
 /// Under [`Policy::linux`] it does what the kernel does: a cookie is the lowest that is free, so
-/// a late answer may complete another group; groups are taken over ([`Decision::TakeOver`]), so that
+/// a late answer may complete another group; it is 1 or more, until somebody answers 0; groups are taken over ([`Decision::TakeOver`]), so that
 /// [`detached`](Self::detached) must be called after a detach or replace at the engine.
 ///
 /// Under [`Policy::default`] the engine speaks for what nobody answers, and
 ///
 /// - a group that the engine gave up (deadline, detach, removal) is dropped unread, or its cookie
 ///   is refused as unknown;
-/// - a cookie comes back only after the 4,294,967,294 others;
+/// - a cookie is never 0, and comes back only after the 4,294,967,294 others;
 /// - it holds at most twice as many groups as ever waited in the engine at once, and 128: the
 ///   engine's credits bound it.
 #[derive(Debug)]
@@ -279,8 +280,8 @@ impl Forward {
     }
 
     /// The attachment of `device` to `domain` is gone, by a detach, or a replace by another: its
-    /// groups are answered INVALID, first those that were not read, oldest first, then the others,
-    /// low cookies first. How many. Their cookies are unknown from now on.
+    /// groups are answered INVALID, first those that were not read, newest first, then the others, low
+    /// cookies first. How many. Their cookies are unknown from now on.
     ///
     /// Call it after the engine's [`detach`](Engine::detach) or [`replace`](Engine::replace). Where
     /// two PASIDs of a device are attached to one domain, give each a [`DomainId`] of its own: the
@@ -292,17 +293,28 @@ impl Forward {
         device: DeviceId,
         domain: DomainId,
     ) -> usize {
-        self.abort(now, engine, |group| {
-            group.device == device && group.domain == domain
-        })
+        let goes = |group: &Given| group.device == device && group.domain == domain;
+        let mut unread = Vec::new();
+        self.deliver.retain(|group| {
+            if goes(group) {
+                unread.push(*group);
+            }
+            !goes(group)
+        });
+        // The kernel moves them to a list of its own, each to the head of it.
+        unread.reverse();
+        unread.extend(self.given.take_all(goes).values());
+        deny(now, engine, &unread)
     }
 
-    /// The queue is destroyed, or its user is gone for good: all groups are answered INVALID, in the
-    /// order of [`detached`](Self::detached). How many.
+    /// The queue is destroyed, or its user is gone for good: all groups are answered INVALID, first
+    /// those that were not read, oldest first, then the others, low cookies first. How many.
     ///
     /// That a user closes its descriptor is no reason to: the kernel goes on queueing then.
     pub fn destroyed(&mut self, now: Tick, engine: &mut Engine) -> usize {
-        self.abort(now, engine, |_| true)
+        let mut all: Vec<Given> = self.deliver.drain(..).collect();
+        all.extend(self.given.take_all(|_| true).values());
+        deny(now, engine, &all)
     }
 
     /// Its user is gone and another may come: what was read and not answered is answered INVALID,
@@ -310,32 +322,14 @@ impl Forward {
     ///
     /// The kernel does not tell its users apart, and leaves such groups to a detach.
     pub fn abandoned(&mut self, now: Tick, engine: &mut Engine) -> usize {
-        let given = self.given.take_all(|_| true);
-        let said = given
-            .values()
-            .map(|group| engine.answer(now, group.handle, Response::Invalid));
-        // Stale where the engine has spoken already.
-        said.filter(Result::is_ok).count()
+        let given: Vec<Given> = self.given.take_all(|_| true).into_values().collect();
+        deny(now, engine, &given)
     }
 
-    fn abort(&mut self, now: Tick, engine: &mut Engine, goes: impl Fn(&Given) -> bool) -> usize {
-        let mut answered = 0;
-        let mut answer = |group: &Given| {
-            // Stale under the stricter policy, where the engine has spoken already.
-            let said = engine.answer(now, group.handle, Response::Invalid);
-            answered += usize::from(said.is_ok());
-        };
-        self.deliver.retain(|group| {
-            let stays = !goes(group);
-            if !stays {
-                answer(group);
-            }
-            stays
-        });
-        for group in self.given.take_all(goes).values() {
-            answer(group);
-        }
-        answered
+    /// The cookies of groups that were read and not answered, low ones first. Of those that the engine
+    /// gave up meanwhile, some may still be there.
+    pub fn unanswered(&self) -> impl Iterator<Item = u32> {
+        self.given.iter()
     }
 
     /// Groups not read yet, and groups read and not answered; those that the engine gave up may be
@@ -357,6 +351,16 @@ impl Forward {
             *given = self.given.len() * 2 + FEW;
         }
     }
+}
+
+/// Answers groups INVALID; how many were not given up by the engine before.
+fn deny(now: Tick, engine: &mut Engine, groups: &[Given]) -> usize {
+    let mut denied = 0;
+    for group in groups {
+        let said = engine.answer(now, group.handle, Response::Invalid);
+        denied += usize::from(said.is_ok());
+    }
+    denied
 }
 
 impl Resolver for Forward {

@@ -1,5 +1,7 @@
 //! The player and its book-keeper.
 
+mod whole;
+
 use super::{Step, Takes};
 use crate::engine::{
     Attachment, By, Delivery, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Handle, Losses,
@@ -170,7 +172,10 @@ impl Play {
                 self.page(token, device, pasid, group, addr, true)
             }
             Step::Group(device, pasid, other, pages) => {
-                self.whole_group(token, device, pasid, other, pages)
+                self.whole_group(token, (device, pasid, other, pages), None)
+            }
+            Step::Resolve(device, pasid, other, pages, decision) => {
+                self.whole_group(token, (device, pasid, other, pages), Some(decision))
             }
             Step::Stray(device, pasid) => self.stray(device, pasid),
             Step::Lost(device, faults) => {
@@ -298,66 +303,6 @@ impl Play {
             }
         }
         self.result(result)
-    }
-
-    fn whole_group(
-        &mut self,
-        token: u64,
-        device: u32,
-        pasid: Option<u32>,
-        other: Option<u32>,
-        before: u32,
-    ) -> bool {
-        let page = |nth: u32, of: Option<u32>| PageRequest {
-            pasid: of.map(Pasid::truncate),
-            group: GroupIndex(3),
-            addr: Iova(u64::from(nth) << 12),
-            access: Access::RW,
-            // Whoever put it together may have left the bit in any page.
-            last: nth.is_multiple_of(2),
-            response_needs_pasid: of.is_some(),
-            private_data: [token, !token],
-        };
-        let of = |nth: u32| if nth.is_multiple_of(3) { other } else { pasid };
-        let pages = (0..before).map(|nth| page(nth, of(nth)));
-        let (now, id) = (Tick(self.now), DeviceId(device));
-        let held = self.engine.totals().held;
-        let reported = self
-            .engine
-            .report_group(now, id, pages, &page(before, pasid));
-        self.reported += u64::from(before) + 1;
-        let mine = |nth: &u32| !self.strict || of(*nth) == pasid;
-        let expected: Vec<u32> = (0..before).filter(mine).chain([before]).collect();
-        match reported {
-            Reported::Queued(handle) => {
-                let pages: Vec<PageRequest> =
-                    self.engine.pages(handle).expect("it waits").collect();
-                let addrs: Vec<u64> = pages.iter().map(|page| page.addr.0 >> 12).collect();
-                assert!(
-                    addrs
-                        .iter()
-                        .copied()
-                        .eq(expected.iter().map(|nth| u64::from(*nth)))
-                );
-                let lasts = pages.iter().filter(|page| page.last).count();
-                assert!(lasts == 1 && pages.last().is_some_and(|page| page.last));
-                self.refused += u64::from(before) + 1 - pages.len() as u64;
-                self.queued(handle, device, Some(token), pages.len() as u64);
-                true
-            }
-            Reported::Answered(answer, why) => {
-                assert_eq!(answer.private_data, [token, !token]);
-                assert_eq!(self.engine.totals().held, held, "all or nothing");
-                self.refused += u64::from(before) + 1;
-                assert!(self.answered.insert(token), "answered twice");
-                self.say(format_args!(
-                    "answer d{device} {:?} at once: {why:?}",
-                    answer.response
-                ));
-                true
-            }
-            other => panic!("a whole group was not queued or answered: {other:?}"),
-        }
     }
 
     fn stray(&mut self, device: u32, pasid: Option<u32>) -> bool {

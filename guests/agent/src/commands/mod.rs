@@ -13,6 +13,7 @@ mod iommufd;
 mod kmsg;
 mod mock;
 mod modules;
+mod oracle;
 mod pci;
 mod process;
 mod program;
@@ -44,6 +45,7 @@ const ALL: &[&[Command]] = &[
     kmsg::COMMANDS,
     mock::COMMANDS,
     modules::COMMANDS,
+    oracle::COMMANDS,
     pci::COMMANDS,
     process::COMMANDS,
     program::COMMANDS,

@@ -182,6 +182,22 @@ fn a_call_that_would_wait_for_itself_is_refused() {
 }
 
 #[test]
+fn a_resolver_that_calls_its_own_pump_is_refused_in_the_first_turn_too() {
+    let mut world = World::new(policy());
+    let handle = world.pump.handle();
+    world.device(
+        1,
+        Decide(move |_: &Group, _: Pages<'_>| {
+            assert_eq!(handle.exclusive(|_| ()), Err(HandleError::Inside));
+            Decision::Answer(Response::Success)
+        }),
+    );
+    world.fault(1, 1);
+    world.serve(0);
+    assert_eq!(world.ended().0, [(0, Response::Success)]);
+}
+
+#[test]
 fn a_call_that_panics_is_told_so_and_the_pump_goes_on() {
     let mut world = World::new(policy());
     world.device(1, yes());
@@ -241,7 +257,6 @@ fn a_log_line_goes_to_the_sink() {
         fetch_addr: None,
     };
     world.pump.report(DeviceId(1), &fault).unwrap();
-    world.serve(0);
     let told: Vec<_> = world.notices.try_iter().collect();
     assert!(matches!(told[..], [Notice::Log(_)]), "{told:?}");
 }

@@ -101,10 +101,9 @@ fn a_blocked_worker_delays_nobody_and_its_device_gets_invalid_by_the_deadline() 
     }
     world.fault(2, 1);
     world.serve(1);
-    // The devices take turns.
     assert_eq!(
         world.ended().0,
-        [(4, Response::Success), (3, Response::Invalid)]
+        [(3, Response::Invalid), (4, Response::Success)]
     );
     world.serve(TIMEOUT);
     assert_eq!(world.ended().0, [(0, Response::Invalid)]);
@@ -178,6 +177,20 @@ fn a_turn_waits_no_longer_than_it_is_told() {
     assert!(start.elapsed() >= Duration::from_millis(20));
     world.pump.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(world.pump.counts().turns, 2);
+}
+
+#[test]
+fn a_deadline_is_kept_though_the_turn_before_was_long_ago() {
+    let timeout = Duration::from_millis(60);
+    let mut world = World::new(Policy::default().with_timeout(Some(timeout)));
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    world.fault(1, 1);
+    assert!(world.pump.turn(None).unwrap());
+    thread::sleep(timeout);
+    // It is due: nothing is waited for.
+    assert!(world.pump.turn(Some(Duration::from_secs(600))).unwrap());
+    assert_eq!(world.ended().0, [(0, Response::Invalid)]);
 }
 
 #[test]

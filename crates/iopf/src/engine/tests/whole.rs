@@ -1,5 +1,6 @@
 //! Groups that somebody else put together.
 
+use crate::Response;
 use crate::engine::Policy;
 use crate::script::{Step, Takes, play};
 
@@ -97,4 +98,70 @@ fn without_memory_linux_answers_failure() {
         &[Step::Group(1, None, None, 2), Step::Group(1, None, None, 1)],
     );
     assert_eq!(log, "@0 answer d1 Failure at once: NoRoom\n@0 queued #0\n");
+}
+
+#[test]
+fn a_group_decided_at_once_leaves_nothing_behind() {
+    let yes = Some(Response::Success);
+    let log = log(
+        Policy::default(),
+        &[
+            Step::Resolve(1, None, Some(5), 4, yes),
+            Step::Resolve(1, None, None, 3, yes),
+            Step::Deliver,
+            Step::Resolve(1, None, None, 4, yes),
+        ],
+    );
+    assert_eq!(
+        log,
+        "@0 answer d1 Success at once: Resolved\n\
+         @0 answer d1 Success at once: Resolved\n\
+         @0 nothing to deliver\n\
+         @0 answer d1 Invalid at once: NoRoom\n"
+    );
+}
+
+#[test]
+fn what_is_decided_later_is_delivered_and_has_its_deadline() {
+    let log = log(
+        Policy::default(),
+        &[
+            Step::Resolve(1, None, None, 1, None),
+            Step::Deliver,
+            Step::Resolve(1, None, None, 0, None),
+            Step::Answer(1, Response::Success),
+            Step::Wait(10_000_000_000),
+        ],
+    );
+    assert_eq!(
+        log,
+        "@0 queued #0\n\
+         @0 nothing to deliver\n\
+         @0 queued #1\n\
+         @0 answer #1 d1 - g3 Success\n\
+         @10000000000 answer #0 d1 - g3 Invalid (late)\n"
+    );
+}
+
+#[test]
+fn nobody_is_decided_before_those_who_wait_to_be_delivered() {
+    let yes = Some(Response::Success);
+    let log = log(
+        Policy::default(),
+        &[
+            Step::Last(1, Some(5), 1, 0x1000),
+            Step::Resolve(1, None, None, 0, yes),
+            Step::Deliver,
+            Step::Deliver,
+            Step::Resolve(1, None, None, 0, yes),
+        ],
+    );
+    assert_eq!(
+        log,
+        "@0 queued #0\n\
+         @0 queued #1\n\
+         @0 deliver #0 d1 dom2 g1: p5:0x1000\n\
+         @0 deliver #1 d1 dom1 g3: -:0x0\n\
+         @0 answer d1 Success at once: Resolved\n"
+    );
 }

@@ -4,7 +4,7 @@ use super::Given;
 use alloc::collections::{BTreeMap, BinaryHeap};
 use core::cmp::Reverse;
 
-/// Groups by cookie, and which cookie is next. None is 0.
+/// Groups by cookie, and which cookie is next.
 #[derive(Debug)]
 pub(super) struct Cookies {
     given: BTreeMap<u32, Given>,
@@ -15,8 +15,15 @@ pub(super) struct Cookies {
 enum Next {
     /// The lowest that is free, as the kernel's `xa_alloc` has it: freed ones, and the first that
     /// was never given.
-    Lowest(BinaryHeap<Reverse<u32>>, u32),
-    /// The one after the last, so that none comes back before all others have been given.
+    ///
+    /// From 1 on, until a user asks for 0 while others are given: the kernel's array
+    /// (`XA_FLAGS_ALLOC1`) keeps an entry there to have it taken, which `xa_erase` takes away.
+    Lowest {
+        freed: BinaryHeap<Reverse<u32>>,
+        never: u32,
+        zero: bool,
+    },
+    /// The one after the last, so that none comes back before all others have been given. Never 0.
     Fresh(u32),
 }
 
@@ -25,7 +32,11 @@ impl Cookies {
         Self {
             given: BTreeMap::new(),
             next: if reuse {
-                Next::Lowest(BinaryHeap::new(), 1)
+                Next::Lowest {
+                    freed: BinaryHeap::new(),
+                    never: 1,
+                    zero: false,
+                }
             } else {
                 Next::Fresh(1)
             },
@@ -38,7 +49,7 @@ impl Cookies {
             return None;
         }
         let cookie = match &mut self.next {
-            Next::Lowest(freed, never) => freed.pop().map_or_else(
+            Next::Lowest { freed, never, .. } => freed.pop().map_or_else(
                 || {
                     let cookie = *never;
                     *never = cookie.wrapping_add(1);
@@ -61,11 +72,16 @@ impl Cookies {
 
     /// The group of `cookie`, which is free from now on.
     pub(super) fn take(&mut self, cookie: u32) -> Option<Given> {
-        let group = self.given.remove(&cookie)?;
-        if let Next::Lowest(freed, _) = &mut self.next {
-            freed.push(Reverse(cookie));
+        let others = !self.given.is_empty();
+        let group = self.given.remove(&cookie);
+        if let Next::Lowest { freed, zero, .. } = &mut self.next {
+            let first = cookie == 0 && others && !*zero;
+            *zero |= first;
+            if group.is_some() || first {
+                freed.push(Reverse(cookie));
+            }
         }
-        Some(group)
+        group
     }
 
     /// `cookie` was not handed out after all.
@@ -83,10 +99,14 @@ impl Cookies {
     ) -> BTreeMap<u32, Given> {
         let gone: BTreeMap<u32, Given> =
             self.given.extract_if(.., |_, group| goes(group)).collect();
-        if let Next::Lowest(freed, _) = &mut self.next {
+        if let Next::Lowest { freed, .. } = &mut self.next {
             freed.extend(gone.keys().map(|cookie| Reverse(*cookie)));
         }
         gone
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.given.keys().copied()
     }
 
     pub(super) fn len(&self) -> usize {

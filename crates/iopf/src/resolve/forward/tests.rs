@@ -216,11 +216,14 @@ fn a_detach_denies_what_was_not_read_and_then_what_was() {
     assert_eq!(bench.read(3), Ok(vec![(1, 1), (2, 2), (3, 3)]));
     bench.group(4, None, 1);
     bench.group(5, Some(5), 1);
+    bench.group(6, None, 1);
     let Bench { engine, forward } = &mut bench;
     assert_eq!(engine.detach(NOW, DEVICE, None).unwrap().given_up, 0);
-    assert_eq!(forward.detached(NOW, engine, DEVICE, DomainId(1)), 3);
+    assert_eq!(forward.detached(NOW, engine, DEVICE, DomainId(1)), 4);
     let denied = |group| (group, Response::Invalid);
-    assert_eq!(bench.answers(), [denied(4), denied(1), denied(3)]);
+    let newest_first = [denied(6), denied(4)];
+    let lowest_first = [denied(1), denied(3)];
+    assert_eq!(bench.answers(), [newest_first, lowest_first].concat());
     // The lowest free cookie is the next: the kernel's way, under which a late answer to group 1
     // completes group 5.
     assert_eq!(bench.read(1), Ok(vec![(5, 1)]));
@@ -247,6 +250,30 @@ fn under_the_stricter_policy_no_late_answer_completes_another_group() {
     assert_eq!(bench.answers(), []);
     assert_eq!(bench.write(&[(2, 0)]), Ok(ANSWER));
     assert_eq!(bench.answers(), [(3, Response::Success)]);
+}
+
+#[test]
+fn with_the_kernel_an_answer_to_0_makes_a_cookie_of_it() {
+    let mut bench = Bench::new(Policy::linux());
+    let unknown = Err(WriteError::UnknownCookie);
+    // Nothing is given yet, and nothing comes of it.
+    assert_eq!(bench.write(&[(0, 0)]), unknown);
+    bench.group(1, None, 1);
+    bench.group(2, None, 1);
+    assert_eq!(bench.read(1), Ok(vec![(1, 1)]));
+    assert_eq!(bench.write(&[(0, 0)]), unknown);
+    assert_eq!(bench.read(1), Ok(vec![(2, 0)]));
+    assert_eq!(bench.write(&[(0, 0), (1, 0)]), Ok(2 * ANSWER));
+    // It stays one.
+    bench.group(3, None, 1);
+    assert_eq!(bench.read(1), Ok(vec![(3, 0)]));
+
+    let mut bench = Bench::new(Policy::default());
+    bench.group(1, None, 1);
+    bench.group(2, None, 1);
+    assert_eq!(bench.read(1), Ok(vec![(1, 1)]));
+    assert_eq!(bench.write(&[(0, 0)]), unknown);
+    assert_eq!(bench.read(1), Ok(vec![(2, 2)]));
 }
 
 #[test]
