@@ -1,5 +1,5 @@
 //! Faults for another process: a [`ForwardServer`] serves a queue over a socket, and a
-//! [`ForwardedFile`] in the other process is a [`FaultFile`](crate::FaultFile) as the kernel's is.
+//! [`ForwardedFile`] in the other process is a [`FaultFile`] as the kernel's is.
 //!
 //! The socket is a Unix one of the kind `SOCK_SEQPACKET`. When a client connects, the server sends a
 //! greeting with a descriptor that is readable exactly while there is something to read; then each

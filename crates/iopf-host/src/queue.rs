@@ -215,13 +215,13 @@ impl<F: FaultFile> FaultQueue<F> {
     #[inline]
     pub fn next_group(&mut self) -> Option<Result<FaultGroup<'_>, Malformed>> {
         let read = &self.buffer[self.next..self.filled];
-        let (pages, sound) = group::first(read)?;
-        self.next += pages;
-        let pages = &read[..pages];
-        for page in pages {
-            self.counts.unnamed_bits += u64::from(page.has_unnamed_bits());
-        }
-        if sound && let Some(group) = FaultGroup::new(pages) {
+        let first = group::first(read)?;
+        self.next += first.pages;
+        self.counts.unnamed_bits += first.unnamed_bits;
+        let pages = &read[..first.pages];
+        if first.sound
+            && let Some(group) = FaultGroup::new(pages)
+        {
             self.counts.groups += 1;
             return Some(Ok(group));
         }

@@ -16,7 +16,7 @@ fn number(said: &str, part: &str, name: &str) -> u64 {
 
 #[test]
 fn a_kernel_without_memory_or_descriptors_loses_nothing_of_ours() {
-    let program = agent::build("iopf-rig", "guest").unwrap();
+    let program = agent::build("iopf-rig", "iopf-rig", "guest").unwrap();
     let rig = Rig::new(&program).unwrap().argument("faults");
     let mut said = Vec::new();
     let ended = rig.run(|_, _| (), &mut |_, line| said.push(line.to_owned()));

@@ -23,22 +23,36 @@ pub struct Malformed {
     pub cookie: Option<u32>,
 }
 
-/// How many pages at the start of `read` share the first one's cookie, up to and with the last page
-/// of a group, and whether they may be one. `None`: nothing is there.
+/// What is at the start of a read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct First {
+    /// How many pages share the first one's cookie, up to and with the last page of a group.
+    pub(super) pages: usize,
+    /// How many of them have bits without a name.
+    pub(super) unnamed_bits: u64,
+    /// Whether they may be a group.
+    pub(super) sound: bool,
+}
+
+/// `None`: nothing is there.
 #[inline]
-pub(super) fn first(read: &[RawFault]) -> Option<(usize, bool)> {
+pub(super) fn first(read: &[RawFault]) -> Option<First> {
     let head = read.first()?;
+    let mut first = First::default();
     let mut sound = head.cookie != 0;
-    for (index, page) in read.iter().enumerate() {
+    for page in read {
         if page.cookie != head.cookie {
-            return Some((index, false));
+            break;
         }
+        first.pages += 1;
+        first.unnamed_bits += u64::from(page.has_unnamed_bits());
         sound &= page.dev_id == head.dev_id && page.pasid_fits();
         if page.is_last() {
-            return Some((index + 1, sound));
+            first.sound = sound;
+            break;
         }
     }
-    Some((read.len(), false))
+    Some(first)
 }
 
 impl<'a> FaultGroup<'a> {

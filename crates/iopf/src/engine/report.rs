@@ -59,7 +59,7 @@ impl Engine {
     #[inline]
     pub fn report(&mut self, now: Tick, id: DeviceId, fault: &Fault) -> Result<Reported, Refused> {
         self.advance(now);
-        let Some(place) = self.devices.find(id) else {
+        let Some(place) = self.devices.find_again(id) else {
             return self.report_of_a_stranger(id, fault);
         };
         self.devices.at_mut(place).reported += 1;

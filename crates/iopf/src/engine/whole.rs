@@ -115,7 +115,7 @@ impl Engine {
         last: &PageRequest,
     ) -> Result<Taken, (Answer, Why)> {
         self.advance(now);
-        let Some(place) = self.devices.find(id) else {
+        let Some(place) = self.devices.find_again(id) else {
             let pages = before.count() as u64 + 1;
             self.departed.reported += pages;
             self.departed.losses.refused += pages;
