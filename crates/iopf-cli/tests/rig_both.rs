@@ -2,6 +2,7 @@
 //! the question, `iopf run --backend iommufd` answers it.
 //!
 //! The kernel is our own build: none of Debian's has iommufd.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod served;
 
@@ -9,7 +10,7 @@ use serde_json::Value;
 use served::Served;
 use std::time::{Duration, Instant};
 use testkit::guest::{Builder, Guest, agent};
-use testkit::kernel::own;
+use testkit::kernel::{Stock, own, stock};
 
 /// How long something may take that is sure to come.
 const SOON: Duration = Duration::from_secs(60);
@@ -257,13 +258,21 @@ fn denied_late_and_abandoned_groups_are_answered_invalid() {
         said.contains(&format!("it is open in iopf (pid {})", deny.pid)),
         "{said}"
     );
-    // Nobody who is not its owner may open /dev/iommu: the agent has no other user, so the node's right
-    // is told by a unit test. Denied groups:
+    // Denied groups.
     let said = dma(&guest, &format!("read {BASE:#x} 8"));
     assert!(has(&said, "code=response-invalid"), "{said:?}");
     let report = deny.stop();
     assert_eq!(report["devices"][0]["invalid"], 1, "{report}");
     assert_eq!(report["devices"][0]["by_resolver"], 1, "{report}");
+
+    // Addresses that the device can't have: interrupt messages go there.
+    let (status, said) =
+        refused("--device 0000:00:04.0 --resolver memory --iova 0xfee00000 --memory 4K");
+    assert_eq!(status, 3, "{said}");
+    assert!(
+        said.contains("0xfee00000 to 0xfee00fff is not free; these devices can have 0x"),
+        "{said}"
+    );
 
     // Nobody connects, so the deadline answers.
     let late = Run::start(
@@ -389,4 +398,22 @@ fn page_requests_are_told_by_both_sides_in_one_order() {
         );
     }
     assert!(seen.offset.0 <= seen.offset.1);
+}
+
+#[test]
+fn a_guest_without_iommufd_is_told_so() {
+    let guest = Guest::builder(stock(Stock::Newest).unwrap());
+    let guest = with_iopf(guest).boot().unwrap();
+    let output = guest
+        .run("exec /bin/iopf run --backend iommufd --device 0000:00:04.0")
+        .unwrap();
+    let said = output.lines.join("\n");
+    assert_eq!(output.status, 3, "{said}");
+    // Debian's configuration is a file in /boot, which this guest does not have.
+    let release = &guest.hello().release;
+    let expected = format!(
+        "/dev/iommu: there is no iommufd: whether Linux {release} was built with CONFIG_IOMMUFD is not known \
+         here: there is no /proc/config.gz and no /boot/config-{release}; modprobe iommufd tells"
+    );
+    assert!(said.contains(&expected), "{said}");
 }
