@@ -70,6 +70,8 @@ struct State {
     /// Of the client that is connected.
     ready: Option<Ready>,
     counts: ForwardCounts,
+    /// The server is gone: nobody will read.
+    over: bool,
 }
 
 impl State {
@@ -94,13 +96,17 @@ impl Queue {
 /// Queues groups for the client of a [`ForwardServer`]. Unrecoverable faults are logged: the
 /// descriptor carries none.
 ///
-/// A group of more than [`MAX_PAGES`] pages is refused: it would not fit into a message.
+/// A group of more than [`MAX_PAGES`] pages is refused: it would not fit into a message. So is every
+/// group once the server is dropped.
 #[derive(Clone, Debug)]
 pub struct ForwardResolver(Queue);
 
 impl Resolver for ForwardResolver {
     fn group(&mut self, group: &Group, pages: Pages<'_>) -> Decision {
         let mut state = self.0.state();
+        if state.over {
+            return Decision::Refuse;
+        }
         if group.pages as usize > MAX_PAGES {
             state.counts.too_large += 1;
             return Decision::Refuse;
@@ -162,6 +168,7 @@ impl ForwardServer {
             forward: Forward::new(&Policy::default()),
             ready: None,
             counts: ForwardCounts::default(),
+            over: false,
         })));
         let ended = Arc::new(ended);
         let server = Self {
@@ -193,6 +200,7 @@ impl ForwardServer {
 
 impl Drop for ForwardServer {
     fn drop(&mut self) {
+        self.queue.state().over = true;
         // It can only be full, and then it is readable.
         let _ = rustix::io::write(&self.ended, &1u64.to_ne_bytes());
         // Somebody may have removed it before.

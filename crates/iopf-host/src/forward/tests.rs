@@ -408,3 +408,22 @@ fn replies_that_make_no_sense_end_the_connection() {
     let nobody = ForwardedFile::connect(&dir.path().join("nobody"), PATIENCE);
     assert!(matches!(nobody, Err(ConnectError::Socket(Errno::NOENT))));
 }
+
+#[test]
+fn without_a_server_groups_are_refused_at_once() {
+    let mut world = World::new();
+    let file = world.file();
+    world.fault(1);
+    assert_eq!(world.answers(), []);
+    // The resolver stays.
+    let server = std::mem::replace(&mut world.server, {
+        let elsewhere = world.path.with_extension("2");
+        ForwardServer::serve(&elsewhere, world.engine.clone())
+            .unwrap()
+            .0
+    });
+    drop(server);
+    world.fault(1);
+    assert_eq!(world.answers(), [Response::Invalid]);
+    drop(file);
+}
