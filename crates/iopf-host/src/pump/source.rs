@@ -7,9 +7,9 @@ use hashbrown::{HashMap, HashSet};
 use iopf::engine::{DeviceId, Tick};
 use rustc_hash::FxBuildHasher;
 
-/// How often in a row a queue may be readable and bring nothing. It was the engine of another
-/// process that gave up what was there, say.
-const IN_VAIN: u8 = 16;
+/// How often in a row a queue may be readable and bring nothing: another process's engine gave up
+/// what was there, say. About a millisecond of turns, after which a pause costs less than they do.
+const IN_VAIN: u16 = 1000;
 
 /// The first and the longest pause after an error, in nanoseconds: 10 ms and 1 s.
 const FIRST: u64 = 10_000_000;
@@ -34,7 +34,7 @@ pub(super) struct Pause {
     /// The last pause; 0: the last call was no error.
     delay: u64,
     /// How often in a row there was nothing, though there should have been.
-    in_vain: u8,
+    in_vain: u16,
 }
 
 impl Pause {
