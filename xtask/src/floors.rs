@@ -58,7 +58,10 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("vfio-user-server", &["viommu-api", "iopf"]),
     ("iopf-host", &["iopf", "iommu-wire"]),
     ("iopf-guest", &["iopf-host", "iopf"]),
-    ("iopf-rig", &["iopf-host", "iopf"]),
+    (
+        "iopf-rig",
+        &["iopf-host", "iopf", "testkit", "viommu", "viommu-api"],
+    ),
     ("xtask", &[]),
 ];
 

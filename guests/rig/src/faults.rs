@@ -1,10 +1,11 @@
 //! What the host half makes of a kernel that has no memory or no descriptors left: an error, nothing
 //! lost, nothing left behind, and it goes on.
 
-use crate::Outcome;
 use crate::answerer::{Answerer as _, Pumped};
 use crate::failing::{Failing, descriptors, without_descriptors};
 use crate::mock::{Mock, again};
+use crate::oracle::{DISCARD, Log, NOT_LAST, RETURN};
+use crate::{Outcome, ensure};
 use iopf::Iova;
 use iopf::Response;
 use iopf_host::pump::Notice;
@@ -16,8 +17,6 @@ use iopf_host::{
     Pump, ReadError, Refused, Stage1, Vdevice, Veventq, Viommu, ViommuKind,
 };
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,11 +28,6 @@ pub(crate) fn run() -> Outcome<()> {
     pumped(&failing)?;
     reports(&failing)?;
     limits()
-}
-
-/// Whether an assumption holds; the sentence says which does not.
-fn ensure(holds: bool, what: impl std::fmt::Display) -> Outcome<()> {
-    holds.then_some(()).ok_or_else(|| what.to_string().into())
 }
 
 /// What shows that something was left behind.
@@ -176,13 +170,6 @@ fn pumped(failing: &Failing) -> Outcome<()> {
     Ok(())
 }
 
-/// Bits of `perm` that the oracle's patch gives a meaning: the page is not the last of its group;
-/// the request drops pages whose group never ended; it ends as the report did.
-/// `guests/kernel/oracle/README.md`.
-const NOT_LAST: u32 = 1 << 31;
-const DISCARD: u32 = 1 << 30;
-const RETURN: u32 = 1 << 28;
-
 /// What became of pages that a device asked for.
 #[derive(Debug, Default)]
 struct Pages {
@@ -202,7 +189,7 @@ struct Pages {
 fn reports(failing: &Failing) -> Outcome<()> {
     let (mock, file) = Mock::new()?;
     let mut queue = FaultQueue::new(file);
-    let mut events = File::open("/sys/kernel/debug/iommufd_oracle/events")?;
+    let mut log = Log::open()?;
     let mut text = String::with_capacity(1 << 16);
     let (mut pages, mut n) = (Pages::default(), 1);
     loop {
@@ -226,7 +213,7 @@ fn reports(failing: &Failing) -> Outcome<()> {
             }
         }
         text.clear();
-        events.read_to_string(&mut text)?;
+        log.read_into(&mut text)?;
         let answered = text.matches(" code=2 ").count();
         match (queue.read(64)?, answered) {
             (Read::Pages(came), 0) if came == whole && last.is_ok() => {

@@ -1,10 +1,9 @@
 //! A fault of the host becomes a page request in a guest's VT-d queue, and the guest's page-group
 //! response the answer on the fault descriptor.
 //!
-//! The descriptor is one in memory; the guest is scripted, and drives the unit as Linux does.
+//! The descriptor is one in memory; the guest is scripted, and drives the unit as Linux does. The same
+//! on the kernel's own descriptor: `crates/testkit/tests/rig_inject.rs`.
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
-
-mod join;
 
 use iopf::engine::{Attachment, DeviceConfig, DeviceId, DomainId, Engine, Policy};
 use iopf::resolve::Injector;
@@ -12,11 +11,10 @@ use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Reason, Response, Rid, 
 use iopf_host::fake::FakeFile;
 use iopf_host::pump::{PumpCounts, Stopped};
 use iopf_host::{FaultQueue, Pump, PumpHandle, Shared};
-use join::Answers;
+use iopf_rig::join::{self, Answers};
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use testkit::vtd::numbers::page_group_response;
@@ -239,7 +237,7 @@ fn a_guest_that_never_answers_leaves_it_to_the_deadline_and_its_late_answer_hits
     let wild = page_group_response(RID.0, Some(99), 7, 0);
     machine.guest.submit(&[wild]).unwrap();
     assert_eq!(machine.counts().late, 1);
-    assert_eq!(machine.answers.lost.load(Ordering::Relaxed), 0);
+    assert_eq!(machine.answers.lost(), 0);
 }
 
 #[test]

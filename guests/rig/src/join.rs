@@ -1,4 +1,7 @@
 //! Where a fault descriptor of the host meets the queue of a guest's VT-d unit.
+//!
+//! Groups go in through an `Injector`, which the pump serves a device by; answers come back through an
+//! [`Answers`], which the unit takes for the device.
 
 use iopf::engine::DeviceId;
 use iopf::resolve::Injector;
@@ -20,10 +23,17 @@ const ANSWERS: usize = 4096;
 /// The unit calls it with a page-group response from whatever thread it is on, which may be the
 /// pump's own, in the middle of an injection. So it only passes them on, to a thread of its own.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub struct Answers {
     passed_on: SyncSender<(Option<Pasid>, GroupIndex, Response)>,
+    lost: AtomicU64,
+}
+
+impl Answers {
     /// Answers that found no room: a guest that floods them loses its own.
-    pub(crate) lost: AtomicU64,
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 impl Endpoint for Answers {
@@ -39,7 +49,7 @@ impl Endpoint for Answers {
 }
 
 /// A resolver that injects into `unit`.
-pub(crate) fn injector<A>(unit: &Arc<VtdUnit<A>>) -> Shared<Injector<Injection<A>>>
+pub fn injector<A>(unit: &Arc<VtdUnit<A>>) -> Shared<Injector<Injection<A>>>
 where
     A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
@@ -49,7 +59,7 @@ where
 /// Puts a device of the host behind the guest's unit as `rid`, which are the low 16 bits of `id`: its
 /// groups, which `injector` gives to the guest, are answered as the guest answers them. As long as
 /// the result lives.
-pub(crate) fn join<A, F>(
+pub fn join<A, F>(
     unit: &Arc<VtdUnit<A>>,
     rid: Rid,
     id: DeviceId,
