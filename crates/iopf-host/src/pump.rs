@@ -12,6 +12,7 @@ mod handle;
 mod notice;
 mod serving;
 mod source;
+mod watch;
 
 pub use change::{AddQueueError, ChangeError};
 pub use handle::{HandleError, PumpHandle};
@@ -22,17 +23,17 @@ pub use serving::Serving;
 use crate::clock::{Clock, until};
 use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
-use arrayvec::ArrayVec;
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
 use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Reported, Tick};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::Timespec;
 use source::{Pause, Route, Routes, Source};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
+use watch::{Ready, Watch};
 
 /// Names a queue of a pump. The name of a queue that was removed names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,6 +105,9 @@ pub struct Pump<F> {
     failing: bool,
     /// Somebody used the engine since the last turn.
     touched: bool,
+    watch: Watch,
+    /// Some queue is not watched, or watched only while there is much room.
+    unsettled: bool,
     stopping: bool,
 }
 
@@ -123,16 +127,19 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// A pump without queues and devices. `sink` is told what is no answer; it must not block.
     ///
     /// # Errors
-    /// Those of eventfd(2): no descriptor to spare.
+    /// Those of eventfd(2) and epoll(7): no descriptor to spare.
     pub fn new(engine: Engine, sink: impl FnMut(Notice) + Send + 'static) -> Result<Self, Errno> {
+        let inbox = Inbox::new()?;
         Ok(Self {
+            watch: Watch::new(inbox.as_fd())?,
+            unsettled: false,
             engine,
             clock: Clock::start(),
             now: Tick(0),
             sources: Vec::new(),
             generation: 0,
             devices: Devices::default(),
-            inbox: Inbox::new()?,
+            inbox,
             sink: Sink(Box::new(sink)),
             counts: PumpCounts::default(),
             failing: false,
@@ -200,49 +207,55 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// was readable in that time, and nothing due.
     ///
     /// # Errors
-    /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
+    /// Those of epoll(7), but not `EINTR`: that is a turn with nothing to do.
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         // Before it sleeps: whoever had the pump until now may ask for something.
         self.inbox.belongs_here();
+        if self.unsettled || self.failing || self.engine.room() == 0 {
+            self.settle();
+        }
         let ready = self.wait(timeout)?;
         let now = self.clock.now();
-        let due = self.work(now, ready);
-        Ok(due || ready != 0)
+        let due = self.work(now, ready, true);
+        Ok(due || !ready.is_nothing())
     }
 
-    /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
-    fn wait(&self, timeout: Option<Duration>) -> Result<u128, Errno> {
+    /// What is readable by then.
+    #[inline]
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<Ready, Errno> {
         // The last turn may be long ago.
         let due = self.next_due().map(|due| until(self.clock.now(), due));
-        let timeout = timeout.into_iter().chain(due).min();
-        // Later than a time can say is never.
-        let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
+        let timeout = match (timeout, due) {
+            (None, None) => None,
+            // Later than a time can say is never.
+            (a, b) => a
+                .into_iter()
+                .chain(b)
+                .min()
+                .and_then(|t| Timespec::try_from(t).ok()),
+        };
+        self.watch.wait(timeout.as_ref())
+    }
+
+    /// Has the set of what is waited for as it is wanted.
+    #[cold]
+    fn settle(&mut self) {
         let room = self.engine.room();
-        let mut fds: ArrayVec<PollFd<'_>, { MAX_FDS }> = ArrayVec::new();
-        let wanted = |source: &&Source<F>| source.wanted(room);
-        // The kernel does not enter a wait it finds a reason against: queues before commands.
-        for source in self.sources.iter().flatten().filter(wanted) {
-            fds.push(PollFd::new(source.queue.file(), PollFlags::IN));
-        }
-        fds.push(PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN));
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(0) | Err(Errno::INTR) => return Ok(0),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        // An error or a hang-up counts as readable: the read tells what it is.
-        let mut readable = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut ready = 0;
-        for (slot, source) in self.sources.iter().enumerate() {
-            let polled = source.as_ref().filter(wanted).is_some();
-            if polled && readable.next() == Some(true) {
-                ready |= 1 << slot;
+        self.unsettled = false;
+        for place in 0..self.sources.len() {
+            let Some(Some(source)) = self.sources.get_mut(place) else {
+                continue;
+            };
+            let wanted = source.wanted(room);
+            let followed = self.watch.follow(place, source, wanted);
+            self.unsettled |= !source.watched || source.needs_more_than.is_some();
+            if let Err(error) = followed {
+                source.reads.fail(self.now);
+                self.failing = true;
+                let (queue, error) = (source.id, ReadError::Io(error));
+                self.notice(Notice::Read { queue, error });
             }
         }
-        if readable.next() == Some(true) {
-            ready |= 1 << COMMAND_BIT;
-        }
-        Ok(ready)
     }
 
     /// Does what can be done at `now` without waiting, as if everything were readable.
@@ -250,24 +263,28 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// For a caller who polls for himself: one read for each queue, which may bring nothing.
     pub fn serve(&mut self, now: Tick) {
         self.inbox.belongs_here();
-        self.work(now, NOT_POLLED);
+        self.work(now, Ready::UNKNOWN, false);
     }
 
     #[inline]
-    fn work(&mut self, now: Tick, ready: u128) -> bool {
+    fn work(&mut self, now: Tick, ready: Ready, polled: bool) -> bool {
         self.now = self.now.max(now);
         self.counts.turns += 1;
-        if ready & 1 << COMMAND_BIT != 0 {
+        if ready.commands {
             self.commands();
         }
         let due = self.next_due().is_some_and(|due| due <= self.now);
         if due {
             self.due();
         }
-        for slot in 0..self.sources.len() {
-            if ready & 1 << slot != 0 {
-                self.read(slot, ready != NOT_POLLED);
+        let mut queues = ready.queues;
+        while queues != 0 {
+            let slot = queues.trailing_zeros() as usize;
+            if slot >= self.sources.len() {
+                break;
             }
+            self.read(slot, polled);
+            queues &= queues - 1;
         }
         self.resolve();
         // What does not get written is told, and tried again.
@@ -350,6 +367,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             }
             Ok(Read::NoRoom) => {
                 source.needs_more_than = Some(room);
+                self.unsettled = true;
                 None
             }
             Err(error) => Some(error),
@@ -541,16 +559,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     }
 }
 
-/// The bit of commands, above those of the queues.
-const COMMAND_BIT: u8 = 64;
-
-/// Nobody knows what is readable. A poll never says that: no bit is above that of the commands.
-const NOT_POLLED: u128 = u128::MAX;
-
-/// Every queue, and the commands.
-const MAX_FDS: usize = 65;
-
-const _: () = assert!(Pump::<crate::FaultFd>::MAX_QUEUES == COMMAND_BIT as usize);
+const _: () = assert!(Pump::<crate::FaultFd>::MAX_QUEUES == u64::BITS as usize);
 
 /// The queue that a group came by.
 #[inline]

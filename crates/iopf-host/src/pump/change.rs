@@ -62,6 +62,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             generation: self.generation,
         };
         self.generation = self.generation.wrapping_add(1);
+        self.unsettled = true;
         let source = Some(Source::new(id, queue));
         match free {
             Some(_) => self.sources[place] = source,
@@ -76,7 +77,10 @@ impl<F: FaultFile + 'static> Pump<F> {
         // What fails is still in the queue.
         let _ = self.write(true, |_| true);
         let place = self.sources.get_mut(id.slot as usize)?;
-        place.take_if(|source| source.id == id).map(|s| s.queue)
+        let mut source = place.take_if(|source| source.id == id)?;
+        // Gone from the set with its descriptor, if it could not be taken out.
+        let _ = self.watch.follow(id.slot as usize, &mut source, false);
+        Some(source.queue)
     }
 
     /// All queues.

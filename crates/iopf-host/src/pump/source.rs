@@ -25,6 +25,8 @@ pub(super) struct Source<F> {
     /// Its first group is larger than this room in the engine, in pages.
     pub(super) needs_more_than: Option<u32>,
     pub(super) routes: Routes,
+    /// It is in the pump's set.
+    pub(super) watched: bool,
 }
 
 /// A pause after an error, and how long the next one is.
@@ -129,6 +131,7 @@ impl<F: FaultFile> Source<F> {
             writes: Pause::default(),
             needs_more_than: None,
             routes: Routes::default(),
+            watched: false,
         }
     }
 

@@ -66,6 +66,12 @@ enum Source<'a> {
         left: u32,
     },
     Copy(core::slice::Iter<'a, PageRequest>),
+    /// The one page of a group that is being decided and in no slot yet.
+    Single {
+        slab: &'a Slab,
+        handle: Handle,
+        page: Option<&'a PageRequest>,
+    },
 }
 
 impl<'a> Pages<'a> {
@@ -77,6 +83,16 @@ impl<'a> Pages<'a> {
             next,
             last,
             left,
+        })
+    }
+
+    /// The one page of a group that will have this handle if it waits.
+    #[inline]
+    pub(super) fn single(slab: &'a Slab, handle: Handle, page: &'a PageRequest) -> Self {
+        Self(Source::Single {
+            slab,
+            handle,
+            page: Some(page),
         })
     }
 
@@ -93,6 +109,8 @@ impl<'a> Pages<'a> {
         match &self.0 {
             Source::Engine { slab, .. } => slab.waiting(handle).is_some(),
             Source::Copy(_) => true,
+            Source::Single { handle: own, .. } if *own == handle => true,
+            Source::Single { slab, .. } => slab.waiting(handle).is_some(),
         }
     }
 }
@@ -103,6 +121,10 @@ impl Iterator for Pages<'_> {
     fn next(&mut self) -> Option<PageRequest> {
         match &mut self.0 {
             Source::Copy(pages) => pages.next().copied(),
+            Source::Single { page, .. } => page.take().map(|page| PageRequest {
+                last: true,
+                ..*page
+            }),
             Source::Engine { left: 0, .. } => None,
             Source::Engine {
                 slab,
@@ -125,6 +147,7 @@ impl Iterator for Pages<'_> {
         let left = match &self.0 {
             Source::Engine { left, .. } => *left as usize,
             Source::Copy(pages) => pages.len(),
+            Source::Single { page, .. } => usize::from(page.is_some()),
         };
         (left, Some(left))
     }

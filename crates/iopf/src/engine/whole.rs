@@ -60,7 +60,16 @@ impl Engine {
         last: &PageRequest,
         decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
     ) -> Reported {
-        let taken = match self.take_in(now, id, before.into_iter(), last) {
+        let before = before.into_iter();
+        let decide = if before.size_hint() == (0, Some(0)) {
+            match self.resolve_page(now, id, last, decide) {
+                Ok(reported) => return reported,
+                Err(decide) => decide,
+            }
+        } else {
+            decide
+        };
+        let taken = match self.take_in(now, id, before, last) {
             Ok(taken) => taken,
             Err((answer, why)) => return Reported::Answered(answer, why),
         };
@@ -89,10 +98,7 @@ impl Engine {
             self.await_answer(place, index);
             return Reported::Queued(group.handle);
         };
-        let can_say = response != Response::Failure
-            || !self.policy.strict
-            || self.devices.rest(place).can_say(response);
-        let response = if can_say { response } else { Response::Invalid };
+        let response = self.sayable(place, response);
         if taken.chain != NIL {
             self.free_chain(place, taken.chain);
         }
@@ -103,6 +109,75 @@ impl Engine {
             ..Answer::at_once(self.now, id, last, response)
         };
         Reported::Answered(answer, Why::Resolved)
+    }
+
+    /// [`resolve_group`](Self::resolve_group) of a group of one page, which gets a slot only if it
+    /// waits. `Err`: not this way, and nothing has changed.
+    #[inline]
+    fn resolve_page<D: FnOnce(&Group, Pages<'_>) -> Option<Response>>(
+        &mut self,
+        now: Tick,
+        id: DeviceId,
+        last: &PageRequest,
+        decide: D,
+    ) -> Result<Reported, D> {
+        self.advance(now);
+        let strict = self.policy.strict;
+        let Some(place) = self.devices.find_again(id) else {
+            return Err(decide);
+        };
+        let key = super::device::key(strict, last.pasid);
+        let Some(handler) = self.devices.handler(place, key) else {
+            return Err(decide);
+        };
+        let device = self.devices.at(place);
+        let room = !strict || device.used < device.credits;
+        let Some(handle) = self
+            .slab
+            .next_free()
+            .filter(|_| room && self.order.is_empty())
+        else {
+            return Err(decide);
+        };
+        let group = Group {
+            handle,
+            device: id,
+            domain: handler.0.domain,
+            nested: handler.0.nested,
+            pasid: last.pasid,
+            index: last.group,
+            pages: 1,
+            since: Tick(self.now),
+        };
+        let decision = decide(&group, Pages::single(&self.slab, handle, last));
+        let device = self.devices.at_mut(place);
+        device.reported += 1;
+        if let Some(response) = decision {
+            device.completed += 1;
+            self.slab.pass_over(handle);
+            let response = self.sayable(place, response);
+            let answer = Answer {
+                by: By::Resolver,
+                ..Answer::at_once(self.now, id, last, response)
+            };
+            return Ok(Reported::Answered(answer, Why::Resolved));
+        }
+        let taken = self.take(place);
+        debug_assert_eq!(taken, Some(handle.slot));
+        let slot = self.fill(place, handle.slot, last, handler);
+        slot.state = State::Waiting;
+        slot.flags |= flag::DELIVERED;
+        self.await_answer(place, handle.slot);
+        Ok(Reported::Queued(handle))
+    }
+
+    /// `response`, or INVALID where the way back cannot say it.
+    #[inline]
+    fn sayable(&self, place: u32, response: Response) -> Response {
+        let can_say = response != Response::Failure
+            || !self.policy.strict
+            || self.devices.rest(place).can_say(response);
+        if can_say { response } else { Response::Invalid }
     }
 
     /// Takes a group in, or says why not.
