@@ -20,7 +20,7 @@ use zerocopy::IntoBytes;
 /// It promises, whatever the file does:
 ///
 /// - a group comes out whole or not at all, and never twice;
-/// - what is no group comes out as [`Malformed`], and is answered INVALID if it names a cookie;
+/// - what is no group comes out as [`Malformed`], and is answered INVALID by its cookie;
 /// - an answer is written once: after a partial write from where it stopped, and an answer that the
 ///   file refuses (its group is gone) is skipped and counted;
 /// - no call loops for longer than the file makes progress.
@@ -231,9 +231,8 @@ impl<F: FaultFile> FaultQueue<F> {
         }
         self.counts.malformed += pages.len() as u64;
         let malformed = Malformed::new(pages);
-        if let Some(cookie) = malformed.cookie {
-            self.batch.push(RawAnswer::new(cookie, Response::Invalid));
-        }
+        self.batch
+            .push(RawAnswer::new(malformed.cookie, Response::Invalid));
         Some(Err(malformed))
     }
 

@@ -10,8 +10,8 @@ pub struct FaultGroup<'a> {
     last: &'a RawFault,
 }
 
-/// Pages that are no group: no last page among them, pages of different devices, a PASID of more
-/// than 20 bits, or no cookie (the kernel gives none below 1).
+/// Pages that are no group: no last page among them, pages of different devices, or a PASID of more
+/// than 20 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pages} pages of device {dev_id} are no group")]
 pub struct Malformed {
@@ -19,8 +19,9 @@ pub struct Malformed {
     pub dev_id: u32,
     /// How many pages.
     pub pages: usize,
-    /// What they were answered INVALID by, if anything.
-    pub cookie: Option<u32>,
+    /// What they were answered INVALID by. 0 is a cookie like any other: the kernel gives it once
+    /// somebody has answered it (`docs/oracle.md`).
+    pub cookie: u32,
 }
 
 /// What is at the start of a read.
@@ -39,7 +40,7 @@ pub(super) struct First {
 pub(super) fn first(read: &[RawFault]) -> Option<First> {
     let head = read.first()?;
     let mut first = First::default();
-    let mut sound = head.cookie != 0;
+    let mut sound = true;
     for page in read {
         if page.cookie != head.cookie {
             break;
@@ -111,7 +112,7 @@ impl Malformed {
         Self {
             dev_id,
             pages: pages.len(),
-            cookie: (cookie != 0).then_some(cookie),
+            cookie,
         }
     }
 }
