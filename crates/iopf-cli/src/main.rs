@@ -13,6 +13,7 @@ mod run;
 mod serve;
 mod status;
 mod step;
+mod view;
 
 use args::{Cli, Command};
 use clap::Parser;

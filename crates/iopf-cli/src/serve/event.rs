@@ -3,13 +3,13 @@
 pub(super) use crate::step::{Hex, Step};
 
 use crate::quota::Quotas;
+use crate::view::Outlet;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Something worth a line.
 #[derive(Clone, Debug, Serialize)]
@@ -233,35 +233,26 @@ impl fmt::Display for Counts {
     }
 }
 
-/// Lines on their way to the printer. A line that finds no room is counted.
-const ROOM: usize = 1024;
-
 /// The way of events to whoever prints them; cheap to clone in an `Arc`.
 #[derive(Debug)]
 pub(super) struct Events {
-    sender: SyncSender<Event>,
-    lost: AtomicU64,
+    outlet: Outlet<Event>,
     quotas: Mutex<Quotas>,
-    started: Instant,
 }
 
 impl Events {
     pub(super) fn new() -> (Self, Receiver<Event>) {
-        let (sender, receiver) = sync_channel(ROOM);
+        let (outlet, receiver) = Outlet::new();
         let events = Self {
-            sender,
-            lost: AtomicU64::new(0),
+            outlet,
             quotas: Mutex::default(),
-            started: Instant::now(),
         };
         (events, receiver)
     }
 
     /// Says it, unless the printer is too far behind.
     pub(super) fn say(&self, event: Event) {
-        if self.sender.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.outlet.say(event);
     }
 
     /// Says something about `function` that a client or a guest can cause at will: what is too much
@@ -289,11 +280,11 @@ impl Events {
 
     /// Lines that found no room on their way to the printer.
     pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.outlet.lost()
     }
 
     /// Time since the start.
     pub(super) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.outlet.elapsed()
     }
 }

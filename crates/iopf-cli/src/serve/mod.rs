@@ -18,11 +18,10 @@ pub(crate) use args::Args;
 
 use crate::exit::{Exit, Stop};
 use crate::status::Line;
+use crate::view::{View, stop_on_signals};
 use args::Plan;
 use event::{Event, Events, Function};
 use machine::Machine;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,20 +33,10 @@ use std::time::{Duration, Instant};
 /// How often counts are looked at, and the status line drawn.
 const BEAT: Duration = Duration::from_millis(200);
 
-/// The status of a process that a signal has ended is this plus the signal's number, as shells say it.
-const KILLED: i32 = 128;
-
 /// Runs the command until it is told to stop.
 pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     let plan = Plan::of(args).map_err(Stop::usage)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // In this order: the second signal ends the process at once, for whoever can't wait for a
-        // reader of ours that does not read, or for a file that gives nothing.
-        flag::register_conditional_shutdown(signal, KILLED + signal, stop.clone())
-            .and_then(|_| flag::register(signal, stop.clone()))
-            .map_err(|error| Stop::host(format_args!("cannot listen for signals: {error}")))?;
-    }
+    let stop = stop_on_signals()?;
     let dir = Dir::new(args.dir.as_deref())?;
     let (events, lines) = Events::new();
     let events = Arc::new(events);
@@ -58,7 +47,7 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
         status: Line::new(args.json),
     };
     view.show(&ready(&plan, &dir.path, &machine)?)?;
-    let served = view.run(&machine, &lines, &stop);
+    let served = run(&mut view, &machine, &lines, &stop);
     let counts = machine.stop();
     served?;
     // What the threads said before they ended.
@@ -94,57 +83,37 @@ fn ready(plan: &Plan, dir: &Path, machine: &Machine) -> Result<Event, Stop> {
     })
 }
 
-/// Shows events as they come.
-struct View<'a> {
-    out: &'a mut dyn Write,
-    json: bool,
-    status: Line,
-}
-
-impl View<'_> {
-    fn show(&mut self, event: &Event) -> Result<(), Stop> {
-        if self.json {
-            serde_json::to_writer(&mut self.out, event).map_err(std::io::Error::from)?;
-            writeln!(self.out)?;
-        } else {
-            let out = &mut self.out;
-            self.status.around(|| writeln!(out, "{event}"))?;
-        }
-        self.out.flush()?;
-        Ok(())
-    }
-
-    fn run(
-        &mut self,
-        machine: &Machine,
-        lines: &Receiver<Event>,
-        stop: &AtomicBool,
-    ) -> Result<(), Stop> {
-        let mut counts = machine.counts();
-        let mut due = Instant::now() + BEAT;
-        while !stop.load(Ordering::Relaxed) {
-            let left = due.saturating_duration_since(Instant::now());
-            if let Ok(event) = lines.recv_timeout(left) {
-                self.show(&event)?;
-                // A burst is shown before the counts are looked at again, unless it has no end.
-                if Instant::now() < due {
-                    continue;
-                }
-            }
-            due = Instant::now() + BEAT;
-            machine.beat();
-            let now = machine.counts();
-            self.status
-                .draw(|| format!("{} functions connected; {now}", machine.connected()));
-            if now != counts {
-                counts = now;
-                if self.json {
-                    self.show(&Event::Counts(now))?;
-                }
+/// Shows events and counts until `stop`.
+fn run(
+    view: &mut View<'_>,
+    machine: &Machine,
+    lines: &Receiver<Event>,
+    stop: &AtomicBool,
+) -> Result<(), Stop> {
+    let mut counts = machine.counts();
+    let mut due = Instant::now() + BEAT;
+    while !stop.load(Ordering::Relaxed) {
+        let left = due.saturating_duration_since(Instant::now());
+        if let Ok(event) = lines.recv_timeout(left) {
+            view.show(&event)?;
+            // A burst is shown before the counts are looked at again, unless it has no end.
+            if Instant::now() < due {
+                continue;
             }
         }
-        Ok(())
+        due = Instant::now() + BEAT;
+        machine.beat();
+        let now = machine.counts();
+        view.status
+            .draw(|| format!("{} functions connected; {now}", machine.connected()));
+        if now != counts {
+            counts = now;
+            if view.json {
+                view.show(&Event::Counts(now))?;
+            }
+        }
     }
+    Ok(())
 }
 
 /// The folder of the sockets. One that was made for this run goes with it.

@@ -3,12 +3,11 @@
 use super::look::Look;
 use super::report::Report;
 use crate::step::{Hex, Step};
+use crate::view::Outlet;
 use serde::Serialize;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Something worth a line.
 #[derive(Clone, Debug, Serialize)]
@@ -118,49 +117,14 @@ impl fmt::Display for Event {
     }
 }
 
-/// Lines on their way to the printer. A line that finds no room is counted.
-const ROOM: usize = 1024;
-
-/// The way of events to whoever prints them, and the clock of their times.
-#[derive(Debug)]
-pub(super) struct Events {
-    sender: SyncSender<Event>,
-    lost: AtomicU64,
-    started: Instant,
-}
+/// The way of events to whoever prints them.
+pub(super) type Events = Outlet<Event>;
 
 impl Events {
-    pub(super) fn new() -> (Self, Receiver<Event>) {
-        let (sender, receiver) = sync_channel(ROOM);
-        let events = Self {
-            sender,
-            lost: AtomicU64::new(0),
-            started: Instant::now(),
-        };
-        (events, receiver)
-    }
-
-    /// Says it, unless the printer is too far behind.
-    pub(super) fn say(&self, event: Event) {
-        if self.sender.try_send(event).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
     /// Says a sentence.
     pub(super) fn note(&self, text: impl fmt::Display) {
         self.say(Event::Notice {
             text: text.to_string(),
         });
-    }
-
-    /// Lines that found no room on their way to the printer.
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Time since the start.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
     }
 }
