@@ -1,30 +1,50 @@
 //! The monotonic clock, in the engine's unit.
 
 use iopf::engine::Tick;
-use std::time::{Duration, Instant};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+const SECOND: u64 = 1_000_000_000;
 
 /// Time since the clock was made. It stands still while the machine sleeps (`CLOCK_MONOTONIC`).
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock {
+    /// When it was made, in nanoseconds of the kernel's clock.
+    origin: u64,
+}
+
+/// The kernel's clock in nanoseconds, for 584 years from its start.
+#[inline]
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    // It is never negative.
+    time.tv_sec
+        .cast_unsigned()
+        .wrapping_mul(SECOND)
+        .wrapping_add(time.tv_nsec.cast_unsigned())
+}
 
 impl Clock {
     /// A clock that starts at 0 now.
     #[must_use]
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self {
+            origin: monotonic(),
+        }
     }
 
-    /// The time. More than 584 years count as 584.
+    /// The time.
     #[must_use]
     #[inline]
     pub fn now(&self) -> Tick {
-        let time = self.0.elapsed();
-        let seconds = time.as_secs().saturating_mul(1_000_000_000);
-        Tick(seconds.saturating_add(u64::from(time.subsec_nanos())))
+        Tick(monotonic().wrapping_sub(self.origin))
     }
-}
 
-/// From `now` to `then`; zero if that is over.
-pub(crate) fn until(now: Tick, then: Tick) -> Duration {
-    Duration::from_nanos(then.0.saturating_sub(now.0))
+    /// A time of this clock as the kernel's; more than 584 years count as 584.
+    pub(crate) fn timespec(&self, time: Tick) -> Timespec {
+        let nanos = self.origin.saturating_add(time.0);
+        Timespec {
+            tv_sec: (nanos / SECOND).cast_signed(),
+            tv_nsec: (nanos % SECOND).cast_signed(),
+        }
+    }
 }

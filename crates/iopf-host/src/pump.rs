@@ -12,6 +12,7 @@ mod handle;
 mod notice;
 mod serving;
 mod source;
+mod watch;
 
 pub use change::{AddQueueError, ChangeError};
 pub use handle::{HandleError, PumpHandle};
@@ -19,20 +20,19 @@ pub use notice::Notice;
 pub(crate) use notice::{bury, message};
 pub use serving::Serving;
 
-use crate::clock::{Clock, until};
+use crate::clock::Clock;
 use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
-use arrayvec::ArrayVec;
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
 use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Reported, Tick};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
-use rustix::event::{PollFd, PollFlags, Timespec};
 use source::{Pause, Route, Routes, Source};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
+use watch::{Ready, Watch};
 
 /// Names a queue of a pump. The name of a queue that was removed names nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,12 +98,17 @@ pub struct Pump<F> {
     generation: u32,
     devices: Devices,
     inbox: Inbox<F>,
+    watch: Watch,
     sink: Sink,
     counts: PumpCounts,
     /// Some queue pauses after an error, or the engine was touched.
     failing: bool,
     /// Somebody used the engine since the last turn.
     touched: bool,
+    /// Some queue may have to be left out of the set, or be put back.
+    unsettled: bool,
+    /// Queues with answers to write, a bit each.
+    dirty: u64,
     stopping: bool,
 }
 
@@ -123,20 +128,24 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// A pump without queues and devices. `sink` is told what is no answer; it must not block.
     ///
     /// # Errors
-    /// Those of eventfd(2): no descriptor to spare.
+    /// Those of eventfd(2), epoll_create1(2) and timerfd_create(2): no descriptors to spare.
     pub fn new(engine: Engine, sink: impl FnMut(Notice) + Send + 'static) -> Result<Self, Errno> {
+        let inbox = Inbox::new()?;
         Ok(Self {
+            watch: Watch::new(inbox.as_fd())?,
+            inbox,
             engine,
             clock: Clock::start(),
             now: Tick(0),
             sources: Vec::new(),
             generation: 0,
             devices: Devices::default(),
-            inbox: Inbox::new()?,
             sink: Sink(Box::new(sink)),
             counts: PumpCounts::default(),
             failing: false,
             touched: false,
+            unsettled: false,
+            dirty: 0,
             stopping: false,
         })
     }
@@ -196,53 +205,54 @@ impl<F: FaultFile + 'static> Pump<F> {
         pauses.chain(next).min()
     }
 
-    /// Waits until something can be done, or at most for `timeout`, and does it. `false`: nothing
-    /// was readable in that time, and nothing due.
+    /// Waits until something can be done, or at most for `timeout` (in whole milliseconds, rounded
+    /// up), and does it. `false`: nothing was readable in that time, and nothing due.
     ///
     /// # Errors
-    /// Those of poll(2), but not `EINTR`: that is a turn with nothing to do.
+    /// Those of epoll(7) and timerfd_settime(2), but not `EINTR`: that is a turn with nothing to do.
+    #[inline]
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         // Before it sleeps: whoever had the pump until now may ask for something.
         self.inbox.belongs_here();
-        let ready = self.wait(timeout)?;
+        let due = self.settle()?;
+        let ready = self
+            .watch
+            .wait(if due { Some(Duration::ZERO) } else { timeout })?;
         let now = self.clock.now();
         let due = self.work(now, ready);
-        Ok(due || ready != 0)
+        Ok(due || ready.any())
     }
 
-    /// Which queues are readable, a bit each, and whether there are commands, in the bit above.
-    fn wait(&self, timeout: Option<Duration>) -> Result<u128, Errno> {
-        // The last turn may be long ago.
-        let due = self.next_due().map(|due| until(self.clock.now(), due));
-        let timeout = timeout.into_iter().chain(due).min();
-        // Later than a time can say is never.
-        let timeout = timeout.and_then(|wait| Timespec::try_from(wait).ok());
+    /// Makes the set one to wait with; whether something is due already.
+    #[inline]
+    fn settle(&mut self) -> Result<bool, Errno> {
+        if self.unsettled || self.engine.room() == 0 {
+            self.choose()?;
+        }
+        let due = self.next_due();
+        if due.is_some_and(|due| due <= self.now) {
+            return Ok(true);
+        }
+        self.watch.arm(self.clock, due)?;
+        Ok(false)
+    }
+
+    /// Leaves queues out of the set that are not wanted now, and puts back those that are.
+    #[cold]
+    fn choose(&mut self) -> Result<(), Errno> {
+        // Until all are in it.
+        self.unsettled = true;
         let room = self.engine.room();
-        let mut fds: ArrayVec<PollFd<'_>, { MAX_FDS }> = ArrayVec::new();
-        let wanted = |source: &&Source<F>| source.wanted(room);
-        // The kernel does not enter a wait it finds a reason against: queues before commands.
-        for source in self.sources.iter().flatten().filter(wanted) {
-            fds.push(PollFd::new(source.queue.file(), PollFlags::IN));
-        }
-        fds.push(PollFd::from_borrowed_fd(self.inbox.as_fd(), PollFlags::IN));
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(0) | Err(Errno::INTR) => return Ok(0),
-            Ok(_) => {}
-            Err(error) => return Err(error),
-        }
-        // An error or a hang-up counts as readable: the read tells what it is.
-        let mut readable = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut ready = 0;
+        let mut all = true;
         for (slot, source) in self.sources.iter().enumerate() {
-            let polled = source.as_ref().filter(wanted).is_some();
-            if polled && readable.next() == Some(true) {
-                ready |= 1 << slot;
+            if let Some(source) = source {
+                let wanted = source.wanted(room);
+                self.watch.set(slot, source.queue.file(), wanted)?;
+                all &= wanted;
             }
         }
-        if readable.next() == Some(true) {
-            ready |= 1 << COMMAND_BIT;
-        }
-        Ok(ready)
+        self.unsettled = !all;
+        Ok(())
     }
 
     /// Does what can be done at `now` without waiting, as if everything were readable.
@@ -250,24 +260,24 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// For a caller who polls for himself: one read for each queue, which may bring nothing.
     pub fn serve(&mut self, now: Tick) {
         self.inbox.belongs_here();
-        self.work(now, NOT_POLLED);
+        self.work(now, Ready::UNKNOWN);
     }
 
     #[inline]
-    fn work(&mut self, now: Tick, ready: u128) -> bool {
+    fn work(&mut self, now: Tick, ready: Ready) -> bool {
         self.now = self.now.max(now);
         self.counts.turns += 1;
-        if ready & 1 << COMMAND_BIT != 0 {
+        if ready.commands {
             self.commands();
         }
         let due = self.next_due().is_some_and(|due| due <= self.now);
         if due {
             self.due();
         }
-        for slot in 0..self.sources.len() {
-            if ready & 1 << slot != 0 {
-                self.read(slot, ready != NOT_POLLED);
-            }
+        let mut queues = ready.queues;
+        while queues != 0 {
+            self.read(queues.trailing_zeros() as usize, ready.polled);
+            queues &= queues - 1;
         }
         self.resolve();
         // What does not get written is told, and tried again.
@@ -350,13 +360,14 @@ impl<F: FaultFile + 'static> Pump<F> {
             }
             Ok(Read::NoRoom) => {
                 source.needs_more_than = Some(room);
+                self.unsettled = true;
                 None
             }
             Err(error) => Some(error),
         };
         if let Some(error) = error {
             source.reads.fail(self.now);
-            self.failing = true;
+            (self.failing, self.unsettled) = (true, true);
             let queue = source.id;
             self.notice(Notice::Read { queue, error });
             return;
@@ -411,6 +422,7 @@ impl<F: FaultFile + 'static> Pump<F> {
                 (self.sink.0)(notice);
             }
         }
+        self.dirty |= u64::from(queue.unwritten() > 0) << slot;
     }
 
     #[inline]
@@ -444,22 +456,31 @@ impl<F: FaultFile + 'static> Pump<F> {
             let [cookie, tag] = answer.private_data;
             let source = source(&mut self.sources, tag);
             match (source, u32::try_from(cookie)) {
-                (Some(source), Ok(cookie)) => source.queue.answer(cookie, answer.response),
+                (Some(source), Ok(cookie)) => {
+                    source.queue.answer(cookie, answer.response);
+                    self.dirty |= 1 << source.id.slot;
+                }
                 _ => self.counts.orphaned += 1,
             }
         }
         let mut first = Ok(());
-        for slot in 0..self.sources.len() {
+        let mut dirty = self.dirty;
+        while dirty != 0 {
+            let slot = dirty.trailing_zeros() as usize;
+            dirty &= dirty - 1;
             let Some(Some(source)) = self.sources.get_mut(slot) else {
                 continue;
             };
-            let now = at_once || source.writes.until().is_none();
-            if source.queue.unwritten() == 0 || !now {
+            if !at_once && source.writes.until().is_some() {
                 continue;
             }
-            if let Err(error) = source.queue.flush() {
+            let written = source.queue.flush();
+            if source.queue.unwritten() == 0 {
+                self.dirty &= !(1 << slot);
+            }
+            if let Err(error) = written {
                 source.writes.fail(self.now);
-                self.failing = true;
+                (self.failing, self.unsettled) = (true, true);
                 let queue = source.id;
                 if matters(source) {
                     first = first.and(Err(error));
@@ -540,17 +561,6 @@ impl<F: FaultFile + 'static> Pump<F> {
         stopped
     }
 }
-
-/// The bit of commands, above those of the queues.
-const COMMAND_BIT: u8 = 64;
-
-/// Nobody knows what is readable. A poll never says that: no bit is above that of the commands.
-const NOT_POLLED: u128 = u128::MAX;
-
-/// Every queue, and the commands.
-const MAX_FDS: usize = 65;
-
-const _: () = assert!(Pump::<crate::FaultFd>::MAX_QUEUES == COMMAND_BIT as usize);
 
 /// The queue that a group came by.
 #[inline]

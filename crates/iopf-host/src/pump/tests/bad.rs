@@ -4,6 +4,7 @@ use super::*;
 use crate::RawFault;
 use crate::fake::{BadRead, BadWrite};
 use iopf::engine::LossReport;
+use rustix::event::{PollFd, PollFlags};
 use zerocopy::IntoBytes;
 
 #[test]
