@@ -65,6 +65,12 @@ enum Source<'a> {
         last: u32,
         left: u32,
     },
+    /// The only page of a group that has no slot yet, and will have it under this handle.
+    One {
+        slab: &'a Slab,
+        handle: Handle,
+        page: Option<&'a PageRequest>,
+    },
     Copy(core::slice::Iter<'a, PageRequest>),
 }
 
@@ -80,6 +86,13 @@ impl<'a> Pages<'a> {
         })
     }
 
+    /// The only page of a group that has no slot yet, and will have it under `handle`.
+    #[inline]
+    pub(super) fn one(slab: &'a Slab, handle: Handle, page: &'a PageRequest) -> Self {
+        let page = Some(page);
+        Self(Source::One { slab, handle, page })
+    }
+
     /// Pages that were copied out of the engine, for a resolver that works away from it.
     #[must_use]
     pub fn copied(pages: &'a [PageRequest]) -> Self {
@@ -92,6 +105,9 @@ impl<'a> Pages<'a> {
     pub fn is_waiting(&self, handle: Handle) -> bool {
         match &self.0 {
             Source::Engine { slab, .. } => slab.waiting(handle).is_some(),
+            Source::One {
+                slab, handle: own, ..
+            } => handle == *own || slab.waiting(handle).is_some(),
             Source::Copy(_) => true,
         }
     }
@@ -103,6 +119,10 @@ impl Iterator for Pages<'_> {
     fn next(&mut self) -> Option<PageRequest> {
         match &mut self.0 {
             Source::Copy(pages) => pages.next().copied(),
+            Source::One { page, .. } => page.take().map(|page| PageRequest {
+                last: true,
+                ..*page
+            }),
             Source::Engine { left: 0, .. } => None,
             Source::Engine {
                 slab,
@@ -124,6 +144,7 @@ impl Iterator for Pages<'_> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = match &self.0 {
             Source::Engine { left, .. } => *left as usize,
+            Source::One { page, .. } => usize::from(page.is_some()),
             Source::Copy(pages) => pages.len(),
         };
         (left, Some(left))
