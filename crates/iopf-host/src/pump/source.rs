@@ -98,6 +98,11 @@ impl Routes {
         {
             return Some(near);
         }
+        self.find_anew(dev_id)
+    }
+
+    #[inline(never)]
+    fn find_anew(&mut self, dev_id: u32) -> Option<Route> {
         let found = self.all.get(&dev_id).copied()?;
         self.near = Some((dev_id, found));
         Some(found)

@@ -39,6 +39,19 @@ pub(super) struct First {
 #[inline]
 pub(super) fn first(read: &[RawFault]) -> Option<First> {
     let head = read.first()?;
+    if head.is_last() {
+        return Some(First {
+            pages: 1,
+            unnamed_bits: u64::from(head.has_unnamed_bits()),
+            sound: head.cookie != 0 && head.pasid_fits(),
+        });
+    }
+    Some(several(head, read))
+}
+
+/// The same where the `head` is not the last page.
+#[inline(never)]
+fn several(head: &RawFault, read: &[RawFault]) -> First {
     let mut first = First::default();
     let mut sound = true;
     for page in read {
@@ -53,7 +66,7 @@ pub(super) fn first(read: &[RawFault]) -> Option<First> {
             break;
         }
     }
-    Some(first)
+    first
 }
 
 impl<'a> FaultGroup<'a> {

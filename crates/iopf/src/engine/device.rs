@@ -242,6 +242,11 @@ impl Devices {
         {
             return Some(place);
         }
+        self.find_anew(id)
+    }
+
+    #[inline(never)]
+    fn find_anew(&mut self, id: DeviceId) -> Option<u32> {
         let place = self.find(id)?;
         self.near = Some((id, place));
         Some(place)
@@ -404,6 +409,11 @@ impl Devices {
         {
             return Some((near, false));
         }
+        self.handler_anew(place, key)
+    }
+
+    #[inline(never)]
+    fn handler_anew(&mut self, place: u32, key: u32) -> Option<(Attachment, bool)> {
         let (found, by_rid) = match self.attachment(place, key) {
             Some(found) => {
                 if found.page_requests {

@@ -164,6 +164,7 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) is next due. It may turn out to be early, at
     /// most once a timeout for each device; it is never late.
     #[must_use]
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Tick> {
         let flood = self.flood.next();
         match (self.timers.next(), flood) {

@@ -118,13 +118,19 @@ impl Engine {
     /// Room for one more slot of the device at `place`.
     #[inline]
     pub(super) fn take(&mut self, place: u32) -> Option<u32> {
-        let device = self.devices.at_mut(place);
-        if self.policy.strict && device.used >= device.credits {
+        if !self.has_room(place) {
             return None;
         }
         let index = self.slab.take()?;
-        device.used += 1;
+        self.devices.at_mut(place).used += 1;
         Some(index)
+    }
+
+    /// Whether the device at `place` has a credit left.
+    #[inline]
+    pub(super) fn has_room(&self, place: u32) -> bool {
+        let device = self.devices.at(place);
+        !self.policy.strict || device.used < device.credits
     }
 
     fn limit(&self, place: u32) -> u32 {

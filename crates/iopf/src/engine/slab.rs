@@ -128,25 +128,51 @@ impl Slab {
 
     /// A slot to fill, or `None` at the limit or without memory. Its generation is kept.
     pub(super) fn take(&mut self) -> Option<u32> {
+        let index = self.peek()?.slot;
+        self.free = self.links(index).next;
+        self.used += 1;
+        Some(index)
+    }
+
+    /// What the next slot to be taken will be known by, or `None` where there is none.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<Handle> {
         if self.used >= self.max {
             return None;
         }
-        let index = if self.free == NIL {
-            if self.fresh == NIL {
-                return None;
-            }
-            if self.fresh as usize >= self.capacity() {
-                self.grow()?;
-            }
-            self.fresh += 1;
-            self.fresh - 1
+        if self.free == NIL {
+            self.refresh()?;
+        }
+        let slot = self.free;
+        let generation = self.at(slot).generation;
+        Some(Handle { slot, generation })
+    }
+
+    /// What was [`peek`](Self::peek)ed at is stale from now on, as if the slot had been taken and
+    /// given back.
+    #[inline]
+    pub(super) fn skip(&mut self) {
+        let slot = self.free;
+        if self.at(slot).generation < u32::MAX {
+            self.at_mut(slot).generation += 1;
         } else {
-            let index = self.free;
-            self.free = self.links(index).next;
-            index
-        };
-        self.used += 1;
-        Some(index)
+            // Retired: see `put`.
+            self.free = self.links(slot).next;
+        }
+    }
+
+    /// Puts a slot that was never used on the free list, which is empty.
+    fn refresh(&mut self) -> Option<()> {
+        if self.fresh == NIL {
+            return None;
+        }
+        if self.fresh as usize >= self.capacity() {
+            self.grow()?;
+        }
+        self.free = self.fresh;
+        self.links_mut(self.free).next = NIL;
+        self.fresh += 1;
+        Some(())
     }
 
     /// What [`take`](Self::take) would give next, under the handle that it would have. `None`: none

@@ -50,7 +50,10 @@ impl Engine {
     /// others come first, the group is queued and still to be delivered:
     /// [`poll_fault`](Self::poll_fault) brings it.
     ///
-    /// `decide` must not unwind: its group would keep its room, and never be answered.
+    /// A group of one page, if it is answered, never takes room in the engine; its handle is stale
+    /// then, as any other's.
+    ///
+    /// `decide` must not unwind: its group would never be answered.
     #[inline]
     pub fn resolve_group(
         &mut self,
@@ -61,14 +64,9 @@ impl Engine {
         decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
     ) -> Reported {
         let before = before.into_iter();
-        let decide = if before.size_hint() == (0, Some(0)) {
-            match self.resolve_page(now, id, last, decide) {
-                Ok(reported) => return reported,
-                Err(decide) => decide,
-            }
-        } else {
-            decide
-        };
+        if before.size_hint().1 == Some(0) && self.order.is_empty() {
+            return self.resolve_page(now, id, last, decide);
+        }
         let taken = match self.take_in(now, id, before, last) {
             Ok(taken) => taken,
             Err((answer, why)) => return Reported::Answered(answer, why),
@@ -80,35 +78,108 @@ impl Engine {
         let slot = self.slab.at_mut(index);
         slot.state = State::Waiting;
         slot.flags |= flag::DELIVERED;
-        let group = Group {
-            handle: Handle {
-                slot: index,
-                generation: taken.generation,
-            },
-            device: id,
-            domain: taken.handler.domain,
-            nested: taken.handler.nested,
-            pasid: last.pasid,
-            index: last.group,
-            pages: taken.count,
-            since: Tick(self.now),
+        let handle = Handle {
+            slot: index,
+            generation: taken.generation,
         };
+        let group = self.group(handle, id, taken.handler, last, taken.count);
         let pages = Pages::of(&self.slab, taken.chain, index, taken.count);
         let Some(response) = decide(&group, pages) else {
             self.await_answer(place, index);
-            return Reported::Queued(group.handle);
+            return Reported::Queued(handle);
         };
-        let response = self.sayable(place, response);
         if taken.chain != NIL {
             self.free_chain(place, taken.chain);
         }
         self.devices.at_mut(place).completed += u64::from(taken.count);
+        let answer = self.decided(place, id, last, response);
         self.put(place, index);
-        let answer = Answer {
+        Reported::Answered(answer, Why::Resolved)
+    }
+
+    /// [`resolve_group`](Self::resolve_group) for a group of one page, with nothing to be delivered
+    /// first: it takes a slot only where its answer comes later.
+    #[inline]
+    fn resolve_page(
+        &mut self,
+        now: Tick,
+        id: DeviceId,
+        last: &PageRequest,
+        decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
+    ) -> Reported {
+        self.advance(now);
+        let Some((place, handler)) = self.find_handler(id, last) else {
+            let (answer, why) = self.no_handler(id, 1, last);
+            return Reported::Answered(answer, why);
+        };
+        self.devices.at_mut(place).reported += 1;
+        let handle = self.has_room(place).then(|| self.slab.peek()).flatten();
+        let Some(handle) = handle else {
+            self.refuse_pages(place, 1);
+            let (answer, why) = self.turn_away(id, last, Why::NoRoom);
+            return Reported::Answered(answer, why);
+        };
+        let group = self.group(handle, id, handler.0, last, 1);
+        let Some(response) = decide(&group, Pages::one(&self.slab, handle, last)) else {
+            return self.keep(place, last, handler);
+        };
+        self.slab.skip();
+        self.devices.at_mut(place).completed += 1;
+        Reported::Answered(self.decided(place, id, last, response), Why::Resolved)
+    }
+
+    /// Takes the slot that was peeked at for a page that was delivered and waits for its answer.
+    fn keep(&mut self, place: u32, last: &PageRequest, handler: (Attachment, bool)) -> Reported {
+        let Some(index) = self.take(place) else {
+            // There was room a moment ago.
+            self.refuse_pages(place, 1);
+            let id = self.devices.at(place).id;
+            let (answer, why) = self.turn_away(id, last, Why::NoRoom);
+            return Reported::Answered(answer, why);
+        };
+        let slot = self.fill(place, index, last, handler);
+        slot.state = State::Waiting;
+        slot.flags |= flag::DELIVERED;
+        let handle = Handle {
+            slot: index,
+            generation: slot.generation,
+        };
+        self.await_answer(place, index);
+        Reported::Queued(handle)
+    }
+
+    #[inline]
+    fn group(
+        &self,
+        handle: Handle,
+        device: DeviceId,
+        handler: Attachment,
+        last: &PageRequest,
+        pages: u32,
+    ) -> Group {
+        Group {
+            handle,
+            device,
+            domain: handler.domain,
+            nested: handler.nested,
+            pasid: last.pasid,
+            index: last.group,
+            pages,
+            since: Tick(self.now),
+        }
+    }
+
+    /// The answer that was decided on, in a code that the way back can say.
+    #[inline]
+    fn decided(&self, place: u32, id: DeviceId, last: &PageRequest, response: Response) -> Answer {
+        let can_say = response != Response::Failure
+            || !self.policy.strict
+            || self.devices.rest(place).can_say(response);
+        let response = if can_say { response } else { Response::Invalid };
+        Answer {
             by: By::Resolver,
             ..Answer::at_once(self.now, id, last, response)
-        };
-        Reported::Answered(answer, Why::Resolved)
+        }
     }
 
     /// [`resolve_group`](Self::resolve_group) of a group of one page, which gets a slot only if it
@@ -190,18 +261,8 @@ impl Engine {
         last: &PageRequest,
     ) -> Result<Taken, (Answer, Why)> {
         self.advance(now);
-        let Some(place) = self.devices.find_again(id) else {
-            let pages = before.count() as u64 + 1;
-            self.departed.reported += pages;
-            self.departed.losses.refused += pages;
-            return Err(self.turn_away(id, last, Why::NoHandler));
-        };
-        let key = super::device::key(self.policy.strict, last.pasid);
-        let Some(handler) = self.devices.handler(place, key) else {
-            let pages = before.count() as u64 + 1;
-            self.devices.at_mut(place).reported += pages;
-            self.refuse_pages(place, pages);
-            return Err(self.turn_away(id, last, Why::NoHandler));
+        let Some((place, handler)) = self.find_handler(id, last) else {
+            return Err(self.no_handler(id, before.count() as u64 + 1, last));
         };
         let (pages, taken) = self.take_group(place, before, last, handler);
         self.devices.at_mut(place).reported += pages;
@@ -213,6 +274,31 @@ impl Engine {
             self.refuse_pages(place, others);
         }
         Ok(taken)
+    }
+
+    /// The device's place, and what handles the group.
+    #[inline]
+    fn find_handler(
+        &mut self,
+        id: DeviceId,
+        last: &PageRequest,
+    ) -> Option<(u32, (Attachment, bool))> {
+        let place = self.devices.find_again(id)?;
+        let key = super::device::key(self.policy.strict, last.pasid);
+        Some((place, self.devices.handler(place, key)?))
+    }
+
+    /// Counts a group that nobody handles, and answers it.
+    #[cold]
+    fn no_handler(&mut self, id: DeviceId, pages: u64, last: &PageRequest) -> (Answer, Why) {
+        if let Some(place) = self.devices.find(id) {
+            self.devices.at_mut(place).reported += pages;
+            self.refuse_pages(place, pages);
+        } else {
+            self.departed.reported += pages;
+            self.departed.losses.refused += pages;
+        }
+        self.turn_away(id, last, Why::NoHandler)
     }
 
     /// The answer to a group that is not taken in.
