@@ -1,6 +1,5 @@
 //! The monotonic clock, in the engine's unit.
 
-use crate::sys;
 use iopf::engine::Tick;
 use nix::time::{ClockId, clock_gettime};
 use rustix::event::Timespec;

@@ -73,7 +73,6 @@ impl<F: FaultFile + 'static> Pump<F> {
             generation: self.generation,
         };
         self.generation = self.generation.wrapping_add(1);
-        self.unsettled = true;
         let source = Some(Source::new(id, queue));
         match free {
             Some(_) => self.sources[place] = source,

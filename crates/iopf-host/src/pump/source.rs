@@ -25,8 +25,6 @@ pub(super) struct Source<F> {
     /// Its first group is larger than this room in the engine, in pages.
     pub(super) needs_more_than: Option<u32>,
     pub(super) routes: Routes,
-    /// It is in the pump's set.
-    pub(super) watched: bool,
 }
 
 /// A pause after an error, and how long the next one is.
@@ -136,7 +134,6 @@ impl<F: FaultFile> Source<F> {
             writes: Pause::default(),
             needs_more_than: None,
             routes: Routes::default(),
-            watched: false,
         }
     }
 

@@ -72,12 +72,6 @@ enum Source<'a> {
         page: Option<&'a PageRequest>,
     },
     Copy(core::slice::Iter<'a, PageRequest>),
-    /// The one page of a group that is being decided and in no slot yet.
-    Single {
-        slab: &'a Slab,
-        handle: Handle,
-        page: Option<&'a PageRequest>,
-    },
 }
 
 impl<'a> Pages<'a> {
@@ -115,8 +109,6 @@ impl<'a> Pages<'a> {
                 slab, handle: own, ..
             } => handle == *own || slab.waiting(handle).is_some(),
             Source::Copy(_) => true,
-            Source::Single { handle: own, .. } if *own == handle => true,
-            Source::Single { slab, .. } => slab.waiting(handle).is_some(),
         }
     }
 }
@@ -154,7 +146,6 @@ impl Iterator for Pages<'_> {
             Source::Engine { left, .. } => *left as usize,
             Source::One { page, .. } => usize::from(page.is_some()),
             Source::Copy(pages) => pages.len(),
-            Source::Single { page, .. } => usize::from(page.is_some()),
         };
         (left, Some(left))
     }

@@ -175,27 +175,6 @@ impl Slab {
         Some(())
     }
 
-    /// What [`take`](Self::take) would give next, under the handle that it would have. `None`: none
-    /// is free that was used before, or there is no room.
-    #[inline]
-    pub(super) fn next_free(&self) -> Option<Handle> {
-        if self.used >= self.max || self.free == NIL {
-            return None;
-        }
-        let generation = self.at(self.free).generation;
-        // One more must be left for whoever takes it.
-        (generation < u32::MAX).then_some(Handle {
-            slot: self.free,
-            generation,
-        })
-    }
-
-    /// What [`next_free`](Self::next_free) gave was shown to somebody: it is stale from now on.
-    #[inline]
-    pub(super) fn pass_over(&mut self, handle: Handle) {
-        self.at_mut(handle.slot).generation = handle.generation + 1;
-    }
-
     #[cold]
     fn grow(&mut self) -> Option<()> {
         let (slots, links) = (chunk()?, chunk()?);
