@@ -43,7 +43,7 @@ pub(super) fn first(read: &[RawFault]) -> Option<First> {
         return Some(First {
             pages: 1,
             unnamed_bits: u64::from(head.has_unnamed_bits()),
-            sound: head.cookie != 0 && head.pasid_fits(),
+            sound: head.pasid_fits(),
         });
     }
     Some(several(head, read))
