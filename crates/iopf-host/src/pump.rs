@@ -9,6 +9,7 @@ mod asynchronous;
 mod change;
 mod devices;
 mod handle;
+mod haste;
 mod notice;
 mod serving;
 mod source;
@@ -25,6 +26,7 @@ use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
+use haste::Haste;
 use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Reported, Tick};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
@@ -87,7 +89,8 @@ pub struct Stopped {
 ///   [`Engine::totals`]`().reported + losses.lost`.
 ///
 /// A turn makes one poll, one read for each readable queue, and one write for each queue with
-/// answers. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
+/// answers. While groups of one queue come less than 20 µs apart, it reads first, and polls only when
+/// that brings nothing, at a command, and every 16th turn. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
 /// buffers have grown.
 #[derive(Debug)]
 pub struct Pump<F> {
@@ -110,6 +113,9 @@ pub struct Pump<F> {
     /// Queues with answers to write, a bit each.
     dirty: u64,
     stopping: bool,
+    /// The last turn read something.
+    brought: bool,
+    haste: Haste,
 }
 
 struct Sink(Box<dyn FnMut(Notice) + Send>);
@@ -147,6 +153,8 @@ impl<F: FaultFile + 'static> Pump<F> {
             unsettled: false,
             dirty: 0,
             stopping: false,
+            brought: false,
+            haste: Haste::default(),
         })
     }
 
@@ -214,12 +222,25 @@ impl<F: FaultFile + 'static> Pump<F> {
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         // Before it sleeps: whoever had the pump until now may ask for something.
         self.inbox.belongs_here();
+        let last = self.now;
+        if let Some(queue) = self.haste.queue()
+            && !self.unsettled
+            && !self.inbox.is_called()
+        {
+            let now = self.clock.now();
+            self.work(now, Ready::perhaps(queue));
+            if self.haste.came(self.brought, now.0.saturating_sub(last.0)) {
+                return Ok(true);
+            }
+        }
         let due = self.settle()?;
         let ready = self
             .watch
             .wait(if due { Some(Duration::ZERO) } else { timeout })?;
         let now = self.clock.now();
         let due = self.work(now, ready);
+        self.haste
+            .polled(ready, self.brought, now.0.saturating_sub(last.0));
         Ok(due || ready.any())
     }
 
@@ -274,6 +295,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         if due {
             self.due();
         }
+        self.brought = false;
         let mut queues = ready.queues;
         while queues != 0 {
             self.read(queues.trailing_zeros() as usize, ready.polled);
@@ -347,7 +369,10 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
         source.needs_more_than = None;
         let error = match source.queue.read(room as usize) {
-            Ok(Read::Pages(_)) => None,
+            Ok(Read::Pages(_)) => {
+                self.brought = true;
+                None
+            }
             Ok(Read::Nothing) if !polled => {
                 source.reads.works();
                 return;

@@ -42,6 +42,23 @@ impl Ready {
         polled: false,
     };
 
+    /// One queue, which nobody looked at.
+    pub(super) fn perhaps(queue: u8) -> Self {
+        Self {
+            queues: 1 << queue,
+            commands: false,
+            polled: false,
+        }
+    }
+
+    /// The queue, if it is one.
+    #[inline]
+    pub(super) fn only_queue(self) -> Option<u8> {
+        let lowest = self.queues.trailing_zeros();
+        let one = self.queues.is_power_of_two();
+        one.then(|| u8::try_from(lowest).ok()).flatten()
+    }
+
     pub(super) fn any(self) -> bool {
         self.queues != 0 || self.commands
     }
