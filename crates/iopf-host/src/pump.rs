@@ -27,7 +27,7 @@ use crate::{Errno, FaultFile, ReadError, WriteError};
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
 use haste::Haste;
-use iopf::engine::{AnswerError, Delivery, DeviceId, Engine, Group, Pages, Reported, Tick};
+use iopf::engine::{AnswerError, Decided, Delivery, DeviceId, Engine, Group, Pages, Tick};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
 use source::{Pause, Route, Routes, Source};
@@ -234,9 +234,9 @@ impl<F: FaultFile + 'static> Pump<F> {
             }
         }
         let due = self.settle()?;
-        let ready = self
-            .watch
-            .wait(if due { Some(Duration::ZERO) } else { timeout })?;
+        let timeout = if due { Some(Duration::ZERO) } else { timeout };
+        let mut ready = self.watch.wait(timeout)?;
+        ready.due |= due;
         let now = self.clock.now();
         let due = self.work(now, ready);
         self.haste
@@ -291,7 +291,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         if ready.commands {
             self.commands();
         }
-        let due = self.next_due().is_some_and(|due| due <= self.now);
+        let due =
+            (ready.due || ready.commands) && self.next_due().is_some_and(|due| due <= self.now);
         if due {
             self.due();
         }
@@ -435,12 +436,12 @@ impl<F: FaultFile + 'static> Pump<F> {
                 };
             let before = group.partial();
             match self.engine.resolve_group(now, id, before, &last, decide) {
-                Reported::Answered(answer, _) => queue.answer(cookie, answer.response),
-                Reported::Queued(handle) if taken_over => {
+                Decided::Answered(response, _) => queue.answer(cookie, response),
+                Decided::Queued(handle) if taken_over => {
                     // It was just queued.
                     let _ = self.engine.dequeue(handle);
                 }
-                _ => {}
+                Decided::Queued(_) => {}
             }
             if let Some(notice) = notice {
                 self.counts.panics += 1;

@@ -64,6 +64,7 @@ mod tests {
     const ONE: Ready = Ready {
         queues: 1 << 3,
         commands: false,
+        due: false,
         polled: true,
     };
 

@@ -30,6 +30,8 @@ pub(super) struct Ready {
     /// Queues to read, a bit each.
     pub(super) queues: u64,
     pub(super) commands: bool,
+    /// Something may be due; otherwise nothing is.
+    pub(super) due: bool,
     /// Somebody looked: what is here is readable.
     pub(super) polled: bool,
 }
@@ -39,6 +41,7 @@ impl Ready {
     pub(super) const UNKNOWN: Self = Self {
         queues: u64::MAX,
         commands: true,
+        due: true,
         polled: false,
     };
 
@@ -46,8 +49,7 @@ impl Ready {
     pub(super) fn perhaps(queue: u8) -> Self {
         Self {
             queues: 1 << queue,
-            commands: false,
-            polled: false,
+            ..Self::default()
         }
     }
 
@@ -172,7 +174,10 @@ impl Watch {
             // An error or a hang-up counts as readable: the read tells what it is.
             match event.data.u64() {
                 COMMANDS => ready.commands = true,
-                TIME => self.fired(),
+                TIME => {
+                    ready.due = true;
+                    self.fired();
+                }
                 slot => ready.queues |= 1 << slot,
             }
         }

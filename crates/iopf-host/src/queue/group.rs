@@ -36,22 +36,8 @@ pub(super) struct First {
 }
 
 /// `None`: nothing is there.
-#[inline]
 pub(super) fn first(read: &[RawFault]) -> Option<First> {
     let head = read.first()?;
-    if head.is_last() {
-        return Some(First {
-            pages: 1,
-            unnamed_bits: u64::from(head.has_unnamed_bits()),
-            sound: head.pasid_fits(),
-        });
-    }
-    Some(several(head, read))
-}
-
-/// The same where the `head` is not the last page.
-#[inline(never)]
-fn several(head: &RawFault, read: &[RawFault]) -> First {
     let mut first = First::default();
     let mut sound = true;
     for page in read {
@@ -66,11 +52,25 @@ fn several(head: &RawFault, read: &[RawFault]) -> First {
             break;
         }
     }
-    first
+    Some(first)
+}
+
+/// Whether it is a group of one page.
+#[inline]
+pub(super) fn is_whole(page: &RawFault) -> bool {
+    page.is_last() && page.pasid_fits()
 }
 
 impl<'a> FaultGroup<'a> {
+    /// A group of one page.
     #[inline]
+    pub(super) fn of(page: &'a RawFault) -> Self {
+        Self {
+            partial: &[],
+            last: page,
+        }
+    }
+
     pub(super) fn new(pages: &'a [RawFault]) -> Option<Self> {
         let (last, partial) = pages.split_last()?;
         Some(Self { partial, last })

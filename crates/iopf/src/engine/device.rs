@@ -445,9 +445,9 @@ impl Devices {
 
 /// The key of an address space among the attachments of a device; [`NO_PASID`] is the function.
 pub(super) fn key(strict: bool, pasid: Option<Pasid>) -> u32 {
-    match pasid {
+    match pasid.map_or(NO_PASID, Pasid::get) {
         // IOMMU_NO_PASID is 0, so the kernel cannot tell PASID 0 from none.
-        Some(p) if !strict && p.get() == 0 => NO_PASID,
-        other => other.map_or(NO_PASID, Pasid::get),
+        0 if !strict => NO_PASID,
+        key => key,
     }
 }

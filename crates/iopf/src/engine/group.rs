@@ -65,10 +65,9 @@ enum Source<'a> {
         last: u32,
         left: u32,
     },
-    /// The only page of a group that has no slot yet, and will have it under this handle.
+    /// The only page of a group that has no slot yet, and will have the next.
     One {
         slab: &'a Slab,
-        handle: Handle,
         page: Option<&'a PageRequest>,
     },
     Copy(core::slice::Iter<'a, PageRequest>),
@@ -86,11 +85,11 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// The only page of a group that has no slot yet, and will have it under `handle`.
+    /// The only page of a group that has no slot yet, and will have the next.
     #[inline]
-    pub(super) fn one(slab: &'a Slab, handle: Handle, page: &'a PageRequest) -> Self {
+    pub(super) fn one(slab: &'a Slab, page: &'a PageRequest) -> Self {
         let page = Some(page);
-        Self(Source::One { slab, handle, page })
+        Self(Source::One { slab, page })
     }
 
     /// Pages that were copied out of the engine, for a resolver that works away from it.
@@ -105,9 +104,7 @@ impl<'a> Pages<'a> {
     pub fn is_waiting(&self, handle: Handle) -> bool {
         match &self.0 {
             Source::Engine { slab, .. } => slab.waiting(handle).is_some(),
-            Source::One {
-                slab, handle: own, ..
-            } => handle == *own || slab.waiting(handle).is_some(),
+            Source::One { slab, .. } => slab.is_next(handle) || slab.waiting(handle).is_some(),
             Source::Copy(_) => true,
         }
     }

@@ -12,6 +12,7 @@ mod device;
 mod fair;
 mod group;
 mod loss;
+mod once;
 mod policy;
 mod report;
 mod slab;
@@ -24,6 +25,7 @@ pub use device::{
 };
 pub use group::{Delivery, Group, Pages, Stray};
 pub use loss::{Counts, LossReport, Losses, Verdicts};
+pub use once::Decided;
 pub use policy::Policy;
 pub use report::{Refused, Reported, Why};
 

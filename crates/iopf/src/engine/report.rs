@@ -15,8 +15,7 @@ pub enum Reported {
     Collected,
     /// Now waits for an answer or a verdict under this handle; `poll_fault` delivers it.
     Queued(Handle),
-    /// A page request that nobody can handle, or that was decided at once: send this answer. No
-    /// other will come.
+    /// A page request that nobody can handle: send this answer. No other will come.
     Answered(Answer, Why),
     /// An unrecoverable fault that nobody handles (Linux `report_iommu_fault`: `-ENOSYS`).
     Judged(Verdict),
@@ -118,19 +117,13 @@ impl Engine {
     /// Room for one more slot of the device at `place`.
     #[inline]
     pub(super) fn take(&mut self, place: u32) -> Option<u32> {
-        if !self.has_room(place) {
+        let device = self.devices.at_mut(place);
+        if self.policy.strict && device.used >= device.credits {
             return None;
         }
         let index = self.slab.take()?;
-        self.devices.at_mut(place).used += 1;
+        device.used += 1;
         Some(index)
-    }
-
-    /// Whether the device at `place` has a credit left.
-    #[inline]
-    pub(super) fn has_room(&self, place: u32) -> bool {
-        let device = self.devices.at(place);
-        !self.policy.strict || device.used < device.credits
     }
 
     fn limit(&self, place: u32) -> u32 {

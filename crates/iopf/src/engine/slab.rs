@@ -93,6 +93,9 @@ pub(super) struct Slab {
     chunks: Vec<Box<[Slot; CHUNK]>>,
     links: Vec<Box<[Links; CHUNK]>>,
     free: u32,
+    /// The next slot to be taken, off the free list, and its generation, which is ahead of what the
+    /// slot says; a slot of [`NIL`]: not chosen.
+    next: Handle,
     /// Slots below this index were used before.
     fresh: u32,
     used: u32,
@@ -105,6 +108,10 @@ impl Slab {
             chunks: Vec::new(),
             links: Vec::new(),
             free: NIL,
+            next: Handle {
+                slot: NIL,
+                generation: 0,
+            },
             fresh: 0,
             used: 0,
             max,
@@ -128,50 +135,59 @@ impl Slab {
 
     /// A slot to fill, or `None` at the limit or without memory. Its generation is kept.
     pub(super) fn take(&mut self) -> Option<u32> {
-        let index = self.peek()?.slot;
-        self.free = self.links(index).next;
+        let Handle { slot, generation } = self.peek()?;
+        self.at_mut(slot).generation = generation;
+        self.next.slot = NIL;
         self.used += 1;
-        Some(index)
+        Some(slot)
     }
 
-    /// What the next slot to be taken will be known by, or `None` where there is none.
+    /// What the next slot to be taken will be known by, or `None` at the limit or without memory.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<Handle> {
         if self.used >= self.max {
             return None;
         }
-        if self.free == NIL {
-            self.refresh()?;
+        if self.next.slot == NIL {
+            self.choose_next()?;
         }
-        let slot = self.free;
-        let generation = self.at(slot).generation;
-        Some(Handle { slot, generation })
+        Some(self.next)
+    }
+
+    /// Whether `handle` was [`peek`](Self::peek)ed at last, and its slot not taken.
+    pub(super) fn is_next(&self, handle: Handle) -> bool {
+        self.next == handle
     }
 
     /// What was [`peek`](Self::peek)ed at is stale from now on, as if the slot had been taken and
     /// given back.
     #[inline]
     pub(super) fn skip(&mut self) {
-        let slot = self.free;
-        if self.at(slot).generation < u32::MAX {
-            self.at_mut(slot).generation += 1;
+        if self.next.generation < u32::MAX {
+            self.next.generation += 1;
         } else {
             // Retired: see `put`.
-            self.free = self.links(slot).next;
+            self.next.slot = NIL;
         }
     }
 
-    /// Puts a slot that was never used on the free list, which is empty.
-    fn refresh(&mut self) -> Option<()> {
-        if self.fresh == NIL {
-            return None;
-        }
-        if self.fresh as usize >= self.capacity() {
-            self.grow()?;
-        }
-        self.free = self.fresh;
-        self.links_mut(self.free).next = NIL;
-        self.fresh += 1;
+    fn choose_next(&mut self) -> Option<()> {
+        let slot = if self.free == NIL {
+            if self.fresh == NIL {
+                return None;
+            }
+            if self.fresh as usize >= self.capacity() {
+                self.grow()?;
+            }
+            self.fresh += 1;
+            self.fresh - 1
+        } else {
+            let slot = self.free;
+            self.free = self.links(slot).next;
+            slot
+        };
+        let generation = self.at(slot).generation;
+        self.next = Handle { slot, generation };
         Some(())
     }
 
