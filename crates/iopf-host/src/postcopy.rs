@@ -105,8 +105,8 @@ pub enum PostCopyError {
     /// `vm.unprivileged_userfaultfd`, nor the mode for faults of user space alone.
     #[error("no user fault descriptor: {0}")]
     Descriptor(Errno),
-    /// The memory cannot be watched. `EBUSY`: it is already; `EINVAL`: it is no private anonymous,
-    /// shared or huge-page memory, or not in whole pages.
+    /// The memory cannot be watched. `EBUSY`: it is already; `EINVAL`: it is no private anonymous
+    /// or shared memory, or of huge pages (hugetlbfs), or not in whole pages.
     #[error("the memory cannot be watched: {0}")]
     Register(Errno),
     /// A thread or an event descriptor.
@@ -313,6 +313,9 @@ impl Drop for PostCopy {
             // A panic in it was told already.
             let _ = thread.join();
         }
+        // Not left to closing the descriptor: resolvers hold it too. It fails where the mapping is
+        // gone, and then nobody waits.
+        let _ = sys::unregister(&self.shared.faults, &self.shared.area.memory);
     }
 }
 

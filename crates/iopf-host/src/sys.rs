@@ -569,6 +569,7 @@ pub(crate) fn monotonic() -> u64 {
 const UFFDIO: u8 = uapi::UFFDIO as u8;
 const UFFDIO_API: Opcode = encoded::read_write::<uapi::uffdio_api>(UFFDIO, 0x3f);
 const UFFDIO_REGISTER: Opcode = encoded::read_write::<uapi::uffdio_register>(UFFDIO, 0);
+const UFFDIO_UNREGISTER: Opcode = encoded::read::<uapi::uffdio_range>(UFFDIO, 1);
 const UFFDIO_WAKE: Opcode = encoded::read::<uapi::uffdio_range>(UFFDIO, 2);
 const UFFDIO_COPY: Opcode = encoded::read_write::<uapi::uffdio_copy>(UFFDIO, 3);
 const UFFDIO_POISON: Opcode = encoded::read_write::<uapi::uffdio_poison>(UFFDIO, 8);
@@ -654,6 +655,9 @@ fn api(file: &OwnedFd, features: u64) -> Result<(), Errno> {
 }
 
 /// From now on, whoever touches a missing page of `memory` waits, and the descriptor tells.
+///
+/// `EINVAL` for memory of huge pages, as for what the kernel refuses; that is still registered, until
+/// the descriptor is closed.
 pub(crate) fn register(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno> {
     let mut block = uapi::uffdio_register {
         range: range(memory, 0, memory.size())?,
@@ -662,7 +666,20 @@ pub(crate) fn register(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno
     };
     // SAFETY: the block is that of the request; the range is memory that is reached by volatile
     // accesses alone, which may take any time. When the mapping goes, so does the registration.
-    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_REGISTER, _>::new(&mut block)) }
+    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_REGISTER, _>::new(&mut block)) }?;
+    // Huge pages of hugetlbfs, which `copy` cannot put in place, are all that has no zero page.
+    match block.ioctls & 1 << uapi::_UFFDIO_ZEROPAGE {
+        0 => Err(Errno::INVAL),
+        _ => Ok(()),
+    }
+}
+
+/// From now on, who touches a missing page of `memory` gets one of zeros; so do those who wait.
+pub(crate) fn unregister(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno> {
+    let mut block = range(memory, 0, memory.size())?;
+    // SAFETY: the block is that of the request; pages that are missing become zeros, as they were
+    // before `register`.
+    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_UNREGISTER, _>::new(&mut block)) }
 }
 
 /// Puts `page` into the missing page at `offset`, all of it at once, and wakes who waits for it.

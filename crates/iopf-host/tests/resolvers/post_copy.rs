@@ -2,7 +2,8 @@
 
 use super::world::{PATIENCE, Setting, World, until};
 use iopf::{Access, Iova, Pasid, Response};
-use iopf_host::postcopy::{Limits, PageSource, PostCopy, SourceError};
+use iopf_host::Errno;
+use iopf_host::postcopy::{Limits, PageSource, PostCopy, PostCopyError, SourceError};
 use iopf_host::space::Area;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -367,6 +368,45 @@ fn what_waits_when_post_copy_ends_is_answered() {
         Response::Invalid,
         "nothing comes any more"
     );
+}
+
+#[test]
+fn a_page_that_never_came_reads_as_zeros_afterwards_though_a_pump_has_the_resolver() {
+    let memory = memory(2);
+    let source = |_: usize, _: &mut [u8]| Err(SourceError::NotNow);
+    let (post_copy, _world, _) = start(&memory, source, Limits::default(), LONG);
+    // In threads that nobody waits for: a failure is no hang.
+    let (said, heard) = channel();
+    let read = |page| {
+        let (memory, said) = (memory.clone(), said.clone());
+        thread::spawn(move || said.send(touch(&memory, page)));
+    };
+    read(0);
+    until("the thread's fault", || {
+        (post_copy.counts().touches > 0).then_some(())
+    });
+    drop(post_copy);
+    read(1);
+    for _ in 0..2 {
+        let bytes = heard.recv_timeout(PATIENCE).expect("a thread waits on");
+        assert!(bytes == [0; PAGE]);
+    }
+}
+
+#[test]
+fn memory_of_huge_pages_is_refused_and_not_watched() {
+    const HUGE: usize = 2 << 20;
+    // None is set aside, and none is needed: they are not touched.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_NORESERVE;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let memory = Arc::new(MmapRegion::build(None, HUGE, rights, flags).unwrap());
+    for _ in 0..2 {
+        let area = Area::shared(memory.clone(), Access::RW);
+        let source = |_: usize, _: &mut [u8]| Ok(());
+        let made = PostCopy::new(area, PASID, source, Limits::default(), |_, _| ());
+        let refused = PostCopyError::Register(Errno::INVAL);
+        assert_eq!(made.map(|_| ()), Err(refused));
+    }
 }
 
 #[test]
