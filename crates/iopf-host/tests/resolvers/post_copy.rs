@@ -432,6 +432,32 @@ fn a_source_that_panics_is_asked_again() {
     assert_eq!((counts.failures, counts.fetched), (1, 1));
 }
 
+#[test]
+fn a_defect_of_who_takes_the_answers_harms_no_page() {
+    let memory = memory(2);
+    let mut setting = Setting::new(LONG);
+    let area = Area::shared(memory.clone(), Access::RW);
+    let base = area.iova.0;
+    let source = |offset: usize, bytes: &mut [u8]| {
+        bytes.copy_from_slice(&content(offset / PAGE));
+        Ok(())
+    };
+    let limits = Limits {
+        workers: 1,
+        groups: 16,
+    };
+    let answer = |_, _| panic!("a defect");
+    let post_copy = PostCopy::new(area, PASID, source, limits, answer).unwrap();
+    setting.device(1, PASID, post_copy.resolver());
+    let mut world = setting.run();
+    world.ask(1, PASID, &[(base, Access::READ)]);
+    until("the first page", || {
+        (post_copy.missing() == 1).then_some(())
+    });
+    post_copy.fetch_rest();
+    assert!(post_copy.wait(PATIENCE));
+}
+
 /// In the process that is to die of it.
 const VICTIM: &str = "IOPF_TEST_TOUCHES_A_LOST_PAGE";
 
