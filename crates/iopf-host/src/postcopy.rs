@@ -105,8 +105,8 @@ pub enum PostCopyError {
     /// `vm.unprivileged_userfaultfd`, nor the mode for faults of user space alone.
     #[error("no user fault descriptor: {0}")]
     Descriptor(Errno),
-    /// The memory cannot be watched. `EBUSY`: it is already; `EINVAL`: it is no private anonymous,
-    /// shared or huge-page memory, or not in whole pages.
+    /// The memory cannot be watched. `EBUSY`: it is already; `EINVAL`: it is no private anonymous
+    /// or shared memory, or of huge pages (hugetlbfs), or not in whole pages.
     #[error("the memory cannot be watched: {0}")]
     Register(Errno),
     /// A thread or an event descriptor.
@@ -160,7 +160,8 @@ impl Shared {
 /// area, lacks the right, or the source failed it. The first error of a group is its answer. What
 /// waits too long is answered by the engine at its deadline; the page comes all the same.
 ///
-/// Dropping it ends the threads, after the fetches that are under way, and answers INVALID what waits.
+/// Dropping it ends the threads, after the fetches that are under way and their answers, and answers
+/// INVALID what waits; not on the thread that takes the answers, for which these may have to wait.
 /// From then on a page that never came reads as zeros: [`fetch_rest`](Self::fetch_rest) and
 /// [`wait`](Self::wait) first, where anybody still uses the memory.
 pub struct PostCopy {
@@ -182,7 +183,8 @@ impl PostCopy {
     /// as `pasid`.
     ///
     /// `answer` takes answers to groups that had to wait, from threads of this: it hands them to
-    /// [`Engine::answer`](iopf::Engine::answer), where some may be stale.
+    /// [`Engine::answer`](iopf::Engine::answer), where some may be stale. A panic of it is that group's
+    /// alone.
     ///
     /// # Errors
     /// [`PostCopyError`].
@@ -306,13 +308,14 @@ impl Drop for PostCopy {
         self.shared.work.notify_all();
         // It can only be full, and then it is readable.
         let _ = rustix::io::write(&self.shared.ended, &1u64.to_ne_bytes());
-        for handle in waiting {
-            (self.shared.answer)(handle, Response::Invalid);
-        }
+        self.shared.give(waiting, Response::Invalid);
         for thread in self.threads.drain(..) {
             // A panic in it was told already.
             let _ = thread.join();
         }
+        // Not left to closing the descriptor: resolvers hold it too. It fails where the mapping is
+        // gone, and then nobody waits.
+        let _ = sys::unregister(&self.shared.faults, &self.shared.area.memory);
     }
 }
 

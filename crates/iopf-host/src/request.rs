@@ -112,7 +112,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// The kernel said no to a request; nothing has changed.
+/// The kernel said no to a request. Nothing has changed, unless the call that gives it says what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{request}: {errno}{}", Advice(self.advice()))]
 pub struct Refused {

@@ -9,6 +9,7 @@
     reason = "argument blocks and mappings cross the kernel boundary here"
 )]
 
+use crate::iommufd::Hold;
 use crate::request::{Refused, Request};
 use iommufd_bindings as iommu;
 use linux_raw_sys::general as uapi;
@@ -93,6 +94,12 @@ const fn opcode(request: Request) -> Opcode {
     ((vfio::VFIO_TYPE as u32) << 8 | request.number()) as Opcode
 }
 
+/// Where memory lies that a block names. The kernel reaches it through this number alone, so that the
+/// compiler is told that somebody may.
+fn address<T>(of: *const T) -> u64 {
+    of.expose_provenance() as u64
+}
+
 /// One request with its block.
 struct Call<'a, B> {
     request: Request,
@@ -150,7 +157,7 @@ pub(crate) fn call_with<B: Data>(on: impl AsFd, block: &mut B, data: &[u8]) -> R
             request: B::REQUEST,
             errno: Errno::INVAL,
         })?;
-        block.name(data.as_ptr().addr() as u64, len);
+        block.name(address(data.as_ptr()), len);
     }
     call(on, block)
 }
@@ -166,7 +173,11 @@ pub(crate) fn reset(on: impl AsFd) -> Result<(), Refused> {
     })
 }
 
-/// A descriptor that the kernel has just made.
+/// What a block holds where the kernel is to put a descriptor. A file that is no iommufd but takes any
+/// request, and answers nothing, has so made none: 0 would be one that somebody else owns.
+const NO_DESCRIPTOR: u32 = u32::MAX;
+
+/// A descriptor that the kernel has just made, in place of [`NO_DESCRIPTOR`].
 fn descriptor(request: Request, number: u32) -> Result<OwnedFd, Refused> {
     let number = RawFd::try_from(number).map_err(|_| Refused {
         request,
@@ -181,6 +192,7 @@ pub(crate) fn fault_queue(on: impl AsFd) -> Result<(u32, OwnedFd), Refused> {
     let request = Request::FaultQueueAlloc;
     let mut block = iommu::iommu_fault_alloc {
         size: bytes_of::<iommu::iommu_fault_alloc>(),
+        out_fault_fd: NO_DESCRIPTOR,
         ..Default::default()
     };
     // SAFETY: the block belongs to this request and names no memory.
@@ -195,6 +207,7 @@ pub(crate) fn veventq(
 ) -> Result<(u32, OwnedFd), Refused> {
     let request = Request::VeventqAlloc;
     block.size = bytes_of::<iommu::iommu_veventq_alloc>();
+    block.out_veventq_fd = NO_DESCRIPTOR;
     // SAFETY: as above.
     unsafe { make(on, request, &mut block) }?;
     Ok((
@@ -216,7 +229,7 @@ pub(crate) fn viommu(
         errno: Errno::INVAL,
     })?;
     if !data.is_empty() {
-        block.data_uptr = data.as_mut_ptr().addr() as u64;
+        block.data_uptr = address(data.as_mut_ptr());
     }
     // SAFETY: the block belongs to this request; `data` is exclusively ours and as long as it says.
     unsafe { make(on, request, &mut block) }?;
@@ -238,7 +251,7 @@ pub(crate) fn hw_info(
             request,
             errno: Errno::INVAL,
         })?,
-        data_uptr: data.as_mut_ptr().addr() as u64,
+        data_uptr: address(data.as_mut_ptr()),
         ..Default::default()
     };
     // SAFETY: the block belongs to this request; `data` is exclusively ours and as long as it says.
@@ -260,7 +273,7 @@ pub(crate) fn iova_ranges(
         size: bytes_of::<iommu::iommu_ioas_iova_ranges>(),
         ioas_id: ioas,
         num_iovas: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
-        allowed_iovas: ranges.as_mut_ptr().addr() as u64,
+        allowed_iovas: address(ranges.as_mut_ptr()),
         ..Default::default()
     };
     // SAFETY: the block belongs to this request; `ranges` is exclusively ours and has at least as
@@ -361,10 +374,15 @@ unsafe impl Block for TestCommand {
 }
 
 /// A shared mapping of a file: of device registers, or of memory. Unmapped when dropped.
+///
+/// The kernel keeps a file open that is mapped. A mapping of a device therefore keeps the device, as
+/// other objects keep what they stand on.
 #[derive(Debug)]
 pub struct Mapping {
     base: *mut c_void,
     len: usize,
+    // Dropped after `drop` below.
+    of: Option<Hold>,
 }
 
 /// Bytes of one access.
@@ -429,7 +447,11 @@ impl Mapping {
         let base = unsafe {
             rustix::mm::mmap(ptr::null_mut(), len, rights, MapFlags::SHARED, file, offset)
         }?;
-        Ok(Self { base, len })
+        Ok(Self {
+            base,
+            len,
+            of: None,
+        })
     }
 
     /// `len` bytes of memory of this process: zeros, not touched yet.
@@ -441,13 +463,24 @@ impl Mapping {
         // SAFETY: as in `new`.
         let base =
             unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, rights, MapFlags::PRIVATE) }?;
-        Ok(Self { base, len })
+        Ok(Self {
+            base,
+            len,
+            of: None,
+        })
+    }
+
+    /// Keeps what is mapped for as long as it is.
+    pub(crate) fn of(self, mapped: Hold) -> Self {
+        let mut this = self;
+        this.of = Some(mapped);
+        this
     }
 
     /// Where it lies in this process.
     #[must_use]
     pub fn address(&self) -> u64 {
-        self.base.addr() as u64
+        address(self.base)
     }
 
     /// Its length in bytes, never 0.
@@ -556,6 +589,7 @@ pub(crate) fn watch(descriptor: OwnedFd) -> std::io::Result<tokio::io::unix::Asy
 const UFFDIO: u8 = uapi::UFFDIO as u8;
 const UFFDIO_API: Opcode = encoded::read_write::<uapi::uffdio_api>(UFFDIO, 0x3f);
 const UFFDIO_REGISTER: Opcode = encoded::read_write::<uapi::uffdio_register>(UFFDIO, 0);
+const UFFDIO_UNREGISTER: Opcode = encoded::read::<uapi::uffdio_range>(UFFDIO, 1);
 const UFFDIO_WAKE: Opcode = encoded::read::<uapi::uffdio_range>(UFFDIO, 2);
 const UFFDIO_COPY: Opcode = encoded::read_write::<uapi::uffdio_copy>(UFFDIO, 3);
 const UFFDIO_POISON: Opcode = encoded::read_write::<uapi::uffdio_poison>(UFFDIO, 8);
@@ -571,7 +605,7 @@ fn part(memory: &MmapRegion, offset: usize, len: usize) -> Result<*mut u8, Errno
 
 fn range(memory: &MmapRegion, offset: usize, len: usize) -> Result<uapi::uffdio_range, Errno> {
     Ok(uapi::uffdio_range {
-        start: part(memory, offset, len)?.addr() as u64,
+        start: address(part(memory, offset, len)?),
         len: len as u64,
     })
 }
@@ -641,6 +675,9 @@ fn api(file: &OwnedFd, features: u64) -> Result<(), Errno> {
 }
 
 /// From now on, whoever touches a missing page of `memory` waits, and the descriptor tells.
+///
+/// `EINVAL` for memory of huge pages, as for what the kernel refuses; that is still registered, until
+/// the descriptor is closed.
 pub(crate) fn register(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno> {
     let mut block = uapi::uffdio_register {
         range: range(memory, 0, memory.size())?,
@@ -649,7 +686,20 @@ pub(crate) fn register(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno
     };
     // SAFETY: the block is that of the request; the range is memory that is reached by volatile
     // accesses alone, which may take any time. When the mapping goes, so does the registration.
-    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_REGISTER, _>::new(&mut block)) }
+    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_REGISTER, _>::new(&mut block)) }?;
+    // Huge pages of hugetlbfs, which `copy` cannot put in place, are all that has no zero page.
+    match block.ioctls & 1 << uapi::_UFFDIO_ZEROPAGE {
+        0 => Err(Errno::INVAL),
+        _ => Ok(()),
+    }
+}
+
+/// From now on, who touches a missing page of `memory` gets one of zeros; so do those who wait.
+pub(crate) fn unregister(file: impl AsFd, memory: &MmapRegion) -> Result<(), Errno> {
+    let mut block = range(memory, 0, memory.size())?;
+    // SAFETY: the block is that of the request; pages that are missing become zeros, as they were
+    // before `register`.
+    unsafe { rustix::ioctl::ioctl(file, Updater::<UFFDIO_UNREGISTER, _>::new(&mut block)) }
 }
 
 /// Puts `page` into the missing page at `offset`, all of it at once, and wakes who waits for it.
@@ -661,8 +711,8 @@ pub(crate) fn copy(
     page: &[u8],
 ) -> Result<(), Errno> {
     let mut block = uapi::uffdio_copy {
-        dst: part(memory, offset, page.len())?.addr() as u64,
-        src: page.as_ptr().expose_provenance() as u64,
+        dst: address(part(memory, offset, page.len())?),
+        src: address(page.as_ptr()),
         len: page.len() as u64,
         mode: 0,
         copy: 0,

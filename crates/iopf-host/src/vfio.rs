@@ -297,14 +297,17 @@ impl VfioDevice {
         })
     }
 
-    /// Maps `len` bytes of a BAR, from byte `at` on, a multiple of the page size.
+    /// Maps `len` bytes of a BAR, from byte `at` on, a multiple of the page size. The device is not
+    /// closed before the mapping goes.
     ///
     /// # Errors
     /// [`VfioError::OutsideRegion`], [`VfioError::Region`].
     pub fn map_bar(&self, bar: u8, at: u64, len: usize) -> Result<Mapping, VfioError> {
         let region = self.region(bar.into())?;
         let start = region.place(at, len)?;
-        Mapping::new(&self.0.file, start, len).map_err(|errno| region.failed(errno))
+        let mapping = Mapping::new(&self.0.file, start, len);
+        let mapping = mapping.map_err(|errno| region.failed(errno))?;
+        Ok(mapping.of(self.hold()))
     }
 
     /// Reads the configuration space from byte `at` on.

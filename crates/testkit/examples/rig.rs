@@ -37,8 +37,8 @@ struct Args {
     /// Makes the guest's time its instructions, one a nanosecond; slower.
     #[arg(long)]
     counted: bool,
-    /// Seconds that the program may run.
-    #[arg(long, default_value_t = 600)]
+    /// Seconds that the program may run; a year at most.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     timeout: u64,
     /// The program, a file of this machine, and its arguments.
     #[arg(required = true, last = true, value_name = "PROGRAM")]

@@ -413,6 +413,7 @@ detached
 attached
 closed
 0 objects left behind
+0 objects left behind
 ",
         server: "\
 group 0: r at 0x20000000, last of its group

@@ -192,11 +192,11 @@ fn connect(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Waits until `socket` is readable.
 fn wait(socket: &OwnedFd, patience: Duration) -> Result<(), Errno> {
-    let end = std::time::Instant::now() + patience;
+    let start = std::time::Instant::now();
     loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
-        let left = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
-        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&left)) {
+        // Later than a time can say is never.
+        let left = Timespec::try_from(patience.saturating_sub(start.elapsed())).ok();
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], left.as_ref()) {
             Ok(0) => return Err(Errno::TIMEDOUT),
             Ok(_) => return Ok(()),
             Err(Errno::INTR) => {}

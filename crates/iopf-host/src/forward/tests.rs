@@ -410,6 +410,13 @@ fn replies_that_make_no_sense_end_the_connection() {
 }
 
 #[test]
+fn patience_may_have_no_end() {
+    let world = World::new();
+    let file = ForwardedFile::connect(&world.path, Duration::MAX).unwrap();
+    assert_eq!(file.read(&mut [0; 40]), Ok(0));
+}
+
+#[test]
 fn without_a_server_groups_are_refused_at_once() {
     let mut world = World::new();
     let file = world.file();

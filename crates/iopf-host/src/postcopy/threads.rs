@@ -5,6 +5,7 @@ use super::{Shared, SourceError};
 use crate::space::page_size;
 use crate::sys;
 use iopf::Response;
+use iopf::engine::Handle;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -144,15 +145,21 @@ impl Shared {
         }
     }
 
+    /// Answers groups.
+    pub(super) fn give(&self, groups: Vec<Handle>, response: Response) {
+        for group in groups {
+            // Told by then, and no reason to leave others without their pages.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.answer)(group, response)));
+        }
+    }
+
     fn placed(&self, page: usize) {
         let done = {
             let mut state = self.state();
             state.counts.fetched += 1;
             state.pages.placed(page)
         };
-        for handle in done {
-            (self.answer)(handle, Response::Success);
-        }
+        self.give(done, Response::Success);
         self.settled.notify_all();
     }
 
@@ -173,9 +180,7 @@ impl Shared {
             self.poison(page);
             self.settled.notify_all();
         }
-        for handle in failed {
-            (self.answer)(handle, Response::Invalid);
-        }
+        self.give(failed, Response::Invalid);
         // It may be due again before what the others wait for.
         self.work.notify_one();
     }

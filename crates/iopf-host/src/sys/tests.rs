@@ -25,6 +25,43 @@ fn a_mapping_refuses_what_is_outside_or_unaligned() {
     assert_eq!(bytes, 0x1122_3344_5566_7788_u64.to_le_bytes());
 }
 
+/// In a device's place: says, when it goes, whether its file was still mapped.
+struct Mapped(std::sync::mpsc::Sender<bool>);
+
+impl Mapped {
+    const NAME: &'static str = "registers-of-a-device-that-goes";
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        self.0.send(maps.contains(Self::NAME)).unwrap();
+    }
+}
+
+#[test]
+fn a_device_is_not_closed_before_its_registers_are_unmapped() {
+    let file = rustix::fs::memfd_create(Mapped::NAME, MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&file, 4096).unwrap();
+    let (said, heard) = std::sync::mpsc::channel();
+    let device = Arc::new(Mapped(said));
+    let mapping = Mapping::new(&file, 0, 4096).unwrap();
+    let mapping = mapping.of(device.clone().into());
+    drop(device);
+    assert!(heard.try_recv().is_err(), "the mapping holds the device");
+    assert_eq!(mapping.read32(0), Ok(0));
+    drop(mapping);
+    assert_eq!(heard.try_recv(), Ok(false));
+}
+
+#[test]
+fn a_file_that_answers_nothing_gives_no_descriptor() {
+    let request = Request::FaultQueueAlloc;
+    let errno = Errno::BADF;
+    let refused = descriptor(request, NO_DESCRIPTOR).unwrap_err();
+    assert_eq!(refused, Refused { request, errno });
+}
+
 /// The numbers that the headers give, written out: `_IO(';', 0x80 + n)` and `_IO(';', 100 + n)`.
 #[test]
 fn requests_have_the_numbers_of_the_headers() {

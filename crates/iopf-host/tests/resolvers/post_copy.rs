@@ -2,7 +2,8 @@
 
 use super::world::{PATIENCE, Setting, World, until};
 use iopf::{Access, Iova, Pasid, Response};
-use iopf_host::postcopy::{Limits, PageSource, PostCopy, SourceError};
+use iopf_host::Errno;
+use iopf_host::postcopy::{Limits, PageSource, PostCopy, PostCopyError, SourceError};
 use iopf_host::space::Area;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
@@ -370,6 +371,45 @@ fn what_waits_when_post_copy_ends_is_answered() {
 }
 
 #[test]
+fn a_page_that_never_came_reads_as_zeros_afterwards_though_a_pump_has_the_resolver() {
+    let memory = memory(2);
+    let source = |_: usize, _: &mut [u8]| Err(SourceError::NotNow);
+    let (post_copy, _world, _) = start(&memory, source, Limits::default(), LONG);
+    // In threads that nobody waits for: a failure is no hang.
+    let (said, heard) = channel();
+    let read = |page| {
+        let (memory, said) = (memory.clone(), said.clone());
+        thread::spawn(move || said.send(touch(&memory, page)));
+    };
+    read(0);
+    until("the thread's fault", || {
+        (post_copy.counts().touches > 0).then_some(())
+    });
+    drop(post_copy);
+    read(1);
+    for _ in 0..2 {
+        let bytes = heard.recv_timeout(PATIENCE).expect("a thread waits on");
+        assert!(bytes == [0; PAGE]);
+    }
+}
+
+#[test]
+fn memory_of_huge_pages_is_refused_and_not_watched() {
+    const HUGE: usize = 2 << 20;
+    // None is set aside, and none is needed: they are not touched.
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | libc::MAP_NORESERVE;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let memory = Arc::new(MmapRegion::build(None, HUGE, rights, flags).unwrap());
+    for _ in 0..2 {
+        let area = Area::shared(memory.clone(), Access::RW);
+        let source = |_: usize, _: &mut [u8]| Ok(());
+        let made = PostCopy::new(area, PASID, source, Limits::default(), |_, _| ());
+        let refused = PostCopyError::Register(Errno::INVAL);
+        assert_eq!(made.map(|_| ()), Err(refused));
+    }
+}
+
+#[test]
 fn a_source_that_panics_is_asked_again() {
     let memory = memory(1);
     let calls = Arc::new(AtomicU32::new(0));
@@ -390,6 +430,32 @@ fn a_source_that_panics_is_asked_again() {
     assert!(post_copy.wait(PATIENCE));
     let counts = post_copy.counts();
     assert_eq!((counts.failures, counts.fetched), (1, 1));
+}
+
+#[test]
+fn a_defect_of_who_takes_the_answers_harms_no_page() {
+    let memory = memory(2);
+    let mut setting = Setting::new(LONG);
+    let area = Area::shared(memory.clone(), Access::RW);
+    let base = area.iova.0;
+    let source = |offset: usize, bytes: &mut [u8]| {
+        bytes.copy_from_slice(&content(offset / PAGE));
+        Ok(())
+    };
+    let limits = Limits {
+        workers: 1,
+        groups: 16,
+    };
+    let answer = |_, _| panic!("a defect");
+    let post_copy = PostCopy::new(area, PASID, source, limits, answer).unwrap();
+    setting.device(1, PASID, post_copy.resolver());
+    let mut world = setting.run();
+    world.ask(1, PASID, &[(base, Access::READ)]);
+    until("the first page", || {
+        (post_copy.missing() == 1).then_some(())
+    });
+    post_copy.fetch_rest();
+    assert!(post_copy.wait(PATIENCE));
 }
 
 /// In the process that is to die of it.

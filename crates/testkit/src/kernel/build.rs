@@ -4,7 +4,7 @@ use super::SetupError;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// How often progress is told.
@@ -21,7 +21,8 @@ const LOG: &str = "iopf.log";
 pub(super) struct Tree<'a> {
     /// The program make(1).
     pub(super) make: &'a Path,
-    /// A locked file. make keeps it open, and so the lock, should it outlive this process.
+    /// A locked file. Every program that is started here keeps it open, and so the lock, should it
+    /// outlive this process.
     pub(super) lock: &'a File,
     /// Where it is.
     pub(super) source: PathBuf,
@@ -122,7 +123,6 @@ impl Tree<'_> {
         let mut command = Command::new(self.make);
         command
             .current_dir(&self.source)
-            .stdin(Stdio::null())
             .env("LC_ALL", "C")
             .env("KBUILD_BUILD_USER", "iopf")
             .env("KBUILD_BUILD_HOST", "iopf")
@@ -137,7 +137,8 @@ impl Tree<'_> {
     }
 
     fn run(&self, command: &mut Command) -> Result<(), SetupError> {
-        command.current_dir(&self.source).stdin(Stdio::null());
+        let lock = self.at(self.lock.try_clone())?;
+        command.current_dir(&self.source).stdin(lock);
         let output = self.at(command.output())?;
         if output.status.success() {
             return Ok(());

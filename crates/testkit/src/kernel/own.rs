@@ -86,7 +86,7 @@ impl Workshop {
             return Ok(kernel);
         }
         (self.tools)(progress)?;
-        let version = self.unpacked(progress)?;
+        let version = self.unpacked(&lock, progress)?;
         let tree = Tree {
             make: &self.make,
             lock: &lock,
@@ -130,7 +130,7 @@ impl Workshop {
     }
 
     /// Unpacks and patches the source where that is not done yet; gives its version.
-    fn unpacked(&self, progress: &mut dyn io::Write) -> Result<String, SetupError> {
+    fn unpacked(&self, lock: &File, progress: &mut dyn io::Write) -> Result<String, SetupError> {
         let stamp = self.build().join("unpacked");
         // A patch that changed since is not what was applied.
         let patches = self.recipe.patched();
@@ -153,19 +153,16 @@ impl Workshop {
             self.apt.unpack_checked(package, &deb)?;
         }
         let archive = deb.join(format!("usr/src/{SOURCE}.tar.xz"));
-        run(Command::new("tar")
-            .arg("-xf")
-            .arg(&archive)
-            .arg("-C")
-            .arg(&build))?;
+        let mut tar = Command::new("tar");
+        tar.arg("-xf").arg(&archive).arg("-C").arg(&build);
+        run(lock, &mut tar)?;
         io(at, fs::remove_dir_all(&deb))?;
         for patch in &self.recipe.patches {
             let file = build.join(&patch.name);
             io(at, fs::write(&file, &patch.text))?;
-            run(Command::new("patch")
-                .args(["-p1", "-s", "-i"])
-                .arg(&file)
-                .current_dir(self.tree()))?;
+            let mut command = Command::new("patch");
+            command.args(["-p1", "-s", "-i"]).arg(&file);
+            run(lock, command.current_dir(self.tree()))?;
         }
         io(at, fs::write(&stamp, format!("{version}\n{patches}")))?;
         self.apt.forget(&packages);
@@ -217,9 +214,12 @@ fn intact(dir: &Path) -> bool {
     kept.is_some() && kept == manifest(dir).ok()
 }
 
-fn run(command: &mut Command) -> Result<(), SetupError> {
+/// Runs it. It keeps the locked file open, should it outlive this process.
+fn run(lock: &File, command: &mut Command) -> Result<(), SetupError> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = io(|| format!("running {name}"), command.output())?;
+    let at = || format!("running {name}");
+    let lock = io(at, lock.try_clone())?;
+    let output = io(at, command.stdin(lock).output())?;
     if output.status.success() {
         return Ok(());
     }

@@ -8,8 +8,8 @@ use crate::reply::{Context as _, Done, Failure, Reply};
 use iopf::engine::DeviceId;
 use iopf::{Iova, Pasid};
 use iopf_host::{
-    Device as _, FaultQueueObject, Hwpt, HwptFlags, Ioas, Iommufd, Stage1 as Data, VfioDevice,
-    VtdRange,
+    Device as _, FaultQueueObject, Hwpt, HwptFlags, Ioas, Iommufd, Mapping, Stage1 as Data,
+    VfioDevice, VtdRange,
 };
 use rustix::io::Errno;
 use std::fmt;
@@ -55,6 +55,12 @@ struct Engine {
     device: VfioDevice,
 }
 
+/// The registers of the channel there.
+fn registers(device: &VfioDevice, offset: u64) -> Result<Mapping, Failure> {
+    let len = usize::try_from(CHANNEL).unwrap_or_default();
+    Ok(device.map_bar(0, offset, len)?)
+}
+
 fn number(error: Errno) -> String {
     // The names that errno(3) has for what is expected here; of anything else, the number.
     match error {
@@ -71,8 +77,7 @@ impl<'a, 'b> Bench<'a, 'b> {
         let device = VfioDevice::open_function(sysfs, &iommufd)?;
         // vfio-pci clears it when the device is opened.
         device.set_bus_master(true)?;
-        let len = usize::try_from(CHANNEL).unwrap_or_default();
-        let channel = |offset| Channel::over(device.map_bar(0, offset, len)?);
+        let channel = |offset| Channel::over(registers(&device, offset)?);
         let channels = [channel(0)?, channel(CHANNEL)?];
         let number = device.id();
         let ioas = Ioas::new(&iommufd)?;
@@ -132,6 +137,11 @@ impl<'a, 'b> Bench<'a, 'b> {
     pub(super) fn detach(&mut self, pasid: Option<Pasid>) -> Done {
         self.engine()?.device.detach(pasid)?;
         self.say("detached")
+    }
+
+    /// The first channel's registers once more.
+    pub(super) fn registers(&self) -> Result<Mapping, Failure> {
+        registers(&self.engine()?.device, 0)
     }
 
     /// Resets the function.

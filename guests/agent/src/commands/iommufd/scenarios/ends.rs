@@ -110,11 +110,14 @@ pub(super) fn handles(bench: &mut Bench<'_, '_>) -> Done {
     bench.end(0)?;
     bench.detach(None)?;
     bench.left_behind()?;
-    // By being closed, too.
+    // By being closed, too; it is not before the last of its registers is mapped no more.
+    let registers = bench.registers()?;
     let space = bench.space()?;
     bench.attach(None, &space)?;
     drop(space);
     bench.close()?;
+    bench.left_behind()?;
+    drop(registers);
     bench.left_behind()
 }
 
