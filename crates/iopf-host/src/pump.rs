@@ -25,7 +25,7 @@ use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
-use iopf::engine::{AnswerError, Decided, Delivery, DeviceId, Engine, Group, Pages, Tick};
+use iopf::engine::{AnswerError, Decided, Delivery, DeviceId, Engine, Group, Pages, Tick, Why};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
 use source::{Pause, Route, Routes, Source};
@@ -105,8 +105,10 @@ pub struct Pump<F> {
     failing: bool,
     /// Somebody used the engine since the last turn.
     touched: bool,
-    /// Some queue may have to be left out of the set, or be put back.
+    /// Some queue may have to be left out of the set, or be put back; something may be due earlier.
     unsettled: bool,
+    /// The engine may have something to deliver or to tell.
+    stirred: bool,
     /// Queues with answers to write, a bit each.
     dirty: u64,
     stopping: bool,
@@ -144,7 +146,8 @@ impl<F: FaultFile + 'static> Pump<F> {
             counts: PumpCounts::default(),
             failing: false,
             touched: false,
-            unsettled: false,
+            unsettled: true,
+            stirred: true,
             dirty: 0,
             stopping: false,
         })
@@ -226,22 +229,16 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// Makes the set one to wait with; whether something is due already.
     #[inline]
     fn settle(&mut self) -> Result<bool, Errno> {
-        if self.unsettled || self.engine.room() == 0 {
-            self.choose()?;
+        if !self.unsettled {
+            return Ok(false);
         }
-        let due = self.next_due();
-        if due.is_some_and(|due| due <= self.now) {
-            return Ok(true);
-        }
-        self.watch.arm(self.clock, due)?;
-        Ok(false)
+        self.settle_anew()
     }
 
-    /// Leaves queues out of the set that are not wanted now, and puts back those that are.
-    #[cold]
-    fn choose(&mut self) -> Result<(), Errno> {
-        // Until all are in it.
-        self.unsettled = true;
+    /// Leaves queues out of the set that are not wanted now, puts back those that are, and sets the
+    /// timer.
+    #[inline(never)]
+    fn settle_anew(&mut self) -> Result<bool, Errno> {
         let room = self.engine.room();
         let mut all = true;
         for (slot, source) in self.sources.iter().enumerate() {
@@ -251,8 +248,20 @@ impl<F: FaultFile + 'static> Pump<F> {
                 all &= wanted;
             }
         }
+        let due = self.next_due();
+        if due.is_some_and(|due| due <= self.now) {
+            return Ok(true);
+        }
+        self.watch.arm(self.clock, due)?;
         self.unsettled = !all;
-        Ok(())
+        Ok(false)
+    }
+
+    /// What is waited for may have changed, and the engine may have something to say: anything
+    /// happened but an answer at once.
+    #[inline]
+    fn stir(&mut self) {
+        (self.unsettled, self.stirred) = (true, true);
     }
 
     /// Does what can be done at `now` without waiting, as if everything were readable.
@@ -260,6 +269,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// For a caller who polls for himself: one read for each queue, which may bring nothing.
     pub fn serve(&mut self, now: Tick) {
         self.inbox.belongs_here();
+        self.stir();
         self.work(now, Ready::UNKNOWN);
     }
 
@@ -268,22 +278,24 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.now = self.now.max(now);
         self.counts.turns += 1;
         if ready.commands {
+            self.stir();
             self.commands();
         }
-        let due =
-            (ready.due || ready.commands) && self.next_due().is_some_and(|due| due <= self.now);
-        if due {
-            self.due();
-        }
+        let due = (ready.due || ready.commands) && self.due();
         let mut queues = ready.queues;
         while queues != 0 {
-            self.read(queues.trailing_zeros() as usize, ready.polled);
+            self.read(queues.trailing_zeros() as usize, ready);
             queues &= queues - 1;
         }
-        self.resolve();
+        let stirred = std::mem::take(&mut self.stirred);
+        if stirred {
+            self.resolve();
+        }
         // What does not get written is told, and tried again.
         let _ = self.write(false, |_| true);
-        self.tell();
+        if stirred {
+            self.tell();
+        }
         due
     }
 
@@ -324,9 +336,14 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.inbox.again();
     }
 
-    /// Something is due: deadlines, queues that failed, or what the engine was told.
+    /// Does what is due: deadlines, queues that failed, or what the engine was told. Whether
+    /// anything was.
     #[cold]
-    fn due(&mut self) {
+    fn due(&mut self) -> bool {
+        self.stir();
+        if self.next_due().is_none_or(|due| due > self.now) {
+            return false;
+        }
         self.touched = false;
         self.engine.handle_timeout(self.now);
         for source in self.sources.iter_mut().flatten() {
@@ -335,21 +352,24 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
         let mut sources = self.sources.iter().flatten();
         self.failing = sources.any(|source| source.due().is_some());
+        true
     }
 
     #[inline]
-    fn read(&mut self, slot: usize, polled: bool) {
+    fn read(&mut self, slot: usize, ready: Ready) {
         let room = self.engine.room();
         let Some(Some(source)) = self.sources.get_mut(slot) else {
             return;
         };
-        if !source.wanted(room) || source.queue.unwritten() > 0 {
+        // What was polled was wanted, unless a command changed that.
+        let wanted = (ready.polled && !ready.commands) || source.wanted(room);
+        if !wanted || source.queue.unwritten() > 0 {
             return;
         }
         source.needs_more_than = None;
         let error = match source.queue.read(room as usize) {
             Ok(Read::Pages(_)) => None,
-            Ok(Read::Nothing) if !polled => {
+            Ok(Read::Nothing) if !ready.polled => {
                 source.reads.works();
                 return;
             }
@@ -382,6 +402,7 @@ impl<F: FaultFile + 'static> Pump<F> {
                 Ok(group) => group,
                 Err(malformed) => {
                     let id = routes.find(malformed.dev_id).map(|route| route.id);
+                    self.stirred = true;
                     // Counted, whoever it is.
                     let _ = self.engine.report_lost(id, malformed.pages as u64);
                     continue;
@@ -393,6 +414,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             let (Some(Route { id, .. }), Some(serving)) = (route, serving) else {
                 let pages = group.len() as u64;
                 self.counts.strangers += pages;
+                self.stirred = true;
                 let _ = self.engine.report_lost(None, pages);
                 queue.answer(cookie, Response::Invalid);
                 continue;
@@ -411,12 +433,17 @@ impl<F: FaultFile + 'static> Pump<F> {
                 };
             let before = group.partial();
             match self.engine.resolve_group(now, id, before, &last, decide) {
-                Decided::Answered(response, _) => queue.answer(cookie, response),
-                Decided::Queued(handle) if taken_over => {
-                    // It was just queued.
-                    let _ = self.engine.dequeue(handle);
+                Decided::Answered(response, why) => {
+                    queue.answer(cookie, response);
+                    self.stirred |= why != Why::Resolved;
                 }
-                Decided::Queued(_) => {}
+                Decided::Queued(handle) => {
+                    (self.unsettled, self.stirred) = (true, true);
+                    if taken_over {
+                        // It was just queued.
+                        let _ = self.engine.dequeue(handle);
+                    }
+                }
             }
             if let Some(notice) = notice {
                 self.counts.panics += 1;
@@ -524,6 +551,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         fault: &Unrecoverable,
     ) -> Result<(), iopf::engine::Refused> {
         let fault = Fault::Unrecoverable(*fault);
+        self.stir();
         // Judged at once, or queued.
         let _ = self.engine.report(self.now, id, &fault)?;
         self.resolve();
@@ -547,6 +575,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// before are of no use any more: whoever waits for an answer to one has [`HandleError::Gone`].
     pub fn stop(&mut self) -> Stopped {
         let mut stopped = Stopped::default();
+        self.stir();
         for id in self.devices.clear() {
             let departed = self.engine.remove_device(self.now, id);
             stopped.given_up += departed.map_or(0, |departed| departed.given_up);

@@ -67,6 +67,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         if let Err(error) = self.watch.set(place, queue.file(), true) {
             return Err(AddQueueError::Unwatched(Box::new(queue), error));
         }
+        self.stir();
         self.dirty |= u64::from(queue.unwritten() > 0) << slot;
         let id = QueueId {
             slot,
@@ -166,6 +167,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// [`Forward`](iopf::resolve::Forward). Devices and attachments are changed with the other methods.
     pub fn with_engine<T>(&mut self, act: impl FnOnce(Tick, &mut Engine) -> T) -> T {
         (self.failing, self.touched) = (true, true);
+        self.stir();
         act(self.now, &mut self.engine)
     }
 
@@ -194,6 +196,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         attachment: Attachment,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, ChangeError<E>> {
+        self.stir();
         self.engine.attach(id, pasid, attachment)?;
         kernel().map_err(|error| {
             // It was just attached.
@@ -240,6 +243,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         new: Option<Attachment>,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, ChangeError<E>> {
+        self.stir();
         let old = self.engine.attachment(id, pasid);
         let old = old.map_err(AttachError::from)?;
         let old = old.ok_or(AttachError::NotAttached)?;
@@ -275,6 +279,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         id: DeviceId,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Departed, T), ChangeError<E>> {
+        self.stir();
         let departed = self.engine.remove_device(self.now, id);
         let departed = departed.map_err(AttachError::from)?;
         let written = self.flush_of(id);

@@ -80,7 +80,8 @@ impl Serving {
         match self {
             Self::Inline(resolver) => {
                 // The engine is only borrowed to be read, and the resolver is dropped.
-                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages))) {
+                let pages = &pages;
+                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages.clone()))) {
                     Ok(decision) => decision,
                     Err(panic) => {
                         *notice = Some(Notice::Panicked {

@@ -71,7 +71,7 @@ impl Engine {
         };
         let group = group(handle, id, handler.0, page, 1, self.now);
         let Some(response) = decide(&group, Pages::one(&self.slab, page)) else {
-            return self.keep(place, page, handler);
+            return self.keep(id, page);
         };
         device.completed += 1;
         self.slab.skip();
@@ -130,9 +130,13 @@ impl Engine {
 
     /// Takes the slot that was peeked at, for a page that was delivered and waits for its answer.
     #[inline(never)]
-    fn keep(&mut self, place: u32, page: &PageRequest, handler: (Attachment, bool)) -> Decided {
+    fn keep(&mut self, id: DeviceId, page: &PageRequest) -> Decided {
+        // It was there a moment ago, and so was the room.
+        let Some((place, handler)) = self.find_handler(id, page) else {
+            let (response, why) = self.turn_away(Why::NoHandler);
+            return Decided::Answered(response, why);
+        };
         let Some(index) = self.take(place) else {
-            // There was room a moment ago.
             return self.no_room(place);
         };
         let slot = self.fill(place, index, page, handler);
