@@ -125,7 +125,7 @@ impl fmt::Debug for Sink {
 impl<F: FaultFile + 'static> Pump<F> {
     /// Fault queues of one pump at most. One fault object of iommufd may serve any number of
     /// page tables, so few are needed.
-    pub const MAX_QUEUES: usize = 64;
+    pub const MAX_QUEUES: usize = 62;
 
     /// A pump without queues and devices. `sink` is told what is no answer; it must not block.
     ///
@@ -219,8 +219,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.inbox.belongs_here();
         let due = self.settle()?;
         let timeout = if due { Some(Duration::ZERO) } else { timeout };
-        let mut ready = self.watch.wait(timeout)?;
-        ready.due |= due;
+        let ready = self.watch.wait(timeout)?.or_due(due);
         let now = self.clock.now();
         let due = self.work(now, ready);
         Ok(due || ready.any())
@@ -277,22 +276,23 @@ impl<F: FaultFile + 'static> Pump<F> {
     fn work(&mut self, now: Tick, ready: Ready) -> bool {
         self.now = self.now.max(now);
         self.counts.turns += 1;
-        if ready.commands {
+        if ready.commands() {
             self.stir();
             self.commands();
         }
-        let due = (ready.due || ready.commands) && self.due();
-        let mut queues = ready.queues;
-        while queues != 0 {
-            self.read(queues.trailing_zeros() as usize, ready);
-            queues &= queues - 1;
+        let due = ready.may_be_due() && self.due();
+        for slot in slots(ready.queues()) {
+            self.read(slot, ready);
         }
         let stirred = std::mem::take(&mut self.stirred);
         if stirred {
             self.resolve();
+            self.collect();
         }
-        // What does not get written is told, and tried again.
-        let _ = self.write(false, |_| true);
+        for slot in slots(self.dirty) {
+            // It was told.
+            let _ = self.write_slot(slot, false);
+        }
         if stirred {
             self.tell();
         }
@@ -362,14 +362,14 @@ impl<F: FaultFile + 'static> Pump<F> {
             return;
         };
         // What was polled was wanted, unless a command changed that.
-        let wanted = (ready.polled && !ready.commands) || source.wanted(room);
+        let wanted = ready.is_sure() || source.wanted(room);
         if !wanted || source.queue.unwritten() > 0 {
             return;
         }
         source.needs_more_than = None;
         let error = match source.queue.read(room as usize) {
             Ok(Read::Pages(_)) => None,
-            Ok(Read::Nothing) if !ready.polled => {
+            Ok(Read::Nothing) if !ready.is_polled() => {
                 source.reads.works();
                 return;
             }
@@ -472,14 +472,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
     }
 
-    /// Takes the engine's answers to their queues, and writes them: after an error only when its
-    /// pause is over, or `at_once`. Says what failed first, of the queues that matter.
-    #[inline]
-    fn write(
-        &mut self,
-        at_once: bool,
-        matters: impl Fn(&Source<F>) -> bool,
-    ) -> Result<(), WriteError> {
+    /// Takes the engine's answers to their queues.
+    fn collect(&mut self) {
         while let Some(answer) = self.engine.poll_answer() {
             let [cookie, tag] = answer.private_data;
             let source = source(&mut self.sources, tag);
@@ -491,34 +485,52 @@ impl<F: FaultFile + 'static> Pump<F> {
                 _ => self.counts.orphaned += 1,
             }
         }
+    }
+
+    /// Writes all answers given so far, also to queues that failed. Says what failed first, of the
+    /// queues that matter.
+    fn write(&mut self, matters: impl Fn(&Source<F>) -> bool) -> Result<(), WriteError> {
+        self.collect();
         let mut first = Ok(());
-        let mut dirty = self.dirty;
-        while dirty != 0 {
-            let slot = dirty.trailing_zeros() as usize;
-            dirty &= dirty - 1;
-            let Some(Some(source)) = self.sources.get_mut(slot) else {
-                continue;
-            };
-            if !at_once && source.writes.until().is_some() {
-                continue;
-            }
-            let written = source.queue.flush();
-            if source.queue.unwritten() == 0 {
-                self.dirty &= !(1 << slot);
-            }
-            if let Err(error) = written {
-                source.writes.fail(self.now);
-                (self.failing, self.unsettled) = (true, true);
-                let queue = source.id;
-                if matters(source) {
-                    first = first.and(Err(error));
-                }
-                self.notice(Notice::Write { queue, error });
-            } else {
-                source.writes = Pause::default();
+        for slot in slots(self.dirty) {
+            let written = self.write_slot(slot, true);
+            if self.sources[slot].as_ref().is_some_and(&matters) {
+                first = first.and(written);
             }
         }
         first
+    }
+
+    /// Writes the answers of a queue: after an error only when its pause is over, or `at_once`.
+    #[inline]
+    fn write_slot(&mut self, slot: usize, at_once: bool) -> Result<(), WriteError> {
+        let Some(Some(source)) = self.sources.get_mut(slot) else {
+            return Ok(());
+        };
+        if !at_once && source.writes.until().is_some() {
+            return Ok(());
+        }
+        if let Err(error) = source.queue.flush() {
+            return Err(self.not_written(slot, error));
+        }
+        source.writes = Pause::default();
+        self.dirty &= !(1 << slot);
+        Ok(())
+    }
+
+    /// What does not get written is told, and tried again.
+    #[cold]
+    fn not_written(&mut self, slot: usize, error: WriteError) -> WriteError {
+        if let Some(Some(source)) = self.sources.get_mut(slot) {
+            source.writes.fail(self.now);
+            if source.queue.unwritten() == 0 {
+                self.dirty &= !(1 << slot);
+            }
+            (self.failing, self.unsettled) = (true, true);
+            let queue = source.id;
+            self.notice(Notice::Write { queue, error });
+        }
+        error
     }
 
     #[inline]
@@ -581,7 +593,7 @@ impl<F: FaultFile + 'static> Pump<F> {
             stopped.given_up += departed.map_or(0, |departed| departed.given_up);
         }
         // A last try also for queues that failed.
-        let _ = self.write(true, |_| true);
+        let _ = self.write(|_| true);
         self.inbox.close();
         for source in self.sources.iter_mut().flatten() {
             source.routes = Routes::default();
@@ -590,6 +602,17 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.tell();
         stopped
     }
+}
+
+/// The places of the bits that are set.
+#[inline]
+fn slots(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = bits.trailing_zeros() as usize;
+        let some = bits != 0;
+        bits &= bits.wrapping_sub(1);
+        some.then_some(slot)
+    })
 }
 
 /// The queue that a group came by.

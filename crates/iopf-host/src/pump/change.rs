@@ -86,7 +86,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// it and still wait stay with their resolvers, and their answers go nowhere: detach first.
     pub fn remove_queue(&mut self, id: QueueId) -> Option<FaultQueue<F>> {
         // What fails is still in the queue.
-        let _ = self.write(true, |_| true);
+        let _ = self.write(|_| true);
         let place = self.sources.get_mut(id.slot as usize)?;
         let Source { queue, .. } = place.take_if(|source| source.id == id)?;
         self.dirty &= !(1 << id.slot);
@@ -176,12 +176,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// # Errors
     /// What failed first. It is tried again as any failed write is.
     pub fn flush(&mut self) -> Result<(), WriteError> {
-        self.write(true, |_| true)
+        self.write(|_| true)
     }
 
     /// Writes all answers; says what failed first of those to `id`.
     fn flush_of(&mut self, id: DeviceId) -> Result<(), WriteError> {
-        self.write(true, |source| source.routes.may_concern(id))
+        self.write(|source| source.routes.may_concern(id))
     }
 
     /// Attaches an address space of a device in the engine, then in the kernel. No fault is read
