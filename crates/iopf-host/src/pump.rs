@@ -410,8 +410,8 @@ impl<F: FaultFile + 'static> Pump<F> {
             };
             let cookie = group.cookie();
             let route = routes.find(group.dev_id());
-            let serving = route.and_then(|route| self.devices.at(route.place));
-            let (Some(Route { id, .. }), Some(serving)) = (route, serving) else {
+            let served = route.and_then(|Route { id, place }| Some((id, self.devices.at(place)?)));
+            let Some((id, serving)) = served else {
                 let pages = group.len() as u64;
                 self.counts.strangers += pages;
                 self.stirred = true;
@@ -450,7 +450,9 @@ impl<F: FaultFile + 'static> Pump<F> {
                 (self.sink.0)(notice);
             }
         }
-        self.dirty |= u64::from(queue.unwritten() > 0) << slot;
+        if queue.unwritten() > 0 {
+            self.dirty |= 1 << slot;
+        }
     }
 
     #[inline]

@@ -187,7 +187,13 @@ impl Watch {
             Err(error) => return Err(error),
         };
         // An error or a hang-up counts as readable: the read tells what it is.
-        let bits = events.iter().fold(0, |bits, event| bits | event.data.u64());
+        let [first, more @ ..] = events else {
+            return Ok(Ready::NONE);
+        };
+        let mut bits = first.data.u64();
+        for event in more {
+            bits |= event.data.u64();
+        }
         if bits & TIME != 0 {
             self.fired();
         }
