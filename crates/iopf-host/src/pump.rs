@@ -86,8 +86,8 @@ pub struct Stopped {
 /// - every page that was read is accounted for: pages read from all queues are
 ///   [`Engine::totals`]`().reported + losses.lost`.
 ///
-/// A turn makes one poll, one read for each readable queue, and one write for each queue with
-/// answers. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
+/// A turn makes one call to wait, one read for each readable queue, and one write for each queue
+/// with answers; one more when something is due earlier than before, or was due. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
 /// buffers have grown.
 #[derive(Debug)]
 pub struct Pump<F> {
