@@ -9,7 +9,6 @@ mod asynchronous;
 mod change;
 mod devices;
 mod handle;
-mod haste;
 mod notice;
 mod serving;
 mod source;
@@ -26,8 +25,7 @@ use crate::queue::Read;
 use crate::{Errno, FaultFile, ReadError, WriteError};
 use devices::Devices;
 use handle::{COMMANDS, Command, Inbox};
-use haste::Haste;
-use iopf::engine::{AnswerError, Decided, Delivery, DeviceId, Engine, Group, Pages, Tick};
+use iopf::engine::{AnswerError, Decided, Delivery, DeviceId, Engine, Group, Pages, Tick, Why};
 use iopf::resolve::Decision;
 use iopf::{Fault, Response, Unrecoverable};
 use source::{Pause, Route, Routes, Source};
@@ -88,9 +86,8 @@ pub struct Stopped {
 /// - every page that was read is accounted for: pages read from all queues are
 ///   [`Engine::totals`]`().reported + losses.lost`.
 ///
-/// A turn makes one poll, one read for each readable queue, and one write for each queue with
-/// answers. While groups of one queue come less than 20 µs apart, it reads first, and polls only when
-/// that brings nothing, at a command, and every 16th turn. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
+/// A turn makes one call to wait, one read for each readable queue, and one write for each queue
+/// with answers; one more when something is due earlier than before, or was due. A deadline is kept to the length of a turn. Nothing is allocated for a fault once the
 /// buffers have grown.
 #[derive(Debug)]
 pub struct Pump<F> {
@@ -108,14 +105,13 @@ pub struct Pump<F> {
     failing: bool,
     /// Somebody used the engine since the last turn.
     touched: bool,
-    /// Some queue may have to be left out of the set, or be put back.
+    /// Some queue may have to be left out of the set, or be put back; something may be due earlier.
     unsettled: bool,
+    /// The engine may have something to deliver or to tell.
+    stirred: bool,
     /// Queues with answers to write, a bit each.
     dirty: u64,
     stopping: bool,
-    /// The last turn read something.
-    brought: bool,
-    haste: Haste,
 }
 
 struct Sink(Box<dyn FnMut(Notice) + Send>);
@@ -129,7 +125,7 @@ impl fmt::Debug for Sink {
 impl<F: FaultFile + 'static> Pump<F> {
     /// Fault queues of one pump at most. One fault object of iommufd may serve any number of
     /// page tables, so few are needed.
-    pub const MAX_QUEUES: usize = 64;
+    pub const MAX_QUEUES: usize = 62;
 
     /// A pump without queues and devices. `sink` is told what is no answer; it must not block.
     ///
@@ -150,11 +146,10 @@ impl<F: FaultFile + 'static> Pump<F> {
             counts: PumpCounts::default(),
             failing: false,
             touched: false,
-            unsettled: false,
+            unsettled: true,
+            stirred: true,
             dirty: 0,
             stopping: false,
-            brought: false,
-            haste: Haste::default(),
         })
     }
 
@@ -222,47 +217,27 @@ impl<F: FaultFile + 'static> Pump<F> {
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<bool, Errno> {
         // Before it sleeps: whoever had the pump until now may ask for something.
         self.inbox.belongs_here();
-        let last = self.now;
-        if let Some(queue) = self.haste.queue()
-            && !self.unsettled
-            && !self.inbox.is_called()
-        {
-            let now = self.clock.now();
-            self.work(now, Ready::perhaps(queue));
-            if self.haste.came(self.brought, now.0.saturating_sub(last.0)) {
-                return Ok(true);
-            }
-        }
         let due = self.settle()?;
         let timeout = if due { Some(Duration::ZERO) } else { timeout };
-        let mut ready = self.watch.wait(timeout)?;
-        ready.due |= due;
+        let ready = self.watch.wait(timeout)?.or_due(due);
         let now = self.clock.now();
         let due = self.work(now, ready);
-        self.haste
-            .polled(ready, self.brought, now.0.saturating_sub(last.0));
         Ok(due || ready.any())
     }
 
     /// Makes the set one to wait with; whether something is due already.
     #[inline]
     fn settle(&mut self) -> Result<bool, Errno> {
-        if self.unsettled || self.engine.room() == 0 {
-            self.choose()?;
+        if !self.unsettled {
+            return Ok(false);
         }
-        let due = self.next_due();
-        if due.is_some_and(|due| due <= self.now) {
-            return Ok(true);
-        }
-        self.watch.arm(self.clock, due)?;
-        Ok(false)
+        self.settle_anew()
     }
 
-    /// Leaves queues out of the set that are not wanted now, and puts back those that are.
-    #[cold]
-    fn choose(&mut self) -> Result<(), Errno> {
-        // Until all are in it.
-        self.unsettled = true;
+    /// Leaves queues out of the set that are not wanted now, puts back those that are, and sets the
+    /// timer.
+    #[inline(never)]
+    fn settle_anew(&mut self) -> Result<bool, Errno> {
         let room = self.engine.room();
         let mut all = true;
         for (slot, source) in self.sources.iter().enumerate() {
@@ -272,8 +247,20 @@ impl<F: FaultFile + 'static> Pump<F> {
                 all &= wanted;
             }
         }
+        let due = self.next_due();
+        if due.is_some_and(|due| due <= self.now) {
+            return Ok(true);
+        }
+        self.watch.arm(self.clock, due)?;
         self.unsettled = !all;
-        Ok(())
+        Ok(false)
+    }
+
+    /// What is waited for may have changed, and the engine may have something to say: anything
+    /// happened but an answer at once.
+    #[inline]
+    fn stir(&mut self) {
+        (self.unsettled, self.stirred) = (true, true);
     }
 
     /// Does what can be done at `now` without waiting, as if everything were readable.
@@ -281,6 +268,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// For a caller who polls for himself: one read for each queue, which may bring nothing.
     pub fn serve(&mut self, now: Tick) {
         self.inbox.belongs_here();
+        self.stir();
         self.work(now, Ready::UNKNOWN);
     }
 
@@ -288,24 +276,26 @@ impl<F: FaultFile + 'static> Pump<F> {
     fn work(&mut self, now: Tick, ready: Ready) -> bool {
         self.now = self.now.max(now);
         self.counts.turns += 1;
-        if ready.commands {
+        if ready.commands() {
+            self.stir();
             self.commands();
         }
-        let due =
-            (ready.due || ready.commands) && self.next_due().is_some_and(|due| due <= self.now);
-        if due {
-            self.due();
+        let due = ready.may_be_due() && self.due();
+        for slot in slots(ready.queues()) {
+            self.read(slot, ready);
         }
-        self.brought = false;
-        let mut queues = ready.queues;
-        while queues != 0 {
-            self.read(queues.trailing_zeros() as usize, ready.polled);
-            queues &= queues - 1;
+        let stirred = std::mem::take(&mut self.stirred);
+        if stirred {
+            self.resolve();
+            self.collect();
         }
-        self.resolve();
-        // What does not get written is told, and tried again.
-        let _ = self.write(false, |_| true);
-        self.tell();
+        for slot in slots(self.dirty) {
+            // It was told.
+            let _ = self.write_slot(slot, false);
+        }
+        if stirred {
+            self.tell();
+        }
         due
     }
 
@@ -346,9 +336,14 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.inbox.again();
     }
 
-    /// Something is due: deadlines, queues that failed, or what the engine was told.
+    /// Does what is due: deadlines, queues that failed, or what the engine was told. Whether
+    /// anything was.
     #[cold]
-    fn due(&mut self) {
+    fn due(&mut self) -> bool {
+        self.stir();
+        if self.next_due().is_none_or(|due| due > self.now) {
+            return false;
+        }
         self.touched = false;
         self.engine.handle_timeout(self.now);
         for source in self.sources.iter_mut().flatten() {
@@ -357,24 +352,24 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
         let mut sources = self.sources.iter().flatten();
         self.failing = sources.any(|source| source.due().is_some());
+        true
     }
 
     #[inline]
-    fn read(&mut self, slot: usize, polled: bool) {
+    fn read(&mut self, slot: usize, ready: Ready) {
         let room = self.engine.room();
         let Some(Some(source)) = self.sources.get_mut(slot) else {
             return;
         };
-        if !source.wanted(room) || source.queue.unwritten() > 0 {
+        // What was polled was wanted, unless a command changed that.
+        let wanted = ready.is_sure() || source.wanted(room);
+        if !wanted || source.queue.unwritten() > 0 {
             return;
         }
         source.needs_more_than = None;
         let error = match source.queue.read(room as usize) {
-            Ok(Read::Pages(_)) => {
-                self.brought = true;
-                None
-            }
-            Ok(Read::Nothing) if !polled => {
+            Ok(Read::Pages(_)) => None,
+            Ok(Read::Nothing) if !ready.is_polled() => {
                 source.reads.works();
                 return;
             }
@@ -407,6 +402,7 @@ impl<F: FaultFile + 'static> Pump<F> {
                 Ok(group) => group,
                 Err(malformed) => {
                     let id = routes.find(malformed.dev_id).map(|route| route.id);
+                    self.stirred = true;
                     // Counted, whoever it is.
                     let _ = self.engine.report_lost(id, malformed.pages as u64);
                     continue;
@@ -414,10 +410,11 @@ impl<F: FaultFile + 'static> Pump<F> {
             };
             let cookie = group.cookie();
             let route = routes.find(group.dev_id());
-            let serving = route.and_then(|route| self.devices.at(route.place));
-            let (Some(Route { id, .. }), Some(serving)) = (route, serving) else {
+            let served = route.and_then(|Route { id, place }| Some((id, self.devices.at(place)?)));
+            let Some((id, serving)) = served else {
                 let pages = group.len() as u64;
                 self.counts.strangers += pages;
+                self.stirred = true;
                 let _ = self.engine.report_lost(None, pages);
                 queue.answer(cookie, Response::Invalid);
                 continue;
@@ -436,19 +433,26 @@ impl<F: FaultFile + 'static> Pump<F> {
                 };
             let before = group.partial();
             match self.engine.resolve_group(now, id, before, &last, decide) {
-                Decided::Answered(response, _) => queue.answer(cookie, response),
-                Decided::Queued(handle) if taken_over => {
-                    // It was just queued.
-                    let _ = self.engine.dequeue(handle);
+                Decided::Answered(response, why) => {
+                    queue.answer(cookie, response);
+                    self.stirred |= why != Why::Resolved;
                 }
-                Decided::Queued(_) => {}
+                Decided::Queued(handle) => {
+                    (self.unsettled, self.stirred) = (true, true);
+                    if taken_over {
+                        // It was just queued.
+                        let _ = self.engine.dequeue(handle);
+                    }
+                }
             }
             if let Some(notice) = notice {
                 self.counts.panics += 1;
                 (self.sink.0)(notice);
             }
         }
-        self.dirty |= u64::from(queue.unwritten() > 0) << slot;
+        if queue.unwritten() > 0 {
+            self.dirty |= 1 << slot;
+        }
     }
 
     #[inline]
@@ -470,14 +474,8 @@ impl<F: FaultFile + 'static> Pump<F> {
         }
     }
 
-    /// Takes the engine's answers to their queues, and writes them: after an error only when its
-    /// pause is over, or `at_once`. Says what failed first, of the queues that matter.
-    #[inline]
-    fn write(
-        &mut self,
-        at_once: bool,
-        matters: impl Fn(&Source<F>) -> bool,
-    ) -> Result<(), WriteError> {
+    /// Takes the engine's answers to their queues.
+    fn collect(&mut self) {
         while let Some(answer) = self.engine.poll_answer() {
             let [cookie, tag] = answer.private_data;
             let source = source(&mut self.sources, tag);
@@ -489,34 +487,52 @@ impl<F: FaultFile + 'static> Pump<F> {
                 _ => self.counts.orphaned += 1,
             }
         }
+    }
+
+    /// Writes all answers given so far, also to queues that failed. Says what failed first, of the
+    /// queues that matter.
+    fn write(&mut self, matters: impl Fn(&Source<F>) -> bool) -> Result<(), WriteError> {
+        self.collect();
         let mut first = Ok(());
-        let mut dirty = self.dirty;
-        while dirty != 0 {
-            let slot = dirty.trailing_zeros() as usize;
-            dirty &= dirty - 1;
-            let Some(Some(source)) = self.sources.get_mut(slot) else {
-                continue;
-            };
-            if !at_once && source.writes.until().is_some() {
-                continue;
-            }
-            let written = source.queue.flush();
-            if source.queue.unwritten() == 0 {
-                self.dirty &= !(1 << slot);
-            }
-            if let Err(error) = written {
-                source.writes.fail(self.now);
-                (self.failing, self.unsettled) = (true, true);
-                let queue = source.id;
-                if matters(source) {
-                    first = first.and(Err(error));
-                }
-                self.notice(Notice::Write { queue, error });
-            } else {
-                source.writes = Pause::default();
+        for slot in slots(self.dirty) {
+            let written = self.write_slot(slot, true);
+            if self.sources[slot].as_ref().is_some_and(&matters) {
+                first = first.and(written);
             }
         }
         first
+    }
+
+    /// Writes the answers of a queue: after an error only when its pause is over, or `at_once`.
+    #[inline]
+    fn write_slot(&mut self, slot: usize, at_once: bool) -> Result<(), WriteError> {
+        let Some(Some(source)) = self.sources.get_mut(slot) else {
+            return Ok(());
+        };
+        if !at_once && source.writes.until().is_some() {
+            return Ok(());
+        }
+        if let Err(error) = source.queue.flush() {
+            return Err(self.not_written(slot, error));
+        }
+        source.writes = Pause::default();
+        self.dirty &= !(1 << slot);
+        Ok(())
+    }
+
+    /// What does not get written is told, and tried again.
+    #[cold]
+    fn not_written(&mut self, slot: usize, error: WriteError) -> WriteError {
+        if let Some(Some(source)) = self.sources.get_mut(slot) {
+            source.writes.fail(self.now);
+            if source.queue.unwritten() == 0 {
+                self.dirty &= !(1 << slot);
+            }
+            (self.failing, self.unsettled) = (true, true);
+            let queue = source.id;
+            self.notice(Notice::Write { queue, error });
+        }
+        error
     }
 
     #[inline]
@@ -549,6 +565,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         fault: &Unrecoverable,
     ) -> Result<(), iopf::engine::Refused> {
         let fault = Fault::Unrecoverable(*fault);
+        self.stir();
         // Judged at once, or queued.
         let _ = self.engine.report(self.now, id, &fault)?;
         self.resolve();
@@ -572,12 +589,13 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// before are of no use any more: whoever waits for an answer to one has [`HandleError::Gone`].
     pub fn stop(&mut self) -> Stopped {
         let mut stopped = Stopped::default();
+        self.stir();
         for id in self.devices.clear() {
             let departed = self.engine.remove_device(self.now, id);
             stopped.given_up += departed.map_or(0, |departed| departed.given_up);
         }
         // A last try also for queues that failed.
-        let _ = self.write(true, |_| true);
+        let _ = self.write(|_| true);
         self.inbox.close();
         for source in self.sources.iter_mut().flatten() {
             source.routes = Routes::default();
@@ -586,6 +604,17 @@ impl<F: FaultFile + 'static> Pump<F> {
         self.tell();
         stopped
     }
+}
+
+/// The places of the bits that are set.
+#[inline]
+fn slots(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let slot = bits.trailing_zeros() as usize;
+        let some = bits != 0;
+        bits &= bits.wrapping_sub(1);
+        some.then_some(slot)
+    })
 }
 
 /// The queue that a group came by.

@@ -190,7 +190,7 @@ impl<F: FaultFile> FaultQueue<F> {
     #[inline]
     fn took(&mut self, bytes: usize) -> Read {
         self.filled = bytes / size_of::<RawFault>();
-        let torn = bytes % size_of::<RawFault>();
+        let torn = bytes - self.filled * size_of::<RawFault>();
         if torn > 0 {
             self.counts.torn += torn as u64;
         }

@@ -67,6 +67,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         if let Err(error) = self.watch.set(place, queue.file(), true) {
             return Err(AddQueueError::Unwatched(Box::new(queue), error));
         }
+        self.stir();
         self.dirty |= u64::from(queue.unwritten() > 0) << slot;
         let id = QueueId {
             slot,
@@ -85,7 +86,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// it and still wait stay with their resolvers, and their answers go nowhere: detach first.
     pub fn remove_queue(&mut self, id: QueueId) -> Option<FaultQueue<F>> {
         // What fails is still in the queue.
-        let _ = self.write(true, |_| true);
+        let _ = self.write(|_| true);
         let place = self.sources.get_mut(id.slot as usize)?;
         let Source { queue, .. } = place.take_if(|source| source.id == id)?;
         self.dirty &= !(1 << id.slot);
@@ -166,6 +167,7 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// [`Forward`](iopf::resolve::Forward). Devices and attachments are changed with the other methods.
     pub fn with_engine<T>(&mut self, act: impl FnOnce(Tick, &mut Engine) -> T) -> T {
         (self.failing, self.touched) = (true, true);
+        self.stir();
         act(self.now, &mut self.engine)
     }
 
@@ -174,12 +176,12 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// # Errors
     /// What failed first. It is tried again as any failed write is.
     pub fn flush(&mut self) -> Result<(), WriteError> {
-        self.write(true, |_| true)
+        self.write(|_| true)
     }
 
     /// Writes all answers; says what failed first of those to `id`.
     fn flush_of(&mut self, id: DeviceId) -> Result<(), WriteError> {
-        self.write(true, |source| source.routes.may_concern(id))
+        self.write(|source| source.routes.may_concern(id))
     }
 
     /// Attaches an address space of a device in the engine, then in the kernel. No fault is read
@@ -194,6 +196,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         attachment: Attachment,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, ChangeError<E>> {
+        self.stir();
         self.engine.attach(id, pasid, attachment)?;
         kernel().map_err(|error| {
             // It was just attached.
@@ -240,6 +243,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         new: Option<Attachment>,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, ChangeError<E>> {
+        self.stir();
         let old = self.engine.attachment(id, pasid);
         let old = old.map_err(AttachError::from)?;
         let old = old.ok_or(AttachError::NotAttached)?;
@@ -275,6 +279,7 @@ impl<F: FaultFile + 'static> Pump<F> {
         id: DeviceId,
         kernel: impl FnOnce() -> Result<T, E>,
     ) -> Result<(Departed, T), ChangeError<E>> {
+        self.stir();
         let departed = self.engine.remove_device(self.now, id);
         let departed = departed.map_err(AttachError::from)?;
         let written = self.flush_of(id);

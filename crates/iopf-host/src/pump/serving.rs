@@ -3,8 +3,9 @@
 use super::notice::{Notice, bury, message};
 use crate::Worker;
 use iopf::Response;
-use iopf::engine::{Delivery, Engine, Group, Pages, Stray, Tick, Verdict};
+use iopf::engine::{Delivery, DeviceId, Engine, Group, Pages, Stray, Tick, Verdict};
 use iopf::resolve::{Decision, Resolver};
+use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -80,14 +81,11 @@ impl Serving {
         match self {
             Self::Inline(resolver) => {
                 // The engine is only borrowed to be read, and the resolver is dropped.
-                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages))) {
+                let pages = &pages;
+                match catch_unwind(AssertUnwindSafe(|| resolver.group(group, pages.clone()))) {
                     Ok(decision) => decision,
                     Err(panic) => {
-                        *notice = Some(Notice::Panicked {
-                            device: group.device,
-                            message: message(&*panic),
-                        });
-                        bury(std::mem::replace(self, Self::Deny));
+                        *notice = Some(self.panicked(group.device, &*panic));
                         Decision::Refuse
                     }
                 }
@@ -95,6 +93,15 @@ impl Serving {
             Self::Worker(worker) if worker.group(group, pages) => Decision::Later,
             Self::Worker(_) | Self::Deny => Decision::Refuse,
         }
+    }
+
+    /// The resolver panicked: nobody serves from now on.
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self, device: DeviceId, panic: &(dyn Any + Send)) -> Notice {
+        let message = message(panic);
+        bury(std::mem::replace(self, Self::Deny));
+        Notice::Panicked { device, message }
     }
 
     fn stray(&mut self, engine: &mut Engine, now: Tick, stray: &Stray) -> Option<Notice> {

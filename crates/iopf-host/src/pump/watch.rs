@@ -15,54 +15,74 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-/// Numbers of events, above those of the queues.
-const COMMANDS: u64 = 64;
-const TIME: u64 = 65;
+/// Every queue, the commands, and the timer: a bit each.
+const MOST: usize = 64;
+const COMMANDS: u64 = 1 << 63;
+const TIME: u64 = 1 << 62;
+const QUEUES: u64 = TIME - 1;
 
-/// Every queue, the commands, and the timer.
-const MOST: usize = 66;
-
-const _: () = assert!(super::Pump::<crate::FaultFd>::MAX_QUEUES as u64 == COMMANDS);
+const _: () = assert!(1 << super::Pump::<crate::FaultFd>::MAX_QUEUES == TIME);
 
 /// What there is to do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ready {
-    /// Queues to read, a bit each.
-    pub(super) queues: u64,
-    pub(super) commands: bool,
-    /// Something may be due; otherwise nothing is.
-    pub(super) due: bool,
-    /// Somebody looked: what is here is readable.
-    pub(super) polled: bool,
+    bits: u64,
+    polled: bool,
 }
 
 impl Ready {
+    const NONE: Self = Self {
+        bits: 0,
+        polled: true,
+    };
+
     /// Nobody looked, so that it may be anything.
     pub(super) const UNKNOWN: Self = Self {
-        queues: u64::MAX,
-        commands: true,
-        due: true,
+        bits: u64::MAX,
         polled: false,
     };
 
-    /// One queue, which nobody looked at.
-    pub(super) fn perhaps(queue: u8) -> Self {
-        Self {
-            queues: 1 << queue,
-            ..Self::default()
-        }
-    }
-
-    /// The queue, if it is one.
+    /// Queues to read, a bit each.
     #[inline]
-    pub(super) fn only_queue(self) -> Option<u8> {
-        let lowest = self.queues.trailing_zeros();
-        let one = self.queues.is_power_of_two();
-        one.then(|| u8::try_from(lowest).ok()).flatten()
+    pub(super) fn queues(self) -> u64 {
+        self.bits & QUEUES
     }
 
+    /// There are commands.
+    #[inline]
+    pub(super) fn commands(self) -> bool {
+        self.bits & COMMANDS != 0
+    }
+
+    /// Something may be due; otherwise nothing is.
+    #[inline]
+    pub(super) fn may_be_due(self) -> bool {
+        self.bits & (TIME | COMMANDS) != 0
+    }
+
+    /// The same, or something is due if `due`.
+    #[inline]
+    pub(super) fn or_due(self, due: bool) -> Self {
+        let bits = self.bits | if due { TIME } else { 0 };
+        Self { bits, ..self }
+    }
+
+    /// Somebody looked: what is here is readable.
+    #[inline]
+    pub(super) fn is_polled(self) -> bool {
+        self.polled
+    }
+
+    /// Somebody looked, and nothing has changed since.
+    #[inline]
+    pub(super) fn is_sure(self) -> bool {
+        self.polled && !self.commands()
+    }
+
+    /// Something is readable.
+    #[inline]
     pub(super) fn any(self) -> bool {
-        self.queues != 0 || self.commands
+        self.bits & !TIME != 0
     }
 }
 
@@ -115,7 +135,7 @@ impl Watch {
             return Ok(());
         }
         if wanted {
-            let data = epoll::EventData::new_u64(slot as u64);
+            let data = epoll::EventData::new_u64(bit);
             epoll::add(&self.epoll, file, data, epoll::EventFlags::IN)?;
             self.queues |= bit;
         } else {
@@ -163,25 +183,24 @@ impl Watch {
         let mut room = [MaybeUninit::<epoll::Event>::uninit(); MOST];
         let events = match epoll::wait(&self.epoll, &mut room, timeout.as_ref()) {
             Ok((events, _)) => events,
-            Err(Errno::INTR) => return Ok(Ready::default()),
+            Err(Errno::INTR) => return Ok(Ready::NONE),
             Err(error) => return Err(error),
         };
-        let mut ready = Ready {
-            polled: true,
-            ..Ready::default()
+        // An error or a hang-up counts as readable: the read tells what it is.
+        let [first, more @ ..] = events else {
+            return Ok(Ready::NONE);
         };
-        for event in events {
-            // An error or a hang-up counts as readable: the read tells what it is.
-            match event.data.u64() {
-                COMMANDS => ready.commands = true,
-                TIME => {
-                    ready.due = true;
-                    self.fired();
-                }
-                slot => ready.queues |= 1 << slot,
-            }
+        let mut bits = first.data.u64();
+        for event in more {
+            bits |= event.data.u64();
         }
-        Ok(ready)
+        if bits & TIME != 0 {
+            self.fired();
+        }
+        Ok(Ready {
+            bits,
+            ..Ready::NONE
+        })
     }
 
     #[cold]

@@ -179,6 +179,16 @@ impl Rest {
 }
 
 impl Device {
+    /// The attachment used last, if that is the one under `key`: its domain, and whether it is
+    /// nested.
+    #[inline]
+    pub(super) fn near(&self, key: u32) -> Option<(DomainId, bool)> {
+        match &self.near {
+            Some((of, near)) if *of == key => Some((near.domain, near.nested)),
+            _ => None,
+        }
+    }
+
     const VACANT: Self = Self {
         id: DeviceId(0),
         used: 0,
@@ -243,6 +253,13 @@ impl Devices {
             return Some(place);
         }
         self.find_anew(id)
+    }
+
+    /// The place of the device that was looked for last, if that is `id`.
+    #[inline]
+    pub(super) fn find_near(&self, id: DeviceId) -> Option<u32> {
+        self.near
+            .and_then(|(of, place)| (of == id).then_some(place))
     }
 
     #[inline(never)]

@@ -57,7 +57,7 @@ pub enum Delivery {
 #[derive(Clone, Debug)]
 pub struct Pages<'a>(Source<'a>);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Source<'a> {
     Engine {
         slab: &'a Slab,
@@ -70,7 +70,7 @@ enum Source<'a> {
         slab: &'a Slab,
         page: Option<&'a PageRequest>,
     },
-    Copy(core::slice::Iter<'a, PageRequest>),
+    Copy(&'a [PageRequest]),
 }
 
 impl<'a> Pages<'a> {
@@ -95,7 +95,7 @@ impl<'a> Pages<'a> {
     /// Pages that were copied out of the engine, for a resolver that works away from it.
     #[must_use]
     pub fn copied(pages: &'a [PageRequest]) -> Self {
-        Self(Source::Copy(pages.iter()))
+        Self(Source::Copy(pages))
     }
 
     /// Whether `handle` names something that still waits. Away from the engine nobody knows, and
@@ -115,7 +115,11 @@ impl Iterator for Pages<'_> {
 
     fn next(&mut self) -> Option<PageRequest> {
         match &mut self.0 {
-            Source::Copy(pages) => pages.next().copied(),
+            Source::Copy(pages) => {
+                let (page, rest) = pages.split_first()?;
+                *pages = rest;
+                Some(*page)
+            }
             Source::One { page, .. } => page.take().map(|page| PageRequest {
                 last: true,
                 ..*page

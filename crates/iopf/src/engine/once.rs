@@ -1,8 +1,9 @@
 //! Groups that are decided at once, by whoever is asked while they are reported.
 
+use super::device::key;
 use super::report::{Reported, Why};
 use super::slab::{NIL, State, flag};
-use super::{Attachment, DeviceId, Engine, Group, Handle, Pages, Tick};
+use super::{DeviceId, Engine, Group, Handle, Pages, Tick};
 use crate::{PageRequest, Response};
 
 /// What became of a group that was to be decided at once.
@@ -41,37 +42,50 @@ impl Engine {
     ) -> Decided {
         let before = before.into_iter();
         if before.size_hint().1 == Some(0) && self.order.is_empty() {
-            self.resolve_page(now, id, last, decide)
+            self.resolve_page(now, id, before, last, decide)
         } else {
             self.resolve_pages(now, id, before, last, decide)
         }
     }
 
-    /// A group of one page, with nothing to be delivered first: it takes a slot only where its answer
-    /// comes later.
+    /// A group of one page, with none `before` it and nothing to be delivered first: it takes a slot
+    /// only where its answer comes later. The device and the attachment are those used last, or it
+    /// goes the long way.
     #[inline]
     fn resolve_page(
         &mut self,
         now: Tick,
         id: DeviceId,
+        before: impl Iterator<Item = PageRequest>,
         page: &PageRequest,
         decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
     ) -> Decided {
         self.advance(now);
-        let Some((place, handler)) = self.find_handler(id, page) else {
-            let (response, why) = self.no_handler(id, 1);
-            return Decided::Answered(response, why);
+        let key = key(self.policy.strict, page.pasid);
+        let Some(place) = self.devices.find_near(id) else {
+            return self.resolve_pages(now, id, before, page, decide);
         };
         let device = self.devices.at_mut(place);
-        device.reported += 1;
         let has_credit = !self.policy.strict || device.used < device.credits;
-        let handle = if has_credit { self.slab.peek() } else { None };
-        let Some(handle) = handle else {
-            return self.no_room(place);
+        let (Some((domain, nested)), true) = (device.near(key), has_credit) else {
+            return self.resolve_pages(now, id, before, page, decide);
         };
-        let group = group(handle, id, handler.0, page, 1, self.now);
+        let Some(handle) = self.slab.peek() else {
+            return self.resolve_pages(now, id, before, page, decide);
+        };
+        let group = Group {
+            handle,
+            device: id,
+            domain,
+            nested,
+            pasid: page.pasid,
+            index: page.group,
+            pages: 1,
+            since: Tick(self.now),
+        };
+        device.reported += 1;
         let Some(response) = decide(&group, Pages::one(&self.slab, page)) else {
-            return self.keep(place, page, handler);
+            return self.keep(id, page);
         };
         device.completed += 1;
         self.slab.skip();
@@ -105,7 +119,16 @@ impl Engine {
         let slot = self.slab.at_mut(index);
         slot.state = State::Waiting;
         slot.flags |= flag::DELIVERED;
-        let group = group(handle, id, taken.handler, last, taken.count, self.now);
+        let group = Group {
+            handle,
+            device: id,
+            domain: taken.handler.domain,
+            nested: taken.handler.nested,
+            pasid: last.pasid,
+            index: last.group,
+            pages: taken.count,
+            since: Tick(self.now),
+        };
         let pages = Pages::of(&self.slab, taken.chain, index, taken.count);
         let Some(response) = decide(&group, pages) else {
             self.await_answer(place, index);
@@ -120,20 +143,18 @@ impl Engine {
         Decided::Answered(response, Why::Resolved)
     }
 
-    /// The answer to a page that there is no room for, which was counted as reported.
-    #[cold]
-    fn no_room(&mut self, place: u32) -> Decided {
-        self.refuse_pages(place, 1);
-        let (response, why) = self.turn_away(Why::NoRoom);
-        Decided::Answered(response, why)
-    }
-
     /// Takes the slot that was peeked at, for a page that was delivered and waits for its answer.
     #[inline(never)]
-    fn keep(&mut self, place: u32, page: &PageRequest, handler: (Attachment, bool)) -> Decided {
+    fn keep(&mut self, id: DeviceId, page: &PageRequest) -> Decided {
+        // It was there a moment ago, and so was the room.
+        let Some((place, handler)) = self.find_handler(id, page) else {
+            let (response, why) = self.turn_away(Why::NoHandler);
+            return Decided::Answered(response, why);
+        };
         let Some(index) = self.take(place) else {
-            // There was room a moment ago.
-            return self.no_room(place);
+            self.refuse_pages(place, 1);
+            let (response, why) = self.turn_away(Why::NoRoom);
+            return Decided::Answered(response, why);
         };
         let slot = self.fill(place, index, page, handler);
         slot.state = State::Waiting;
@@ -153,26 +174,5 @@ impl Engine {
             || !self.policy.strict
             || self.devices.rest(place).can_say(response);
         if can_say { response } else { Response::Invalid }
-    }
-}
-
-#[inline]
-fn group(
-    handle: Handle,
-    device: DeviceId,
-    handler: Attachment,
-    last: &PageRequest,
-    pages: u32,
-    now: u64,
-) -> Group {
-    Group {
-        handle,
-        device,
-        domain: handler.domain,
-        nested: handler.nested,
-        pasid: last.pasid,
-        index: last.group,
-        pages,
-        since: Tick(now),
     }
 }

@@ -135,11 +135,19 @@ impl Slab {
 
     /// A slot to fill, or `None` at the limit or without memory. Its generation is kept.
     pub(super) fn take(&mut self) -> Option<u32> {
-        let Handle { slot, generation } = self.peek()?;
-        self.at_mut(slot).generation = generation;
-        self.next.slot = NIL;
+        if self.used >= self.max {
+            return None;
+        }
+        let Handle { slot, generation } = self.next;
+        let index = if slot == NIL {
+            self.pop()?
+        } else {
+            self.at_mut(slot).generation = generation;
+            self.next.slot = NIL;
+            slot
+        };
         self.used += 1;
-        Some(slot)
+        Some(index)
     }
 
     /// What the next slot to be taken will be known by, or `None` at the limit or without memory.
@@ -171,24 +179,30 @@ impl Slab {
         }
     }
 
+    #[inline(never)]
     fn choose_next(&mut self) -> Option<()> {
-        let slot = if self.free == NIL {
-            if self.fresh == NIL {
-                return None;
-            }
-            if self.fresh as usize >= self.capacity() {
-                self.grow()?;
-            }
-            self.fresh += 1;
-            self.fresh - 1
-        } else {
-            let slot = self.free;
-            self.free = self.links(slot).next;
-            slot
-        };
+        let slot = self.pop()?;
         let generation = self.at(slot).generation;
         self.next = Handle { slot, generation };
         Some(())
+    }
+
+    /// A slot off the free list, or one that was never used.
+    #[inline]
+    fn pop(&mut self) -> Option<u32> {
+        if self.free != NIL {
+            let slot = self.free;
+            self.free = self.links(slot).next;
+            return Some(slot);
+        }
+        if self.fresh == NIL {
+            return None;
+        }
+        if self.fresh as usize >= self.capacity() {
+            self.grow()?;
+        }
+        self.fresh += 1;
+        Some(self.fresh - 1)
     }
 
     #[cold]

@@ -1,9 +1,11 @@
 //! Queues, devices and attachments that change while faults wait.
 
 use super::*;
+use crate::FaultFd;
 use crate::fake::BadWrite;
 use crate::pump::change::ChangeError;
 use crate::queue::WriteError;
+use std::os::fd::OwnedFd;
 
 impl World {
     fn detach(&mut self, device: u32) -> Result<usize, ChangeError<Infallible>> {
@@ -381,4 +383,36 @@ fn a_queue_that_takes_no_answers_keeps_no_device_of_another_from_leaving() {
     assert!(world.pump.route(queue, 7, DeviceId(1)));
     let gone = world.pump.remove_device(id, never).map(drop);
     assert!(unwritten(gone));
+}
+
+#[test]
+fn a_queue_whose_file_cannot_be_waited_for_is_refused_and_comes_back() {
+    let file = || tempfile::tempfile().unwrap();
+    let mut pump = Pump::<FaultFd>::new(Engine::new(policy()), drop).unwrap();
+    let regular = FaultQueue::new(FaultFd::from(OwnedFd::from(file())));
+    let refused = pump.add_queue(regular).unwrap_err();
+    assert!(
+        matches!(refused, AddQueueError::Unwatched(_, Errno::PERM)),
+        "{refused:?}"
+    );
+    assert_eq!(pump.queues().count(), 0);
+    assert_eq!(pump.turn(Some(Duration::ZERO)), Ok(false));
+}
+
+#[test]
+fn the_same_descriptor_is_not_two_queues_and_may_come_again_when_it_has_left() {
+    let mut world = World::new(policy());
+    let same = || FaultQueue::new(world.file.clone());
+    let refused = world.pump.add_queue(same()).unwrap_err();
+    assert!(
+        matches!(refused, AddQueueError::Unwatched(_, Errno::EXIST)),
+        "{refused:?}"
+    );
+    let again = same();
+    world.pump.remove_queue(world.queue).unwrap();
+    world.queue = world.pump.add_queue(again).unwrap();
+    world.device(1, yes());
+    world.fault(1, 1);
+    assert!(world.pump.turn(Some(Duration::from_secs(60))).unwrap());
+    assert_eq!(world.ended().0, [(0, Response::Success)]);
 }

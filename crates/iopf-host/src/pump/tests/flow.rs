@@ -359,3 +359,24 @@ fn a_worker_of_a_pump_that_has_stopped_begins_no_more_groups() {
     // Its thread ends, and drops the resolver.
     assert_eq!(beginning.iter().count(), 0);
 }
+
+#[test]
+fn a_deadline_ends_a_wait_and_the_next_one_does_too() {
+    let mut world = World::new(Policy::default().with_timeout(Some(Duration::from_millis(5))));
+    let (resolver, _handles) = later();
+    world.device(1, resolver);
+    for group in 0..3 {
+        world.fault(1, 1);
+        let mut ended = Vec::new();
+        while ended.is_empty() {
+            let long = Some(Duration::from_secs(60));
+            assert!(world.pump.turn(long).unwrap(), "it slept over it");
+            ended = world.ended().0;
+        }
+        assert_eq!(ended, [(group, Response::Invalid)]);
+    }
+    // Timers are armed when needed and read when they fire: now it sleeps.
+    let turns = world.pump.counts().turns;
+    assert!(!world.pump.turn(Some(Duration::from_millis(50))).unwrap());
+    assert_eq!(world.pump.counts().turns, turns + 1);
+}
