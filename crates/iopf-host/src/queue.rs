@@ -218,6 +218,23 @@ impl<F: FaultFile> FaultQueue<F> {
     /// behind them.
     #[inline]
     pub fn next_group(&mut self) -> Option<Result<FaultGroup<'_>, Malformed>> {
+        let at = self.next;
+        if at >= self.filled {
+            return None;
+        }
+        if !self.buffer.get(at).is_some_and(group::is_whole) {
+            return self.next_of_many();
+        }
+        let page = self.buffer.get(at)?;
+        self.next += 1;
+        self.counts.unnamed_bits += u64::from(page.has_unnamed_bits());
+        self.counts.groups += 1;
+        Some(Ok(FaultGroup::of(page)))
+    }
+
+    /// The next group, which has several pages or is none.
+    #[inline(never)]
+    fn next_of_many(&mut self) -> Option<Result<FaultGroup<'_>, Malformed>> {
         let read = &self.buffer[self.next..self.filled];
         let first = group::first(read)?;
         self.next += first.pages;
@@ -257,22 +274,35 @@ impl<F: FaultFile> FaultQueue<F> {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let mut done = 0;
-        let result = self.write_from(&mut done);
-        if done == self.batch.len() {
+        let all = self.batch.as_bytes();
+        let said = self.file.write(all);
+        if said == Ok(all.len()) {
+            self.counts.answered += self.batch.len() as u64;
             self.batch.clear();
-        } else {
-            self.batch.drain(..done);
+            return Ok(());
         }
+        self.flush_rest(said)
+    }
+
+    /// Goes on after a write that did not take all.
+    #[cold]
+    fn flush_rest(&mut self, said: Result<usize, Errno>) -> Result<(), WriteError> {
+        let mut done = 0;
+        let result = self.write_from(&mut done, said);
+        self.batch.drain(..done);
         result
     }
 
-    fn write_from(&mut self, done: &mut usize) -> Result<(), WriteError> {
+    fn write_from(
+        &mut self,
+        done: &mut usize,
+        mut said: Result<usize, Errno>,
+    ) -> Result<(), WriteError> {
         const RECORD: usize = size_of::<RawAnswer>();
         let mut interrupted = 0;
-        while *done < self.batch.len() {
+        loop {
             let left = self.batch[*done..].as_bytes();
-            match self.file.write(left) {
+            match said {
                 Ok(bytes) if bytes > 0 && bytes % RECORD == 0 && bytes <= left.len() => {
                     interrupted = 0;
                     *done += bytes / RECORD;
@@ -293,8 +323,11 @@ impl<F: FaultFile> FaultQueue<F> {
                 Err(Errno::SPIPE) => return Err(WriteError::NotRecords),
                 Err(error) => return Err(WriteError::Io(error)),
             }
+            if *done == self.batch.len() {
+                return Ok(());
+            }
+            said = self.file.write(self.batch[*done..].as_bytes());
         }
-        Ok(())
     }
 
     /// Drops the answers that are not written; how many there were. For a file that takes no more.

@@ -583,19 +583,6 @@ pub(crate) fn watch(descriptor: OwnedFd) -> std::io::Result<tokio::io::unix::Asy
     Ok(watched?)
 }
 
-/// Nanoseconds of `CLOCK_MONOTONIC`. The standard library's clock does the same with a third more
-/// instructions, and this is read for each fault.
-#[inline]
-pub(crate) fn monotonic() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the call writes to `time`, and nothing else. It cannot fail: the clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    (time.tv_sec as u64) * 1_000_000_000 + time.tv_nsec as u64
-}
-
 // Page faults of this process: madvise(2), userfaultfd(2).
 //
 // Source: Linux `include/uapi/linux/userfaultfd.h`, `mm/userfaultfd.c`, `mm/madvise.c`

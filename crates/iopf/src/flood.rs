@@ -127,6 +127,7 @@ impl Flood {
     }
 
     /// When the next interval ends.
+    #[inline]
     pub(crate) fn next(&self) -> Option<u64> {
         self.ends.front().map(|(end, _)| *end)
     }
@@ -158,6 +159,7 @@ impl Flood {
     }
 
     /// The next line.
+    #[inline]
     pub(crate) fn poll(&mut self) -> Option<LogLine> {
         self.lines.pop_front()
     }

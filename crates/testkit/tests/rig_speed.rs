@@ -70,8 +70,9 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_at_most_a_tenth_more_
     assert!((2_000_000..2_000_100).contains(&counted), "{said}");
 
     println!(
-        "{:>8} {:>9} {:>12} {:>8} {:>8} {:>6} {:>6} {:>6} {:>6} {:>6} {:>12}",
+        "{:>8} {:>6} {:>9} {:>12} {:>8} {:>8} {:>6} {:>6} {:>6} {:>6} {:>6} {:>12}",
         "waiting",
+        "apart",
         "who",
         "instructions",
         "mean",
@@ -86,8 +87,9 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_at_most_a_tenth_more_
     let speed = lines("speed ");
     for line in &speed {
         println!(
-            "{:>8} {:>9} {:>12.1} {:>8.1} {:>8.1} {:>6.3} {:>6.3} {:>6.3} {:>6.3} {:>6.3} {:>12}",
+            "{:>8} {:>6} {:>9} {:>12.1} {:>8.1} {:>8.1} {:>6.3} {:>6.3} {:>6.3} {:>6.3} {:>6.3} {:>12}",
             line.0["waiting"],
+            line.0["apart"],
             line.0["who"],
             line.instructions(),
             line.mean(),
@@ -100,16 +102,20 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_at_most_a_tenth_more_
             line.0["allocations"],
         );
     }
-    let of = |who: &str, waiting: &str| {
-        let same = |line: &&Line| line.0["who"] == who && line.0["waiting"] == waiting;
+    let of = |who: &str, waiting: &str, close: bool| {
+        let same = |line: &&Line| {
+            let (name, apart) = (&line.0["who"], &line.0["apart"]);
+            name == who && line.0["waiting"] == waiting && (apart == "0") == close
+        };
         speed.iter().find(same).unwrap()
     };
     let mut ratios = Vec::new();
-    for waiting in ["1", "64"] {
-        let (smallest, pump) = (of("smallest", waiting), of("pump", waiting));
+    for (waiting, close) in [("1", true), ("1", false), ("64", true)] {
+        let (smallest, pump) = (of("smallest", waiting, close), of("pump", waiting, close));
         let ratio = pump.instructions() / smallest.instructions();
-        println!("with {waiting} waiting: {ratio:.3} times its instructions");
-        ratios.push((waiting, ratio));
+        let how = if close { "close together" } else { "apart" };
+        println!("with {waiting} waiting, {how}: {ratio:.3} times its instructions");
+        ratios.push((waiting, close, ratio));
         assert_eq!(pump.number("allocations"), 0, "with {waiting} waiting");
         let (fewest, calls) = (smallest.each("calls"), pump.each("calls"));
         if waiting == "1" {
@@ -118,7 +124,9 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_at_most_a_tenth_more_
             assert!(calls < fewest, "{calls} system calls a fault of many");
         }
     }
-    for (waiting, ratio) in ratios {
-        assert!(ratio <= 1.1, "with {waiting} waiting: {ratio:.3}");
+    for (waiting, close, ratio) in ratios {
+        // Apart, each turn polls, and the tenth is missed: docs/performance.md says by what.
+        let most = if close { 1.1 } else { 1.25 };
+        assert!(ratio <= most, "with {waiting} waiting: {ratio:.3}");
     }
 }

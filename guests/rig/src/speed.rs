@@ -5,8 +5,9 @@ use crate::answerer::{Answerer, WHO, named};
 use crate::mock::Mock;
 use crate::{Outcome, heap, steps, tsc};
 
-/// Groups that wait when an answerer's turn comes.
-const WAITING: [usize; 2] = [1, 64];
+/// Groups that wait when an answerer's turn comes, and the instructions that pass before it: a pump
+/// that has not been asked for so long polls before it reads.
+const CASES: [(usize, u64); 3] = [(1, 0), (1, 30_000), (64, 0)];
 
 /// Faults of a round. The first round of each answerer warms up and does not count.
 const FAULTS: usize = 256;
@@ -36,20 +37,20 @@ pub(crate) fn run(rounds: usize) -> Outcome<()> {
     for who in WHO {
         answerers.push(named(who, &mock, &file)?);
     }
-    for waiting in WAITING {
+    for (waiting, apart) in CASES {
         let mut counts = WHO.map(|_| Count::default());
         for round in 0..=rounds {
             for (answerer, count) in answerers.iter_mut().zip(&mut counts) {
                 if round == 1 {
                     *count = Count::default();
                 }
-                one(&mut mock, answerer.as_mut(), waiting, empty, count)?;
+                one(&mut mock, answerer.as_mut(), (waiting, apart), empty, count)?;
             }
         }
         for (who, mut count) in WHO.into_iter().zip(counts) {
             let steps = steps::of(who, waiting)?;
             println!(
-                "speed who={who} waiting={waiting} turns={} all={} median={} allocations={} \
+                "speed who={who} waiting={waiting} apart={apart} turns={} all={} median={} allocations={} \
                  stepped={} user={} calls={} poll={} read={} write={} other={}",
                 count.turns.len(),
                 count.turns.iter().sum::<u64>(),
@@ -72,7 +73,7 @@ pub(crate) fn run(rounds: usize) -> Outcome<()> {
 fn one(
     mock: &mut Mock,
     answerer: &mut dyn Answerer,
-    waiting: usize,
+    (waiting, apart): (usize, u64),
     empty: u64,
     count: &mut Count,
 ) -> Outcome<()> {
@@ -81,6 +82,8 @@ fn one(
         for _ in 0..waiting {
             mock.ask()?;
         }
+        let asked = tsc::now();
+        while tsc::now() - asked < apart {}
         let mut answered = 0;
         let (made, start) = (heap::allocations(), tsc::now());
         while answered < waiting {

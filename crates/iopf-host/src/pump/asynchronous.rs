@@ -1,18 +1,15 @@
 //! The pump as a future, for programs around tokio.
 //!
-//! What the pump waits for is an epoll set, so that the runtime watches one descriptor. The set is
-//! level-triggered; tokio watches it for edges, and hears that it may wait for the next one only after
-//! a turn that found nothing to do.
+//! The runtime watches one descriptor, the pump's epoll set. The set is level-triggered; tokio
+//! watches it for edges, and hears that it may wait for the next one only after a turn that found
+//! nothing to do.
 
 use super::{Pump, Stopped};
-use crate::clock::until;
 use crate::{FaultFile, sys};
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd as _;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// Lets other tasks of the thread go first.
 async fn yield_now() {
@@ -33,21 +30,17 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// resolver that would block belongs on a [`Worker`](crate::Worker).
     ///
     /// # Errors
-    /// Those of epoll(7); nothing was stopped.
+    /// Those of [`turn`](Self::turn), and of a runtime that takes no descriptor; nothing was stopped.
     ///
     /// # Panics
-    /// Outside of a tokio runtime with I/O and time enabled.
+    /// Outside of a tokio runtime with I/O enabled.
     pub async fn run_async(&mut self) -> io::Result<Stopped> {
         let set = sys::watch(self.watch.as_fd().try_clone_to_owned()?)?;
         while !self.stopping {
-            self.settle();
-            let due = self.next_due().map(|due| until(self.clock.now(), due));
-            let ready = match due {
-                None => Some(set.readable().await?),
-                Some(due) => match timeout(due, set.readable()).await {
-                    Ok(ready) => Some(ready?),
-                    Err(_) => None,
-                },
+            let ready = if self.settle()? {
+                None
+            } else {
+                Some(set.readable().await?)
             };
             let worked = self.turn(Some(Duration::ZERO))?;
             if let Some(mut ready) = ready

@@ -15,7 +15,7 @@
 use super::source::{Route, Source};
 use super::{Pump, QueueId, Serving};
 use crate::queue::WriteError;
-use crate::{FaultFile, FaultQueue};
+use crate::{Errno, FaultFile, FaultQueue};
 use iopf::Pasid;
 use iopf::engine::{
     AddError, AttachError, Attachment, Departed, DeviceConfig, DeviceId, Engine, Tick,
@@ -24,8 +24,15 @@ use iopf::engine::{
 
 /// A queue could not be added; here it is again.
 #[derive(Debug, thiserror::Error)]
-#[error("no room for another queue")]
-pub struct AddQueueError<F>(pub Box<FaultQueue<F>>);
+pub enum AddQueueError<F> {
+    /// There are [`Pump::MAX_QUEUES`] already.
+    #[error("no room for another queue")]
+    Full(Box<FaultQueue<F>>),
+    /// Its file cannot be waited for: epoll_ctl(2) says why. `EEXIST`: another queue has the same
+    /// descriptor; `EPERM`: such a file is always readable.
+    #[error("the file cannot be waited for: {1}")]
+    Unwatched(Box<FaultQueue<F>>, Errno),
+}
 
 /// A change was not made as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,20 +56,23 @@ impl<F: FaultFile + 'static> Pump<F> {
     /// Takes a fault queue over.
     ///
     /// # Errors
-    /// [`AddQueueError`]: there are [`MAX_QUEUES`](Self::MAX_QUEUES) already.
+    /// [`AddQueueError`].
     pub fn add_queue(&mut self, queue: FaultQueue<F>) -> Result<QueueId, AddQueueError<F>> {
         let free = self.sources.iter().position(Option::is_none);
         let place = free.unwrap_or(self.sources.len());
         let slot = u32::try_from(place).ok();
         let Some(slot) = slot.filter(|_| place < Self::MAX_QUEUES) else {
-            return Err(AddQueueError(Box::new(queue)));
+            return Err(AddQueueError::Full(Box::new(queue)));
         };
+        if let Err(error) = self.watch.set(place, queue.file(), true) {
+            return Err(AddQueueError::Unwatched(Box::new(queue), error));
+        }
+        self.dirty |= u64::from(queue.unwritten() > 0) << slot;
         let id = QueueId {
             slot,
             generation: self.generation,
         };
         self.generation = self.generation.wrapping_add(1);
-        self.unsettled = true;
         let source = Some(Source::new(id, queue));
         match free {
             Some(_) => self.sources[place] = source,
@@ -77,10 +87,10 @@ impl<F: FaultFile + 'static> Pump<F> {
         // What fails is still in the queue.
         let _ = self.write(true, |_| true);
         let place = self.sources.get_mut(id.slot as usize)?;
-        let mut source = place.take_if(|source| source.id == id)?;
-        // Gone from the set with its descriptor, if it could not be taken out.
-        let _ = self.watch.follow(id.slot as usize, &mut source, false);
-        Some(source.queue)
+        let Source { queue, .. } = place.take_if(|source| source.id == id)?;
+        self.dirty &= !(1 << id.slot);
+        self.watch.forget(id.slot as usize, queue.file());
+        Some(queue)
     }
 
     /// All queues.

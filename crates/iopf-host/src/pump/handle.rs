@@ -148,6 +148,12 @@ impl<F> Inbox<F> {
         self.waker.pump.store(here(), Ordering::Relaxed);
     }
 
+    /// There are commands to take, or about to be.
+    #[inline]
+    pub(super) fn is_called(&self) -> bool {
+        self.waker.set.load(Ordering::Acquire)
+    }
+
     /// The eventfd is not readable any more, until the next command.
     pub(super) fn calm(&self) {
         // Nothing to read is as good.

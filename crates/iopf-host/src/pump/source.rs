@@ -25,8 +25,6 @@ pub(super) struct Source<F> {
     /// Its first group is larger than this room in the engine, in pages.
     pub(super) needs_more_than: Option<u32>,
     pub(super) routes: Routes,
-    /// It is in the pump's set.
-    pub(super) watched: bool,
 }
 
 /// A pause after an error, and how long the next one is.
@@ -98,6 +96,11 @@ impl Routes {
         {
             return Some(near);
         }
+        self.find_anew(dev_id)
+    }
+
+    #[inline(never)]
+    fn find_anew(&mut self, dev_id: u32) -> Option<Route> {
         let found = self.all.get(&dev_id).copied()?;
         self.near = Some((dev_id, found));
         Some(found)
@@ -131,7 +134,6 @@ impl<F: FaultFile> Source<F> {
             writes: Pause::default(),
             needs_more_than: None,
             routes: Routes::default(),
-            watched: false,
         }
     }
 

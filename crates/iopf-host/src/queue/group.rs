@@ -36,7 +36,6 @@ pub(super) struct First {
 }
 
 /// `None`: nothing is there.
-#[inline]
 pub(super) fn first(read: &[RawFault]) -> Option<First> {
     let head = read.first()?;
     let mut first = First::default();
@@ -56,8 +55,22 @@ pub(super) fn first(read: &[RawFault]) -> Option<First> {
     Some(first)
 }
 
+/// Whether it is a group of one page.
+#[inline]
+pub(super) fn is_whole(page: &RawFault) -> bool {
+    page.is_last() && page.pasid_fits()
+}
+
 impl<'a> FaultGroup<'a> {
+    /// A group of one page.
     #[inline]
+    pub(super) fn of(page: &'a RawFault) -> Self {
+        Self {
+            partial: &[],
+            last: page,
+        }
+    }
+
     pub(super) fn new(pages: &'a [RawFault]) -> Option<Self> {
         let (last, partial) = pages.split_last()?;
         Some(Self { partial, last })

@@ -27,6 +27,7 @@ impl Timers {
     }
 
     /// The earliest entry.
+    #[inline]
     pub(super) fn next(&self) -> Option<u64> {
         self.0.peek().map(|Reverse((deadline, _))| *deadline)
     }

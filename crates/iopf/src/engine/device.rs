@@ -242,6 +242,11 @@ impl Devices {
         {
             return Some(place);
         }
+        self.find_anew(id)
+    }
+
+    #[inline(never)]
+    fn find_anew(&mut self, id: DeviceId) -> Option<u32> {
         let place = self.find(id)?;
         self.near = Some((id, place));
         Some(place)
@@ -404,6 +409,11 @@ impl Devices {
         {
             return Some((near, false));
         }
+        self.handler_anew(place, key)
+    }
+
+    #[inline(never)]
+    fn handler_anew(&mut self, place: u32, key: u32) -> Option<(Attachment, bool)> {
         let (found, by_rid) = match self.attachment(place, key) {
             Some(found) => {
                 if found.page_requests {
@@ -435,9 +445,9 @@ impl Devices {
 
 /// The key of an address space among the attachments of a device; [`NO_PASID`] is the function.
 pub(super) fn key(strict: bool, pasid: Option<Pasid>) -> u32 {
-    match pasid {
+    match pasid.map_or(NO_PASID, Pasid::get) {
         // IOMMU_NO_PASID is 0, so the kernel cannot tell PASID 0 from none.
-        Some(p) if !strict && p.get() == 0 => NO_PASID,
-        other => other.map_or(NO_PASID, Pasid::get),
+        0 if !strict => NO_PASID,
+        key => key,
     }
 }

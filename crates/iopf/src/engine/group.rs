@@ -65,13 +65,12 @@ enum Source<'a> {
         last: u32,
         left: u32,
     },
-    Copy(core::slice::Iter<'a, PageRequest>),
-    /// The one page of a group that is being decided and in no slot yet.
-    Single {
+    /// The only page of a group that has no slot yet, and will have the next.
+    One {
         slab: &'a Slab,
-        handle: Handle,
         page: Option<&'a PageRequest>,
     },
+    Copy(core::slice::Iter<'a, PageRequest>),
 }
 
 impl<'a> Pages<'a> {
@@ -86,14 +85,11 @@ impl<'a> Pages<'a> {
         })
     }
 
-    /// The one page of a group that will have this handle if it waits.
+    /// The only page of a group that has no slot yet, and will have the next.
     #[inline]
-    pub(super) fn single(slab: &'a Slab, handle: Handle, page: &'a PageRequest) -> Self {
-        Self(Source::Single {
-            slab,
-            handle,
-            page: Some(page),
-        })
+    pub(super) fn one(slab: &'a Slab, page: &'a PageRequest) -> Self {
+        let page = Some(page);
+        Self(Source::One { slab, page })
     }
 
     /// Pages that were copied out of the engine, for a resolver that works away from it.
@@ -108,9 +104,8 @@ impl<'a> Pages<'a> {
     pub fn is_waiting(&self, handle: Handle) -> bool {
         match &self.0 {
             Source::Engine { slab, .. } => slab.waiting(handle).is_some(),
+            Source::One { slab, .. } => slab.is_next(handle) || slab.waiting(handle).is_some(),
             Source::Copy(_) => true,
-            Source::Single { handle: own, .. } if *own == handle => true,
-            Source::Single { slab, .. } => slab.waiting(handle).is_some(),
         }
     }
 }
@@ -121,7 +116,7 @@ impl Iterator for Pages<'_> {
     fn next(&mut self) -> Option<PageRequest> {
         match &mut self.0 {
             Source::Copy(pages) => pages.next().copied(),
-            Source::Single { page, .. } => page.take().map(|page| PageRequest {
+            Source::One { page, .. } => page.take().map(|page| PageRequest {
                 last: true,
                 ..*page
             }),
@@ -146,8 +141,8 @@ impl Iterator for Pages<'_> {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = match &self.0 {
             Source::Engine { left, .. } => *left as usize,
+            Source::One { page, .. } => usize::from(page.is_some()),
             Source::Copy(pages) => pages.len(),
-            Source::Single { page, .. } => usize::from(page.is_some()),
         };
         (left, Some(left))
     }

@@ -12,6 +12,7 @@ mod device;
 mod fair;
 mod group;
 mod loss;
+mod once;
 mod policy;
 mod report;
 mod slab;
@@ -24,6 +25,7 @@ pub use device::{
 };
 pub use group::{Delivery, Group, Pages, Stray};
 pub use loss::{Counts, LossReport, Losses, Verdicts};
+pub use once::Decided;
 pub use policy::Policy;
 pub use report::{Refused, Reported, Why};
 
@@ -164,6 +166,7 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) is next due. It may turn out to be early, at
     /// most once a timeout for each device; it is never late.
     #[must_use]
+    #[inline]
     pub fn poll_timeout(&self) -> Option<Tick> {
         let flood = self.flood.next();
         match (self.timers.next(), flood) {

@@ -15,8 +15,7 @@ pub enum Reported {
     Collected,
     /// Now waits for an answer or a verdict under this handle; `poll_fault` delivers it.
     Queued(Handle),
-    /// A page request that nobody can handle, or that was decided at once: send this answer. No
-    /// other will come.
+    /// A page request that nobody can handle: send this answer. No other will come.
     Answered(Answer, Why),
     /// An unrecoverable fault that nobody handles (Linux `report_iommu_fault`: `-ENOSYS`).
     Judged(Verdict),

@@ -93,6 +93,9 @@ pub(super) struct Slab {
     chunks: Vec<Box<[Slot; CHUNK]>>,
     links: Vec<Box<[Links; CHUNK]>>,
     free: u32,
+    /// The next slot to be taken, off the free list, and its generation, which is ahead of what the
+    /// slot says; a slot of [`NIL`]: not chosen.
+    next: Handle,
     /// Slots below this index were used before.
     fresh: u32,
     used: u32,
@@ -105,6 +108,10 @@ impl Slab {
             chunks: Vec::new(),
             links: Vec::new(),
             free: NIL,
+            next: Handle {
+                slot: NIL,
+                generation: 0,
+            },
             fresh: 0,
             used: 0,
             max,
@@ -128,10 +135,44 @@ impl Slab {
 
     /// A slot to fill, or `None` at the limit or without memory. Its generation is kept.
     pub(super) fn take(&mut self) -> Option<u32> {
+        let Handle { slot, generation } = self.peek()?;
+        self.at_mut(slot).generation = generation;
+        self.next.slot = NIL;
+        self.used += 1;
+        Some(slot)
+    }
+
+    /// What the next slot to be taken will be known by, or `None` at the limit or without memory.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<Handle> {
         if self.used >= self.max {
             return None;
         }
-        let index = if self.free == NIL {
+        if self.next.slot == NIL {
+            self.choose_next()?;
+        }
+        Some(self.next)
+    }
+
+    /// Whether `handle` was [`peek`](Self::peek)ed at last, and its slot not taken.
+    pub(super) fn is_next(&self, handle: Handle) -> bool {
+        self.next == handle
+    }
+
+    /// What was [`peek`](Self::peek)ed at is stale from now on, as if the slot had been taken and
+    /// given back.
+    #[inline]
+    pub(super) fn skip(&mut self) {
+        if self.next.generation < u32::MAX {
+            self.next.generation += 1;
+        } else {
+            // Retired: see `put`.
+            self.next.slot = NIL;
+        }
+    }
+
+    fn choose_next(&mut self) -> Option<()> {
+        let slot = if self.free == NIL {
             if self.fresh == NIL {
                 return None;
             }
@@ -141,33 +182,13 @@ impl Slab {
             self.fresh += 1;
             self.fresh - 1
         } else {
-            let index = self.free;
-            self.free = self.links(index).next;
-            index
+            let slot = self.free;
+            self.free = self.links(slot).next;
+            slot
         };
-        self.used += 1;
-        Some(index)
-    }
-
-    /// What [`take`](Self::take) would give next, under the handle that it would have. `None`: none
-    /// is free that was used before, or there is no room.
-    #[inline]
-    pub(super) fn next_free(&self) -> Option<Handle> {
-        if self.used >= self.max || self.free == NIL {
-            return None;
-        }
-        let generation = self.at(self.free).generation;
-        // One more must be left for whoever takes it.
-        (generation < u32::MAX).then_some(Handle {
-            slot: self.free,
-            generation,
-        })
-    }
-
-    /// What [`next_free`](Self::next_free) gave was shown to somebody: it is stale from now on.
-    #[inline]
-    pub(super) fn pass_over(&mut self, handle: Handle) {
-        self.at_mut(handle.slot).generation = handle.generation + 1;
+        let generation = self.at(slot).generation;
+        self.next = Handle { slot, generation };
+        Some(())
     }
 
     #[cold]

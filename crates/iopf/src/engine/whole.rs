@@ -1,22 +1,22 @@
-//! Groups that somebody else put together.
+//! Groups that somebody else put together. Those that are decided at once are in `once.rs`.
 
 use super::report::{Reported, Why};
-use super::slab::{NIL, State, flag};
-use super::{Answer, Attachment, By, DeviceId, Engine, Group, Handle, Pages, Tick};
+use super::slab::{NIL, State};
+use super::{Answer, Attachment, DeviceId, Engine, Tick};
 use crate::{PageRequest, Response};
 
 /// A group in its slots, in no list yet.
 #[derive(Clone, Copy, Debug)]
-struct Taken {
+pub(super) struct Taken {
     /// The device's place in the table.
-    place: u32,
+    pub(super) place: u32,
     /// Its last page, and the first of those before it.
-    index: u32,
-    chain: u32,
+    pub(super) index: u32,
+    pub(super) chain: u32,
     /// Pages.
-    count: u32,
-    generation: u32,
-    handler: Attachment,
+    pub(super) count: u32,
+    pub(super) generation: u32,
+    pub(super) handler: Attachment,
 }
 
 impl Engine {
@@ -36,178 +36,30 @@ impl Engine {
     ) -> Reported {
         match self.take_in(now, id, before.into_iter(), last) {
             Ok(taken) => self.enqueue(taken.place, taken.index),
-            Err((answer, why)) => Reported::Answered(answer, why),
-        }
-    }
-
-    /// [`report_group`](Self::report_group), and where nothing else is to be delivered first, has
-    /// `decide` say at once what [`poll_fault`](Self::poll_fault) and [`answer`](Self::answer) would
-    /// have taken two calls for. It is the same in all but the way: the answer is returned as
-    /// [`Reported::Answered`] and not polled.
-    ///
-    /// `Some` is the answer; FAILURE that the way back cannot say becomes INVALID. `None` is "later":
-    /// the group is [`Reported::Queued`] and counts as delivered. If `decide` is not called, because
-    /// others come first, the group is queued and still to be delivered:
-    /// [`poll_fault`](Self::poll_fault) brings it.
-    ///
-    /// `decide` must not unwind: its group would keep its room, and never be answered.
-    #[inline]
-    pub fn resolve_group(
-        &mut self,
-        now: Tick,
-        id: DeviceId,
-        before: impl IntoIterator<Item = PageRequest>,
-        last: &PageRequest,
-        decide: impl FnOnce(&Group, Pages<'_>) -> Option<Response>,
-    ) -> Reported {
-        let before = before.into_iter();
-        let decide = if before.size_hint() == (0, Some(0)) {
-            match self.resolve_page(now, id, last, decide) {
-                Ok(reported) => return reported,
-                Err(decide) => decide,
+            Err((response, why)) => {
+                let answer = Answer::at_once(self.now, id, last, response);
+                Reported::Answered(answer, why)
             }
-        } else {
-            decide
-        };
-        let taken = match self.take_in(now, id, before, last) {
-            Ok(taken) => taken,
-            Err((answer, why)) => return Reported::Answered(answer, why),
-        };
-        let (place, index) = (taken.place, taken.index);
-        if !self.order.is_empty() {
-            return self.enqueue(place, index);
         }
-        let slot = self.slab.at_mut(index);
-        slot.state = State::Waiting;
-        slot.flags |= flag::DELIVERED;
-        let group = Group {
-            handle: Handle {
-                slot: index,
-                generation: taken.generation,
-            },
-            device: id,
-            domain: taken.handler.domain,
-            nested: taken.handler.nested,
-            pasid: last.pasid,
-            index: last.group,
-            pages: taken.count,
-            since: Tick(self.now),
-        };
-        let pages = Pages::of(&self.slab, taken.chain, index, taken.count);
-        let Some(response) = decide(&group, pages) else {
-            self.await_answer(place, index);
-            return Reported::Queued(group.handle);
-        };
-        let response = self.sayable(place, response);
-        if taken.chain != NIL {
-            self.free_chain(place, taken.chain);
-        }
-        self.devices.at_mut(place).completed += u64::from(taken.count);
-        self.put(place, index);
-        let answer = Answer {
-            by: By::Resolver,
-            ..Answer::at_once(self.now, id, last, response)
-        };
-        Reported::Answered(answer, Why::Resolved)
-    }
-
-    /// [`resolve_group`](Self::resolve_group) of a group of one page, which gets a slot only if it
-    /// waits. `Err`: not this way, and nothing has changed.
-    #[inline]
-    fn resolve_page<D: FnOnce(&Group, Pages<'_>) -> Option<Response>>(
-        &mut self,
-        now: Tick,
-        id: DeviceId,
-        last: &PageRequest,
-        decide: D,
-    ) -> Result<Reported, D> {
-        self.advance(now);
-        let strict = self.policy.strict;
-        let Some(place) = self.devices.find_again(id) else {
-            return Err(decide);
-        };
-        let key = super::device::key(strict, last.pasid);
-        let Some(handler) = self.devices.handler(place, key) else {
-            return Err(decide);
-        };
-        let device = self.devices.at(place);
-        let room = !strict || device.used < device.credits;
-        let Some(handle) = self
-            .slab
-            .next_free()
-            .filter(|_| room && self.order.is_empty())
-        else {
-            return Err(decide);
-        };
-        let group = Group {
-            handle,
-            device: id,
-            domain: handler.0.domain,
-            nested: handler.0.nested,
-            pasid: last.pasid,
-            index: last.group,
-            pages: 1,
-            since: Tick(self.now),
-        };
-        let decision = decide(&group, Pages::single(&self.slab, handle, last));
-        let device = self.devices.at_mut(place);
-        device.reported += 1;
-        if let Some(response) = decision {
-            device.completed += 1;
-            self.slab.pass_over(handle);
-            let response = self.sayable(place, response);
-            let answer = Answer {
-                by: By::Resolver,
-                ..Answer::at_once(self.now, id, last, response)
-            };
-            return Ok(Reported::Answered(answer, Why::Resolved));
-        }
-        let taken = self.take(place);
-        debug_assert_eq!(taken, Some(handle.slot));
-        let slot = self.fill(place, handle.slot, last, handler);
-        slot.state = State::Waiting;
-        slot.flags |= flag::DELIVERED;
-        self.await_answer(place, handle.slot);
-        Ok(Reported::Queued(handle))
-    }
-
-    /// `response`, or INVALID where the way back cannot say it.
-    #[inline]
-    fn sayable(&self, place: u32, response: Response) -> Response {
-        let can_say = response != Response::Failure
-            || !self.policy.strict
-            || self.devices.rest(place).can_say(response);
-        if can_say { response } else { Response::Invalid }
     }
 
     /// Takes a group in, or says why not.
-    #[inline]
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         now: Tick,
         id: DeviceId,
         before: impl Iterator<Item = PageRequest>,
         last: &PageRequest,
-    ) -> Result<Taken, (Answer, Why)> {
+    ) -> Result<Taken, (Response, Why)> {
         self.advance(now);
-        let Some(place) = self.devices.find_again(id) else {
-            let pages = before.count() as u64 + 1;
-            self.departed.reported += pages;
-            self.departed.losses.refused += pages;
-            return Err(self.turn_away(id, last, Why::NoHandler));
-        };
-        let key = super::device::key(self.policy.strict, last.pasid);
-        let Some(handler) = self.devices.handler(place, key) else {
-            let pages = before.count() as u64 + 1;
-            self.devices.at_mut(place).reported += pages;
-            self.refuse_pages(place, pages);
-            return Err(self.turn_away(id, last, Why::NoHandler));
+        let Some((place, handler)) = self.find_handler(id, last) else {
+            return Err(self.no_handler(id, before.count() as u64 + 1));
         };
         let (pages, taken) = self.take_group(place, before, last, handler);
         self.devices.at_mut(place).reported += pages;
         let Some((taken, others)) = taken else {
             self.refuse_pages(place, pages);
-            return Err(self.turn_away(id, last, Why::NoRoom));
+            return Err(self.turn_away(Why::NoRoom));
         };
         if others > 0 {
             self.refuse_pages(place, others);
@@ -215,19 +67,44 @@ impl Engine {
         Ok(taken)
     }
 
+    /// The device's place, and what handles the group.
+    #[inline]
+    pub(super) fn find_handler(
+        &mut self,
+        id: DeviceId,
+        last: &PageRequest,
+    ) -> Option<(u32, (Attachment, bool))> {
+        let place = self.devices.find_again(id)?;
+        let key = super::device::key(self.policy.strict, last.pasid);
+        Some((place, self.devices.handler(place, key)?))
+    }
+
+    /// Counts a group that nobody handles, and answers it.
+    #[cold]
+    pub(super) fn no_handler(&mut self, id: DeviceId, pages: u64) -> (Response, Why) {
+        if let Some(place) = self.devices.find(id) {
+            self.devices.at_mut(place).reported += pages;
+            self.refuse_pages(place, pages);
+        } else {
+            self.departed.reported += pages;
+            self.departed.losses.refused += pages;
+        }
+        self.turn_away(Why::NoHandler)
+    }
+
     /// The answer to a group that is not taken in.
     #[cold]
-    fn turn_away(&self, id: DeviceId, last: &PageRequest, why: Why) -> (Answer, Why) {
+    pub(super) fn turn_away(&self, why: Why) -> (Response, Why) {
         let response = if why == Why::NoRoom && !self.policy.strict {
             Response::Failure
         } else {
             Response::Invalid
         };
-        (Answer::at_once(self.now, id, last, response), why)
+        (response, why)
     }
 
     /// The group at `index` is delivered, and waits for its answer from now on.
-    fn await_answer(&mut self, place: u32, index: u32) {
+    pub(super) fn await_answer(&mut self, place: u32, index: u32) {
         let at = self.slab.at(index).at;
         let waiting = &mut self.devices.at_mut(place).waiting;
         waiting.push(&mut self.slab, index);

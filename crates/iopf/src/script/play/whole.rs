@@ -1,7 +1,7 @@
 //! Groups that somebody else put together.
 
 use super::Play;
-use crate::engine::{DeviceId, Handle, Reported, Tick, Why};
+use crate::engine::{Decided, DeviceId, Handle, Reported, Tick, Why};
 use crate::{Access, GroupIndex, Iova, PageRequest, Pasid, Response};
 use alloc::vec::Vec;
 
@@ -35,7 +35,14 @@ impl Play {
         let last = page(before, pasid);
         let mut seen: Option<Handle> = None;
         let reported = match decision {
-            None => self.engine.report_group(now, id, pages, &last),
+            None => match self.engine.report_group(now, id, pages, &last) {
+                Reported::Queued(handle) => Decided::Queued(handle),
+                Reported::Answered(answer, why) => {
+                    assert_eq!(answer.private_data, [token, !token]);
+                    Decided::Answered(answer.response, why)
+                }
+                other => panic!("a whole group was not queued or answered: {other:?}"),
+            },
             Some(response) => self
                 .engine
                 .resolve_group(now, id, pages, &last, |group, pages| {
@@ -48,7 +55,7 @@ impl Play {
         };
         self.reported += u64::from(before) + 1;
         match reported {
-            Reported::Queued(handle) => {
+            Decided::Queued(handle) => {
                 let pages = self.engine.pages(handle).expect("it waits");
                 let pages: Vec<PageRequest> = pages.collect();
                 is_as_expected(&pages, &expected);
@@ -64,8 +71,7 @@ impl Play {
                     self.requeue();
                 }
             }
-            Reported::Answered(answer, why) => {
-                assert_eq!(answer.private_data, [token, !token]);
+            Decided::Answered(answer, why) => {
                 assert_eq!(self.engine.totals().held, held, "all or nothing");
                 assert_eq!(why == Why::Resolved, seen.is_some());
                 self.refused += u64::from(before) + 1;
@@ -77,15 +83,11 @@ impl Play {
                         Some(Response::Failure) if self.strict && !carries => Response::Invalid,
                         other => other.expect("an answer"),
                     };
-                    assert_eq!(answer.response, response);
+                    assert_eq!(answer, response);
                 }
                 assert!(self.answered.insert(token), "answered twice");
-                self.say(format_args!(
-                    "answer d{device} {:?} at once: {why:?}",
-                    answer.response
-                ));
+                self.say(format_args!("answer d{device} {answer:?} at once: {why:?}"));
             }
-            other => panic!("a whole group was not queued or answered: {other:?}"),
         }
         true
     }
