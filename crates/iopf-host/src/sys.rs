@@ -375,6 +375,9 @@ unsafe impl Block for TestCommand {
 
 /// A shared mapping of a file: of device registers, or of memory. Unmapped when dropped.
 ///
+/// An access to what the file has no more (it was cut short, the device's memory space is off) is a
+/// SIGBUS, as of any mapping.
+///
 /// The kernel keeps a file open that is mapped. A mapping of a device therefore keeps the device, as
 /// other objects keep what they stand on.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ const ORDER: Order = Order {
     instead: "run the other tiers (cargo xtask test --tier unit), or copy the cache from another machine",
 };
 
-/// The file whose presence makes a kernel complete, or a tree ready to build.
+/// The file whose presence makes a kernel complete.
 const MANIFEST: &str = "manifest.txt";
 
 /// Finds our own kernel or builds it, once a process. Progress goes to standard error.
@@ -125,13 +125,18 @@ impl Workshop {
         self.dir.join("build")
     }
 
+    /// The file whose presence says that the source is unpacked and patched, and as what.
+    fn stamp(&self) -> PathBuf {
+        self.build().join("unpacked")
+    }
+
     fn tree(&self) -> PathBuf {
         self.build().join(SOURCE)
     }
 
     /// Unpacks and patches the source where that is not done yet; gives its version.
     fn unpacked(&self, lock: &File, progress: &mut dyn io::Write) -> Result<String, SetupError> {
-        let stamp = self.build().join("unpacked");
+        let stamp = self.stamp();
         // A patch that changed since is not what was applied.
         let patches = self.recipe.patched();
         if let Ok(text) = fs::read_to_string(&stamp)
@@ -143,9 +148,7 @@ impl Workshop {
         let (version, packages) = self.apt.download(&ORDER, progress)?;
         let build = self.build();
         let at = || format!("unpacking into {}", build.display());
-        if build.exists() {
-            io(at, fs::remove_dir_all(&build))?;
-        }
+        io(at, self.discard())?;
         io(at, fs::create_dir_all(&build))?;
         let _ = writeln!(progress, "own kernel: unpacking the source (1.6 GB)");
         let deb = build.join("package");
@@ -193,8 +196,19 @@ impl Workshop {
         let manifest = manifest(&temp).map_err(failed)?;
         io(at, fs::write(temp.join(MANIFEST), manifest))?;
         io(at, fs::rename(&temp, &place))?;
-        io(at, fs::remove_dir_all(self.build()))?;
+        io(at, self.discard())?;
         Ok(place)
+    }
+
+    /// Removes the tree.
+    fn discard(&self) -> io::Result<()> {
+        let gone = |came: io::Result<()>| match came {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            came => came,
+        };
+        // First what says that it is whole: the rest takes a while, and may be interrupted.
+        gone(fs::remove_file(self.stamp()))?;
+        gone(fs::remove_dir_all(self.build()))
     }
 }
 
