@@ -240,11 +240,18 @@ impl<F: FaultFile + 'static> Pump<F> {
     fn settle_anew(&mut self) -> Result<bool, Errno> {
         let room = self.engine.room();
         let mut all = true;
-        for (slot, source) in self.sources.iter().enumerate() {
-            if let Some(source) = source {
-                let wanted = source.wanted(room);
-                self.watch.set(slot, source.queue.file(), wanted)?;
-                all &= wanted;
+        for slot in 0..self.sources.len() {
+            let Some(Some(source)) = self.sources.get_mut(slot) else {
+                continue;
+            };
+            let wanted = source.wanted(room);
+            all &= wanted;
+            if let Err(error) = self.watch.set(slot, source.queue.file(), wanted) {
+                // This one pauses, and the others go on.
+                source.reads.fail(self.now);
+                (self.failing, all) = (true, false);
+                let (queue, error) = (source.id, ReadError::Io(error));
+                self.notice(Notice::Read { queue, error });
             }
         }
         let due = self.next_due();

@@ -2,10 +2,15 @@
 
 use super::*;
 use crate::FaultFd;
+use crate::ReadError;
 use crate::fake::BadWrite;
 use crate::pump::change::ChangeError;
 use crate::queue::WriteError;
-use std::os::fd::OwnedFd;
+use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Instant;
 
 impl World {
     fn detach(&mut self, device: u32) -> Result<usize, ChangeError<Infallible>> {
@@ -397,6 +402,59 @@ fn a_queue_whose_file_cannot_be_waited_for_is_refused_and_comes_back() {
     );
     assert_eq!(pump.queues().count(), 0);
     assert_eq!(pump.turn(Some(Duration::ZERO)), Ok(false));
+}
+
+/// A file that fails its reads, and cannot be waited for once it was taken out of the set.
+#[derive(Debug)]
+struct Fickle {
+    event: OwnedFd,
+    regular: OwnedFd,
+    shown: AtomicU32,
+}
+
+impl AsFd for Fickle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // In and out again.
+        match self.shown.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => self.event.as_fd(),
+            _ => self.regular.as_fd(),
+        }
+    }
+}
+
+impl FaultFile for Fickle {
+    fn read(&self, _: &mut [u8]) -> Result<usize, Errno> {
+        Err(Errno::IO)
+    }
+
+    fn write(&self, _: &[u8]) -> Result<usize, Errno> {
+        Err(Errno::IO)
+    }
+}
+
+#[test]
+fn a_queue_that_cannot_be_waited_for_any_more_pauses_and_the_pump_goes_on() {
+    let (sender, notices) = channel();
+    let sink = move |notice| drop(sender.send(notice));
+    let mut pump = Pump::new(Engine::new(policy()), sink).unwrap();
+    let fickle = Fickle {
+        event: eventfd(1, EventfdFlags::CLOEXEC).unwrap(),
+        regular: tempfile::tempfile().unwrap().into(),
+        shown: AtomicU32::new(0),
+    };
+    let queue = pump.add_queue(FaultQueue::new(fickle)).unwrap();
+    // The read fails, and after its pause the file is another.
+    let mut told = Vec::new();
+    let enough = Instant::now() + Duration::from_secs(60);
+    while told.len() < 3 && Instant::now() < enough {
+        assert!(pump.turn(Some(Duration::from_millis(20))).is_ok());
+        told.extend(notices.try_iter());
+    }
+    let of = |error| Notice::Read {
+        queue,
+        error: ReadError::Io(error),
+    };
+    assert_eq!(told, [of(Errno::IO), of(Errno::PERM), of(Errno::PERM)]);
 }
 
 #[test]
