@@ -120,7 +120,7 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_about_a_tenth_more_in
     }
     for (waiting, ratio) in ratios {
         // The target is 1.1. Where the compiler puts things moves one group waiting by a hundredth: 1.094
-        // and 1.101 were measured of the same source.
+        // and 1.101 were measured of nearly the same source.
         assert!(ratio <= 1.12, "with {waiting} waiting: {ratio:.3}");
     }
 }
