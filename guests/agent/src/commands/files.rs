@@ -75,14 +75,7 @@ fn ls(mut args: Args<'_>, out: &mut Reply<'_>) -> Done {
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::run;
-    use crate::reply::Reply;
-
-    fn said(command: &str) -> (i32, String) {
-        let mut sent = Vec::new();
-        let status = run(command, &mut Reply::plain(&mut sent));
-        (status, String::from_utf8(sent).unwrap())
-    }
+    use crate::commands::said;
 
     #[test]
     fn what_is_written_is_read_and_listed() {

@@ -83,6 +83,14 @@ pub(crate) fn run(line: &str, out: &mut Reply<'_>) -> i32 {
     }
 }
 
+/// What a command comes to and says, in tests.
+#[cfg(test)]
+fn said(command: &str) -> (i32, String) {
+    let mut sent = Vec::new();
+    let status = run(command, &mut Reply::plain(&mut sent));
+    (status, String::from_utf8(sent).expect("text"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -93,14 +93,7 @@ fn decode(word: &str) -> Result<OsString, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::commands::run;
-
-    fn said(command: &str) -> (i32, String) {
-        let mut sent = Vec::new();
-        let status = run(command, &mut Reply::plain(&mut sent));
-        (status, String::from_utf8(sent).unwrap())
-    }
+    use crate::commands::said;
 
     #[test]
     fn a_program_gives_its_lines_by_stream_and_its_code_apart_from_the_status() {
