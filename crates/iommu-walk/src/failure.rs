@@ -88,6 +88,17 @@ impl<C: Copy, D: Copy> Failure<C, D> {
     }
 }
 
+/// How a request that met a fault condition is completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Completion {
+    /// Unsupported Request.
+    UnsupportedRequest,
+    /// Completer Abort.
+    CompleterAbort,
+    /// A translation request succeeds, without read and write permission.
+    NoAccess,
+}
+
 /// What became of the updates of a walk; `F` is the architecture's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied<F> {

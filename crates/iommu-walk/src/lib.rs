@@ -22,7 +22,7 @@ mod outcome;
 mod trail;
 pub mod vtd;
 
-pub use failure::{Applied, Failure};
+pub use failure::{Applied, Completion, Failure};
 pub use format::Format;
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
 pub use outcome::{Outcome, Rights, Translation};

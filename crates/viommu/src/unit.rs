@@ -217,7 +217,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
-        let walk = X::reset(&mut state.regs);
+        let walk = X::reset(&mut state.regs, &self.translator.walk());
         self.translator.configure(walk);
         drop(state);
         self.translator.forget_all();
