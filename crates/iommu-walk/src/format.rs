@@ -72,6 +72,16 @@ impl Usual {
         self
     }
 
+    /// What an entry of `level` has of the bits in the mask.
+    #[inline(always)]
+    fn at<T: Tables>(&self, level: u8) -> u64 {
+        if T::SKIPS {
+            self.bits.wrapping_add(leads_to(level))
+        } else {
+            self.bits
+        }
+    }
+
     /// Naming a level, of which the caller adds its own.
     #[inline(always)]
     const fn naming(mut self) -> Self {
@@ -229,12 +239,7 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
             return Err(tables.faulty(here, physical, 0, Problem::Unreadable));
         };
         // One comparison for the usual entry, which changes nothing about `every` and `any`.
-        let expected = if T::SKIPS {
-            usual.bits.wrapping_add(leads_to(level))
-        } else {
-            usual.bits
-        };
-        if level <= 1 || raw & usual.mask != expected {
+        if level <= 1 || raw & usual.mask != usual.at::<T>(level) {
             let leaf = if T::SKIPS {
                 matches!(next_of(raw), 0 | 7)
             } else {
