@@ -328,6 +328,7 @@ fn shift_of<const PAGE_SHIFT: u8, const STRIDE: u8>(
         return Ok(own);
     }
     // The lowest zero of the address is the highest bit below the size.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than 64")]
     let ones = ((raw & format.address) >> PAGE_SHIFT).trailing_ones() as u8;
     let shift = PAGE_SHIFT.wrapping_add(ones).wrapping_add(1);
     // Larger than a page of this level, smaller than one of the next.

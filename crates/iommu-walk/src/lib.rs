@@ -13,6 +13,7 @@
 #[cfg(any(test, feature = "fuzzing"))]
 extern crate std;
 
+pub mod amdvi;
 mod failure;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -61,6 +61,12 @@ impl Demand {
         Access::from_bits_retain(self.0 & 7)
     }
 
+    /// The same in user mode.
+    #[inline(always)]
+    pub(crate) const fn in_user_mode(self) -> Self {
+        Self(self.0 & !Access::PRIV.bits())
+    }
+
     /// It runs in privileged mode.
     #[inline(always)]
     pub(crate) const fn privileged(self) -> bool {
