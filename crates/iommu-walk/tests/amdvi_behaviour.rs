@@ -578,9 +578,9 @@ fn the_device_table_can_have_segments() {
         ..write()
     };
     let space = read_space(&unit, &bed.mem, &dma, &mut ()).unwrap();
-    assert_eq!(space.domain, DomainId(9));
+    assert_eq!(space.domain(), DomainId(9));
     let space = read_space(&unit, &bed.mem, &write(), &mut ()).unwrap();
-    assert_eq!(space.domain, DomainId(7));
+    assert_eq!(space.domain(), DomainId(7));
     // One segment of the largest size has room for all.
     let unit = Unit::new(EFR, EFR2)
         .with_control(CONTROL)
@@ -591,15 +591,15 @@ fn the_device_table_can_have_segments() {
     };
     let bed = Bed::host().set(0x10_0000 + 0xffff * 32, RW | 3);
     let space = read_space(&unit, &bed.mem, &dma, &mut ()).unwrap();
-    assert!(space.switches.contains(Switches::TRANSLATING));
+    assert!(space.switches().contains(Switches::TRANSLATING));
 }
 
 #[test]
 fn a_space_can_be_walked_again_without_its_entry() {
     let bed = Bed::host().add(DTE + 8, 1 << 32 | 1 << 39);
     let space = read_space(&bed.unit, &bed.mem, &read(), &mut ()).unwrap();
-    assert_eq!(space.domain, DomainId(7));
-    let host = space.host.unwrap();
+    assert_eq!(space.domain(), DomainId(7));
+    let host = space.host().unwrap();
     assert_eq!((host.root, host.levels), (Gpa(0x1_0000), 4));
     let switches = Switches::READ
         | Switches::WRITE
@@ -607,7 +607,7 @@ fn a_space_can_be_walked_again_without_its_entry() {
         | Switches::TRANSLATING
         | Switches::DEVICE_TLB
         | Switches::EXCLUSION;
-    assert_eq!((space.switches, space.guest), (switches, None));
+    assert_eq!((space.switches(), space.guest()), (switches, None));
     let bed = bed.abort(DTE);
     let mut updates = Updates::new();
     let outcome = walk(&bed.unit, &space, &bed.mem, &write(), &mut updates, &mut ());

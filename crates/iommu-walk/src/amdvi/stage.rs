@@ -52,7 +52,7 @@ pub fn special(unit: &Unit, dma: &Dma) -> Result<Option<Outcome>, Failure> {
     } else {
         return Ok(None);
     };
-    Err(refuse(cause, &Space::PASS_THROUGH, dma.pasid))
+    Err(refuse(cause, Space::PASS_THROUGH, dma.pasid))
 }
 
 /// The translation of a request whose address is left as it is, in a page of at most this size.
@@ -120,17 +120,17 @@ pub fn walk<M: TableMem, R: Recorder>(
         if !unit.user_supervisor() {
             demand = demand.in_user_mode();
         }
-        if demand.translation() && !space.switches.contains(Switches::DEVICE_TLB) {
-            return Err(refuse(Cause::DeviceTlbDisabled, space, dma.pasid));
+        if demand.translation() && !space.switches().contains(Switches::DEVICE_TLB) {
+            return Err(refuse(Cause::DeviceTlbDisabled, *space, dma.pasid));
         }
     }
     // What is left are few devices: those without an entry, and those in an exclusion range.
     const TRANSLATED: Switches = Switches::VALID.union(Switches::TRANSLATING);
-    if !space.switches.contains(TRANSLATED) || unit.has_exclusion() {
-        match untranslated(unit, space, dma, demand) {
+    if !space.switches().contains(TRANSLATED) || unit.has_exclusion() {
+        match untranslated(unit, *space, dma, demand) {
             Ok(None) => {}
             Ok(Some(translation)) => return Ok(Outcome::Memory(translation)),
-            Err(cause) => return Err(refuse(cause, space, dma.pasid)),
+            Err(cause) => return Err(refuse(cause, *space, dma.pasid)),
         }
     }
     let mut walker = Walker {
@@ -142,26 +142,26 @@ pub fn walk<M: TableMem, R: Recorder>(
             mem,
             recorder,
             updates,
-            given: Given::new(space.switches),
+            given: Given::new(space.switches()),
             failure: None,
         },
     };
-    let result = if space.guest.is_some() || dma.pasid.is_some() {
-        walker.with_guest(space, dma.pasid)
+    let result = if space.guest().is_some() || dma.pasid.is_some() {
+        walker.with_guest(*space, dma.pasid)
     } else {
-        match space.host {
+        match space.host() {
             Some(host) => walker.host(host),
-            None => walker.unchanged(space),
+            None => walker.unchanged(*space),
         }
     };
     match result {
         Ok(mut translation) => {
             if unit.has_exclusion() {
-                translation.page_shift = clear_of_exclusion(unit, space, dma, &translation);
+                translation.page_shift = clear_of_exclusion(unit, *space, dma, &translation);
             }
             Ok(Outcome::Memory(translation))
         }
-        Err(Stop) => Err(walker.failed(space, dma.pasid)),
+        Err(Stop) => Err(walker.failed(*space, dma.pasid)),
     }
 }
 
@@ -169,15 +169,15 @@ pub fn walk<M: TableMem, R: Recorder>(
 #[cold]
 fn untranslated(
     unit: &Unit,
-    space: &Space,
+    space: Space,
     dma: &Dma,
     demand: Demand,
 ) -> Result<Option<Translation>, Cause> {
     const ALL: Access = Access::RW.union(Access::EXEC);
-    if !space.switches.contains(Switches::VALID) {
+    if !space.switches().contains(Switches::VALID) {
         return Ok(Some(identity(dma, ALL, 30)));
     }
-    if !space.switches.contains(Switches::TRANSLATING) {
+    if !space.switches().contains(Switches::TRANSLATING) {
         return Err(Cause::TranslationDisabled);
     }
     let (first, last) = unit.exclusion_range();
@@ -193,15 +193,15 @@ fn untranslated(
 
 /// Whether the exclusion range is for this request, wherever it goes. It is about guest physical
 /// addresses.
-fn excluded(unit: &Unit, space: &Space, dma: &Dma) -> bool {
+fn excluded(unit: &Unit, space: Space, dma: &Dma) -> bool {
     unit.has_exclusion()
-        && (unit.excludes_all() || space.switches.contains(Switches::EXCLUSION))
+        && (unit.excludes_all() || space.switches().contains(Switches::EXCLUSION))
         && space.guest_pasid(dma.pasid).is_none()
 }
 
 /// The size of the translation's page, cut to 4 KiB where it reaches into the exclusion range.
 #[cold]
-fn clear_of_exclusion(unit: &Unit, space: &Space, dma: &Dma, translation: &Translation) -> u8 {
+fn clear_of_exclusion(unit: &Unit, space: Space, dma: &Dma, translation: &Translation) -> u8 {
     let shift = translation.page_shift;
     let (from, to) = unit.exclusion_range();
     let (first, last) = bounds(dma.addr.0, shift);
@@ -241,7 +241,7 @@ struct Walker<'a, M, R> {
 impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// The failure that a method left behind.
     #[cold]
-    fn failed(&mut self, space: &Space, pasid: Option<Pasid>) -> Failure {
+    fn failed(&mut self, space: Space, pasid: Option<Pasid>) -> Failure {
         let left = self.trip.failure.take();
         let failure = left.unwrap_or(crate::Failure::new(Cause::TranslationDisabled));
         let mut detail = space.detail(pasid);
@@ -297,7 +297,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     /// No host tables: the address is left as it is.
     #[inline(never)]
-    fn unchanged(&mut self, space: &Space) -> Result<Translation, Stop> {
+    fn unchanged(&mut self, space: Space) -> Result<Translation, Stop> {
         self.admit()?;
         let rights = self.device;
         Ok(Translation {
@@ -309,7 +309,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             },
             perms: self.weigh(rights).unwrap_or(Access::empty()),
             dirty: true,
-            snoop: space.switches.contains(Switches::FORCE_COHERENT),
+            snoop: space.switches().contains(Switches::FORCE_COHERENT),
         })
     }
 
@@ -398,11 +398,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     /// A device with guest tables, or a request with a PASID.
     #[inline(never)]
-    fn with_guest(&mut self, space: &Space, pasid: Option<Pasid>) -> Result<Translation, Stop> {
-        let Some(guest) = space.guest else {
+    fn with_guest(&mut self, space: Space, pasid: Option<Pasid>) -> Result<Translation, Stop> {
+        let Some(guest) = space.guest() else {
             return Err(self.trip.fail(Cause::PasidDisabled));
         };
-        match (space.guest_pasid(pasid), space.host) {
+        match (space.guest_pasid(pasid), space.host()) {
             (Some(pasid), None) => self.guest(guest, pasid),
             (Some(pasid), Some(host)) => self.both(guest, pasid, host),
             (None, Some(host)) => self.host(host),
