@@ -136,6 +136,7 @@ pub fn walk<M: TableMem, R: Recorder>(
     let mut walker = Walker {
         demand,
         device: space.rights(),
+        exclusion: unit.has_exclusion() && excluded(unit, *space, dma),
         input: dma.addr.0,
         trip: Trip {
             unit,
@@ -146,22 +147,16 @@ pub fn walk<M: TableMem, R: Recorder>(
             failure: None,
         },
     };
-    let result = if space.guest().is_some() || dma.pasid.is_some() {
-        walker.with_guest(*space, dma.pasid)
-    } else {
-        match space.host() {
-            Some(host) => walker.host(host),
-            None => walker.unchanged(*space),
-        }
-    };
-    match result {
-        Ok(mut translation) => {
-            if unit.has_exclusion() {
-                translation.page_shift = clear_of_exclusion(unit, *space, dma, &translation);
-            }
-            Ok(Outcome::Memory(translation))
-        }
-        Err(Stop) => Err(walker.failed(*space, dma.pasid)),
+    // Each on its own: brought together, the results would go through memory.
+    if space.guest().is_some() || dma.pasid.is_some() {
+        return walker.with_guest(*space, dma.pasid);
+    }
+    match space.host() {
+        Some(host) => match walker.host(host) {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(walker.failed(*space, dma.pasid)),
+        },
+        None => walker.unchanged(*space, dma.pasid),
     }
 }
 
@@ -199,19 +194,6 @@ fn excluded(unit: &Unit, space: Space, dma: &Dma) -> bool {
         && space.guest_pasid(dma.pasid).is_none()
 }
 
-/// The size of the translation's page, cut to 4 KiB where it reaches into the exclusion range.
-#[cold]
-fn clear_of_exclusion(unit: &Unit, space: Space, dma: &Dma, translation: &Translation) -> u8 {
-    let shift = translation.page_shift;
-    let (from, to) = unit.exclusion_range();
-    let (first, last) = bounds(dma.addr.0, shift);
-    if excluded(unit, space, dma) && touches(first, last, from, to) {
-        12
-    } else {
-        shift
-    }
-}
-
 /// Read and write from the low two bits of an entry.
 #[inline(always)]
 const fn low_rights(entry: u64) -> Access {
@@ -234,6 +216,8 @@ struct Walker<'a, M, R> {
     demand: Demand,
     /// What the device table entry allows.
     device: Access,
+    /// The exclusion range is for this request.
+    exclusion: bool,
     input: u64,
     trip: Trip<'a, Unit, M, R>,
 }
@@ -252,8 +236,6 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         failure.detailed(detail)
     }
 
-    /// The rights that the request cannot do without, as bits of a host table entry; none, for one that
-    /// makes do with what it gets.
     #[inline(always)]
     fn needed(&self) -> u64 {
         if self.demand.translation() || self.demand.zero_length() {
@@ -276,12 +258,36 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         (granted.contains(wanted) || zero).then_some(granted)
     }
 
-    /// The device table entry decides before any table does.
+    /// The device table entry decides before any table does. Gives the rights that the request cannot
+    /// do without, as bits of a host table entry; none, for one that makes do with what it gets.
     #[inline(always)]
-    fn admit(&mut self) -> Result<(), Stop> {
-        match self.weigh(self.device) {
-            Some(_) => Ok(()),
-            None => Err(self.device_denied()),
+    fn admit(&mut self) -> Result<u64, Stop> {
+        let needed = self.needed();
+        let missing = needed >> RIGHTS & !u64::from(self.device.bits());
+        if missing != 0 || needed == 0 && self.weigh(self.device).is_none() {
+            return Err(self.device_denied());
+        }
+        Ok(needed)
+    }
+
+    /// The size of the page around the input that is clear of all that is treated otherwise.
+    #[inline(always)]
+    fn clear(&self, shift: u8) -> u8 {
+        let shift = clear_of_ranges(self.input, shift);
+        if self.exclusion {
+            return self.clear_of_exclusion(shift);
+        }
+        shift
+    }
+
+    #[cold]
+    fn clear_of_exclusion(&self, shift: u8) -> u8 {
+        let (from, to) = self.trip.unit.exclusion_range();
+        let (first, last) = bounds(self.input, shift);
+        if touches(first, last, from, to) {
+            12
+        } else {
+            shift
         }
     }
 
@@ -297,12 +303,14 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     /// No host tables: the address is left as it is.
     #[inline(never)]
-    fn unchanged(&mut self, space: Space) -> Result<Translation, Stop> {
-        self.admit()?;
+    fn unchanged(&mut self, space: Space, pasid: Option<Pasid>) -> Result<Outcome, Failure> {
+        if self.admit().is_err() {
+            return Err(self.failed(space, pasid));
+        }
         let rights = self.device;
-        Ok(Translation {
+        Ok(Outcome::Memory(Translation {
             pa: Gpa(self.input),
-            page_shift: clear_of_ranges(self.input, 30),
+            page_shift: self.clear(30),
             rights: Rights {
                 user: rights,
                 privileged: rights,
@@ -310,7 +318,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms: self.weigh(rights).unwrap_or(Access::empty()),
             dirty: true,
             snoop: space.switches().contains(Switches::FORCE_COHERENT),
-        })
+        }))
     }
 
     /// The input must not be wider than the host tables cover.
@@ -335,18 +343,23 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// The host tables alone.
     #[inline(always)]
     fn host(&mut self, table: PageTable) -> Result<Translation, Stop> {
-        self.admit()?;
+        let needed = self.admit()?;
         self.fits(self.input, table.levels, None)?;
         let lower = self.trip.lower(table);
-        let leaf = self.trip.second(&lower, self.input, None, self.needed())?;
+        let leaf = self.trip.second(&lower, self.input, None, needed)?;
         let rights = host_rights(leaf.every).intersection(self.device);
-        let Some(perms) = self.weigh(rights) else {
-            return Err(self.host_denied(rights, table, self.input, None));
-        };
+        let mut perms = rights;
+        // What a request needs, every entry on the way has.
+        if needed == 0 {
+            match self.weigh(rights) {
+                Some(some) => perms = some,
+                None => return Err(self.host_denied(rights, table, self.input, None)),
+            }
+        }
         let dirty = self.mark_host(&leaf, &lower, perms, None)?;
         Ok(Translation {
             pa: Gpa(leaf.address(&self.trip.unit.host, self.input)),
-            page_shift: clear_of_ranges(self.input, leaf.shift),
+            page_shift: self.clear(leaf.shift),
             rights: Rights {
                 user: rights,
                 privileged: rights,
@@ -398,15 +411,23 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
     /// A device with guest tables, or a request with a PASID.
     #[inline(never)]
-    fn with_guest(&mut self, space: Space, pasid: Option<Pasid>) -> Result<Translation, Stop> {
+    fn with_guest(&mut self, space: Space, pasid: Option<Pasid>) -> Result<Outcome, Failure> {
         let Some(guest) = space.guest() else {
-            return Err(self.trip.fail(Cause::PasidDisabled));
+            self.trip.fail(Cause::PasidDisabled);
+            return Err(self.failed(space, pasid));
         };
-        match (space.guest_pasid(pasid), space.host()) {
-            (Some(pasid), None) => self.guest(guest, pasid),
-            (Some(pasid), Some(host)) => self.both(guest, pasid, host),
+        let result = match (space.guest_pasid(pasid), space.host()) {
+            (Some(of), None) => match self.guest(guest, of) {
+                Ok(translation) => return Ok(Outcome::Memory(translation)),
+                stop => stop,
+            },
+            (Some(of), Some(host)) => self.both(guest, of, host),
             (None, Some(host)) => self.host(host),
-            (None, None) => self.unchanged(space),
+            (None, None) => return self.unchanged(space, pasid),
+        };
+        match result {
+            Ok(translation) => Ok(Outcome::Memory(translation)),
+            Err(Stop) => Err(self.failed(space, pasid)),
         }
     }
 
@@ -531,7 +552,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         pasid: Pasid,
         host: PageTable,
     ) -> Result<Translation, Stop> {
-        self.admit()?;
+        let needed = self.admit()?;
         let lower = self.trip.lower(host);
         let table = self.guest_table(guest, pasid, Some(&lower))?;
         self.canonical(table.levels, pasid)?;
@@ -549,7 +570,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         let address = leaf.address(format, self.input);
         let at = Some(Gpa(address));
         self.fits(address, host.levels, at)?;
-        let page = self.trip.second(&lower, address, at, self.needed())?;
+        let page = self.trip.second(&lower, address, at, needed)?;
         let below = host_rights(page.every);
         let perms = self
             .weigh(below)
