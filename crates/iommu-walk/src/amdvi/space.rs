@@ -150,8 +150,8 @@ impl Space {
     #[inline(always)]
     pub const fn rights(&self) -> Access {
         // Read is where `Access` has it, and execute is two bits above.
-        let low = self.switches.bits() & 3;
-        Access::from_bits_retain((low | (low & 1) << 2) as u8)
+        let low = (self.switches.bits() & 3) as u8;
+        Access::from_bits_retain(low | (low & 1) << 2)
     }
 
     /// The PASID whose guest tables a request goes through; `None` where it goes through the host's
