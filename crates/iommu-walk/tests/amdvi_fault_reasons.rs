@@ -67,7 +67,12 @@ fn code_3_an_unreadable_device_table_entry() {
     let failure = bed.faults(&write(), Cause::DeviceEntryUnreadable, 3, 0x220);
     assert_eq!(failure.address(&write()), DTE);
     assert_eq!((failure.entry_addr, failure.entry), (Some(Gpa(DTE)), None));
-    bed.faults(&ats(), Cause::DeviceEntryUnreadable, 3, 0x300);
+    // RW says nothing of a translation request, whatever it asks for.
+    let both = Dma {
+        access: Access::RW,
+        ..ats()
+    };
+    bed.faults(&both, Cause::DeviceEntryUnreadable, 3, 0x300);
 }
 
 /// V kIllegalDteType_RsvdNotZero, Q amdvi_validate_dte.
@@ -266,7 +271,14 @@ fn code_2_a_pasid_outside_the_guest_cr3_table() {
     Bed::guest()
         .features(narrow, EFR2)
         .faults(&dma, Cause::PasidOutsideTable, 2, 0x005);
-    Bed::guest().features(narrow, EFR2).passes(&pasid5(read()));
+    let dma = Dma {
+        pasid: Pasid::new(15),
+        ..read()
+    };
+    Bed::guest()
+        .set(0x4078, 0x2_0001)
+        .features(narrow, EFR2)
+        .passes(&dma);
 }
 
 /// UNCONFIRMED.
@@ -360,6 +372,10 @@ fn code_2_a_user_at_a_supervisors_page() {
     let failure = bed.faults(&pasid5(read()), Cause::GuestUserDenied, 2, 0x055);
     assert_eq!((failure.level, failure.bits), (2, 1 << 2));
     bed.passes(&privileged(pasid5(write())));
+    // A supervisor lacks something else.
+    let read_only = bed.clone().set(0x2_3008, 0x8_0061);
+    let supervisor = privileged(pasid5(write()));
+    read_only.faults(&supervisor, Cause::GuestWriteDenied, 2, 0x071);
     // Without USSup, everybody is a user.
     bed.features(EFR & !(1 << 37), EFR2).faults(
         &privileged(pasid5(read())),
@@ -460,6 +476,8 @@ fn code_2_an_address_wider_than_the_host_tables() {
     let three = Bed::host().set(DTE, RW | 0x1_1603);
     three.faults(&at(1 << 39, write()), Cause::HostAddressWidth, 2, 0x020);
     assert_eq!(three.passes(&at(0x4020_1abc, read())).pa, Gpa(0x8_0abc));
+    let five = Bed::host().set(DTE, RW | 0x3_0a03);
+    five.faults(&at(1 << 57, read()), Cause::HostAddressWidth, 2, 0x000);
     // Nested, it is the guest's page that lies too high, and the address is a guest physical one.
     let bed = Bed::nested()
         .set(DTE, 0x7080_0000_0001_1603)
