@@ -9,4 +9,6 @@
 pub mod command;
 pub mod event;
 pub mod ppr;
+pub mod pte;
 pub mod regs;
+pub mod tables;

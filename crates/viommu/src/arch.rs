@@ -1,4 +1,4 @@
-//! What an architecture brings to the shared device, [`Unit`](crate::Unit).
+//! What an architecture brings to the shared device, [`Unit`].
 //!
 //! The device is written once: sessions, caches, faults, page requests, endpoints. An architecture
 //! says how its tables are read ([`Tables`]), and what its registers, queues and records do
@@ -8,8 +8,8 @@ use crate::iotlb::{Scope, Source};
 use crate::mem::GuestRam;
 use crate::memo::Memo;
 use crate::unit::{Next, Unit};
-use iommu_walk::{Completion, Outcome, TableMem, TableMemMut, Translation, Updates};
-use iopf::{Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use iommu_walk::{Applied, Completion, Outcome, TableMem, TableMemMut, Translation, Updates};
+use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Pasid, Response, Rid};
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::thread::LocalKey;
@@ -88,26 +88,18 @@ pub trait Tables: Sized + 'static {
         updates: &mut Updates,
     ) -> Result<Outcome, Self::Failure>;
 
-    /// Sets the accessed and dirty bits that a walk asked for. `false`: the guest changed an entry
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// An entry could not be written.
+    /// Sets the accessed and dirty bits that a walk asked for.
     fn apply<M: TableMemMut>(
         walk: &Self::Walk,
         mem: &M,
         dma: &Dma,
         updates: &Updates,
         hidden: bool,
-    ) -> Result<bool, Self::Failure>;
+    ) -> Applied<Self::Failure>;
 
     /// The guest keeps changing the entry whose accessed or dirty bit is due.
-    fn contended<M: TableMem>(
-        walk: &Self::Walk,
-        mem: &M,
-        dma: &Dma,
-        hidden: bool,
-    ) -> Self::Failure;
+    fn contended<M: TableMem>(walk: &Self::Walk, mem: &M, dma: &Dma, hidden: bool)
+    -> Self::Failure;
 
     /// Whether an entry on the way keeps faults of this space from the guest.
     fn hides(space: &Self::Space) -> bool;
@@ -245,8 +237,8 @@ pub trait Arch: Tables {
     /// Whether the command queue stands still at an error.
     fn stopped(regs: &Self::Regs) -> bool;
 
-    /// Returns the registers to their state after power-on. Says what walks see then.
-    fn reset(regs: &mut Self::Regs) -> Self::Walk;
+    /// Returns the registers to their state after power-on. Says what walks, which saw `walk`, see then.
+    fn reset(regs: &mut Self::Regs, walk: &Self::Walk) -> Self::Walk;
 
     /// Makes an effect happen.
     fn act<A: Ram>(unit: &Unit<Self, A>, effect: Self::Effect);
@@ -293,12 +285,4 @@ pub trait Arch: Tables {
         requester: Rid,
         request: &PageRequest,
     ) -> Queued;
-}
-
-/// The second-stage page around `addr`, the least that an invalidation names.
-pub(crate) const fn page(addr: Iova) -> crate::iotlb::Pages {
-    crate::iotlb::Pages {
-        addr,
-        size_shift: 12,
-    }
 }

@@ -6,7 +6,6 @@
 
 use crate::arch::Tables;
 use iopf::{Pasid, Rid};
-use std::cell::RefCell;
 
 /// Address spaces that a thread remembers: a device thread serves few.
 const SPACES: usize = 8;

@@ -7,7 +7,7 @@
 use crate::arch::Tables;
 use crate::iotlb::{Aim, Epoch, Hit, Iotlb, Mapping, Need, Scope, Source};
 use crate::memo::{self, Edition};
-use iommu_walk::{Outcome, TableMem, TableMemMut, Translation, Updates};
+use iommu_walk::{Applied, Outcome, TableMem, TableMemMut, Translation, Updates};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova};
 use std::num::NonZeroU8;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -359,9 +359,9 @@ fn without_caches<X: Tables, M: TableMemMut, T>(
         // Of a walk that failed, what hides it is known by its failure.
         let hidden = outcome.as_ref().err().is_some_and(X::hidden);
         match X::apply(walk, mem, dma, &updates, hidden) {
-            Ok(true) => return end(outcome.as_ref()),
-            Ok(false) => {}
-            Err(failure) => {
+            Applied::Done => return end(outcome.as_ref()),
+            Applied::Retry => {}
+            Applied::Failed(failure) => {
                 return end(Err(outcome.as_ref().err().unwrap_or(&failure)));
             }
         }
@@ -428,9 +428,9 @@ fn walked<X: Tables, M: TableMemMut, T>(
             return end(outcome.as_ref());
         }
         match X::apply(walk, mem, dma, &updates, hidden) {
-            Ok(true) => return end(outcome.as_ref()),
-            Ok(false) => {}
-            Err(failure) => {
+            Applied::Done => return end(outcome.as_ref()),
+            Applied::Retry => {}
+            Applied::Failed(failure) => {
                 return end(Err(outcome.as_ref().err().unwrap_or(&failure)));
             }
         }

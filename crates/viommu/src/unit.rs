@@ -70,7 +70,7 @@ pub(crate) struct State<X: Arch> {
 pub enum Next {
     /// There may be more.
     Go,
-    /// It is empty, or stands still: [`Unit::rest`] was called.
+    /// It is empty, or stands still: the device was told so.
     Stop,
 }
 
@@ -217,7 +217,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
-        let walk = X::reset(&mut state.regs);
+        let walk = X::reset(&mut state.regs, &self.translator.walk());
         self.translator.configure(walk);
         drop(state);
         self.translator.forget_all();
