@@ -143,6 +143,55 @@ const SECOND_STAGE: [&[Field]; 1] = [&[
     bit("IGN", 63),
 ]];
 
+/// AMD I/O Virtualization Technology Specification, "Device Table Entry Format". Linux
+/// `amd_iommu_types.h`, `DTE_…` and `DEV_ENTRY_…`; VirtualBox `DTE_T`.
+const DEVICE_ENTRY: [&[Field]; 4] = [
+    &[
+        bit("V", 0),
+        bit("TV", 1),
+        Field::new("HAD", 8, 7),
+        Field::new("Mode", 11, 9),
+        Field::new("HostPtr", 51, 12),
+        bit("PPR", 52),
+        bit("GPRP", 53),
+        bit("GIoV", 54),
+        bit("GV", 55),
+        Field::new("GLX", 57, 56),
+        Field::new("GCR3[14:12]", 60, 58),
+        bit("IR", 61),
+        bit("IW", 62),
+    ],
+    &[
+        Field::new("DomainID", 15, 0),
+        Field::new("GCR3[30:15]", 31, 16),
+        bit("I", 32),
+        bit("SE", 33),
+        bit("SA", 34),
+        Field::new("IoCtl", 36, 35),
+        bit("Cache", 37),
+        bit("SD", 38),
+        bit("EX", 39),
+        Field::new("SysMgt", 41, 40),
+        bit("SATS", 42),
+        Field::new("GCR3[51:31]", 63, 43),
+    ],
+    &[
+        bit("IV", 0),
+        Field::new("IntTabLen", 4, 1),
+        bit("IG", 5),
+        Field::new("IntTabPtr", 51, 6),
+        Field::new("GuestPagingMode", 55, 54),
+        bit("InitPass", 56),
+        bit("EIntPass", 57),
+        bit("NMIPass", 58),
+        bit("HPTMode", 59),
+        Field::new("IntCtl", 61, 60),
+        bit("Lint0Pass", 62),
+        bit("Lint1Pass", 63),
+    ],
+    &[],
+];
+
 /// The fields of word `word` (from 0) of an entry of `table`; none where the word is reserved.
 #[must_use]
 pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
@@ -164,9 +213,13 @@ pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
 /// that no field covers come last.
 #[must_use]
 pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -> String {
+    spell_fields(fields(table, scalable, word), value, bits)
+}
+
+fn spell_fields(fields: &[Field], value: u64, bits: u64) -> String {
     let mut out = String::new();
     let mut rest = value;
-    for field in fields(table, scalable, word) {
+    for field in fields {
         rest &= !field.mask();
         let number = field.of(value);
         if number == 0 && field.mask() & bits == 0 {
@@ -185,6 +238,12 @@ pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -
         Some(text) => text.to_owned(),
         None => "all zero".to_owned(),
     }
+}
+
+/// What word `word` (from 0) of an AMD-Vi device table entry says, as [`spell`] does.
+#[must_use]
+pub fn spell_device_entry(word: usize, value: u64) -> String {
+    spell_fields(DEVICE_ENTRY.get(word).copied().unwrap_or(&[]), value, 0)
 }
 
 /// Names the bits of a mask: `bit 0 (R)`, `bits 3:2 (TT) and bit 63 (reserved)`.
