@@ -19,8 +19,9 @@ use testkit::vtd::numbers::{PE_NXE, PE_WPE};
 use testkit::vtd::tables::first_stage;
 use testkit::vtd::{Backing, Guest, Mm, Prot, Setup};
 use testkit::{Interrupts, Ram};
+use viommu::Injection;
 use viommu::mem::GuestRam;
-use viommu::vtd::{Injection, VtdUnit};
+use viommu::vtd::{Vtd, VtdUnit};
 use vm_memory::GuestMemoryMmap;
 
 type Memory = Arc<GuestMemoryMmap>;
@@ -119,7 +120,7 @@ pub(super) struct Machine {
     pub(super) booted: Booted,
     hosts: Vec<Arc<Host>>,
     answers: Vec<Arc<Answers>>,
-    injector: Shared<Injector<Injection<Memory>>>,
+    injector: Shared<Injector<Injection<Vtd, Memory>>>,
     pump: PumpHandle<FaultFd>,
     thread: JoinHandle<Result<Stopped, Errno>>,
     responses: Responses,
