@@ -1,10 +1,37 @@
 //! The fields of table entries by the specification's names, for people who read a walk.
 //!
-//! Intel VT-d, "Translation Structure Formats". Names are those of revision 4.1; what no field
-//! covers is reserved.
+//! Intel VT-d, "Translation Structure Formats", with the names of revision 4.1; AMD I/O Virtualization
+//! Technology Specification, "Device Table Entry Format", "Guest CR3 Table", "I/O Page Tables". What no
+//! field covers is reserved.
 
-use iommu_walk::Table;
+mod amdvi;
+
+use iommu_walk::{Stage, Table};
 use std::fmt::{self, Write};
+
+/// Whose tables a walk read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Formats {
+    /// VT-d in legacy mode.
+    Legacy,
+    /// VT-d in scalable mode.
+    Scalable,
+    /// AMD-Vi.
+    Amdvi,
+}
+
+impl Formats {
+    /// What the page tables of a stage are called: `first-stage`, `guest`.
+    #[must_use]
+    pub const fn stage(self, stage: Stage) -> &'static str {
+        match (self, stage) {
+            (Self::Amdvi, Stage::First) => "guest",
+            (Self::Amdvi, Stage::Second) => "host",
+            (_, Stage::First) => "first-stage",
+            (_, Stage::Second) => "second-stage",
+        }
+    }
+}
 
 /// One field of a 64-bit word: its name, highest and lowest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,67 +170,19 @@ const SECOND_STAGE: [&[Field]; 1] = [&[
     bit("IGN", 63),
 ]];
 
-/// AMD I/O Virtualization Technology Specification, "Device Table Entry Format". Linux
-/// `amd_iommu_types.h`, `DTE_…` and `DEV_ENTRY_…`; VirtualBox `DTE_T`.
-const DEVICE_ENTRY: [&[Field]; 4] = [
-    &[
-        bit("V", 0),
-        bit("TV", 1),
-        Field::new("HAD", 8, 7),
-        Field::new("Mode", 11, 9),
-        Field::new("HostPtr", 51, 12),
-        bit("PPR", 52),
-        bit("GPRP", 53),
-        bit("GIoV", 54),
-        bit("GV", 55),
-        Field::new("GLX", 57, 56),
-        Field::new("GCR3[14:12]", 60, 58),
-        bit("IR", 61),
-        bit("IW", 62),
-    ],
-    &[
-        Field::new("DomainID", 15, 0),
-        Field::new("GCR3[30:15]", 31, 16),
-        bit("I", 32),
-        bit("SE", 33),
-        bit("SA", 34),
-        Field::new("IoCtl", 36, 35),
-        bit("Cache", 37),
-        bit("SD", 38),
-        bit("EX", 39),
-        Field::new("SysMgt", 41, 40),
-        bit("SATS", 42),
-        Field::new("GCR3[51:31]", 63, 43),
-    ],
-    &[
-        bit("IV", 0),
-        Field::new("IntTabLen", 4, 1),
-        bit("IG", 5),
-        Field::new("IntTabPtr", 51, 6),
-        Field::new("GuestPagingMode", 55, 54),
-        bit("InitPass", 56),
-        bit("EIntPass", 57),
-        bit("NMIPass", 58),
-        bit("HPTMode", 59),
-        Field::new("IntCtl", 61, 60),
-        bit("Lint0Pass", 62),
-        bit("Lint1Pass", 63),
-    ],
-    &[],
-];
-
 /// The fields of word `word` (from 0) of an entry of `table`; none where the word is reserved.
 #[must_use]
-pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
-    let words: &'static [&'static [Field]] = match (table, scalable) {
-        (Table::Root, false) => &LEGACY_ROOT,
-        (Table::Root, true) => &SCALABLE_ROOT,
-        (Table::Context, false) => &LEGACY_CONTEXT,
-        (Table::Context, true) => &SCALABLE_CONTEXT,
-        (Table::PasidDirectory, _) => &PASID_DIRECTORY,
-        (Table::PasidTable, _) => &PASID_ENTRY,
-        (Table::FirstStage, _) => &FIRST_STAGE,
-        (Table::SecondStage, _) => &SECOND_STAGE,
+pub fn fields(formats: Formats, table: Table, word: usize) -> &'static [Field] {
+    let words: &'static [&'static [Field]] = match (formats, table) {
+        (Formats::Amdvi, table) => amdvi::words(table),
+        (Formats::Legacy, Table::Root) => &LEGACY_ROOT,
+        (Formats::Scalable, Table::Root) => &SCALABLE_ROOT,
+        (Formats::Legacy, Table::Context) => &LEGACY_CONTEXT,
+        (Formats::Scalable, Table::Context) => &SCALABLE_CONTEXT,
+        (_, Table::PasidDirectory) => &PASID_DIRECTORY,
+        (_, Table::PasidTable) => &PASID_ENTRY,
+        (_, Table::FirstStage) => &FIRST_STAGE,
+        (_, Table::SecondStage) => &SECOND_STAGE,
         _ => &[],
     };
     words.get(word).copied().unwrap_or(&[])
@@ -212,14 +191,10 @@ pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
 /// What a word says: every field that is not zero, and the fields of `bits` whatever they are; bits
 /// that no field covers come last.
 #[must_use]
-pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -> String {
-    spell_fields(fields(table, scalable, word), value, bits)
-}
-
-fn spell_fields(fields: &[Field], value: u64, bits: u64) -> String {
+pub fn spell(formats: Formats, table: Table, word: usize, value: u64, bits: u64) -> String {
     let mut out = String::new();
     let mut rest = value;
-    for field in fields {
+    for field in fields(formats, table, word) {
         rest &= !field.mask();
         let number = field.of(value);
         if number == 0 && field.mask() & bits == 0 {
@@ -240,18 +215,12 @@ fn spell_fields(fields: &[Field], value: u64, bits: u64) -> String {
     }
 }
 
-/// What word `word` (from 0) of an AMD-Vi device table entry says, as [`spell`] does.
-#[must_use]
-pub fn spell_device_entry(word: usize, value: u64) -> String {
-    spell_fields(DEVICE_ENTRY.get(word).copied().unwrap_or(&[]), value, 0)
-}
-
 /// Names the bits of a mask: `bit 0 (R)`, `bits 3:2 (TT) and bit 63 (reserved)`.
 #[must_use]
-pub fn name_bits(table: Table, scalable: bool, word: usize, bits: u64) -> String {
+pub fn name_bits(formats: Formats, table: Table, word: usize, bits: u64) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut left = bits;
-    for field in fields(table, scalable, word) {
+    for field in fields(formats, table, word) {
         if left & field.mask() != 0 {
             parts.push(part(left & field.mask(), field.name));
             left &= !field.mask();
@@ -308,24 +277,36 @@ mod tests {
     #[test]
     fn words_are_spelled_by_the_names_of_the_specification() {
         assert_eq!(
-            spell(Table::Context, false, 0, 0x1_2345_600b, 0),
+            spell(Formats::Legacy, Table::Context, 0, 0x1_2345_600b, 0),
             "P=1 FPD=1 TT=2 SSPTPTR=0x123456000"
         );
-        assert_eq!(spell(Table::Context, false, 1, 0x1702, 0), "AW=2 DID=0x17");
-        assert_eq!(spell(Table::SecondStage, false, 0, 0, 2), "W=0");
-        assert_eq!(spell(Table::SecondStage, false, 0, 0, 0), "all zero");
-        assert_eq!(spell(Table::Root, false, 1, 0x10, 0), "reserved=0x10");
+        assert_eq!(
+            spell(Formats::Legacy, Table::Context, 1, 0x1702, 0),
+            "AW=2 DID=0x17"
+        );
+        assert_eq!(spell(Formats::Legacy, Table::SecondStage, 0, 0, 2), "W=0");
+        assert_eq!(
+            spell(Formats::Legacy, Table::SecondStage, 0, 0, 0),
+            "all zero"
+        );
+        assert_eq!(
+            spell(Formats::Legacy, Table::Root, 1, 0x10, 0),
+            "reserved=0x10"
+        );
     }
 
     #[test]
     fn bits_are_named_with_their_fields() {
-        assert_eq!(name_bits(Table::SecondStage, false, 0, 1), "bit 0 (R)");
         assert_eq!(
-            name_bits(Table::Context, false, 0, 0xc | 0xf0),
+            name_bits(Formats::Legacy, Table::SecondStage, 0, 1),
+            "bit 0 (R)"
+        );
+        assert_eq!(
+            name_bits(Formats::Legacy, Table::Context, 0, 0xc | 0xf0),
             "bits 3:2 (TT) and bits 7:4 (reserved)"
         );
         assert_eq!(
-            name_bits(Table::Root, false, 0, 0x24),
+            name_bits(Formats::Legacy, Table::Root, 0, 0x24),
             "bits 5, 2 (reserved)"
         );
     }
@@ -337,14 +318,18 @@ mod tests {
             Table::Context,
             Table::PasidDirectory,
             Table::PasidTable,
+            Table::DeviceTable,
+            Table::GuestCr3,
             Table::FirstStage,
             Table::SecondStage,
         ] {
-            for (scalable, word) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
-                let mut seen = 0;
-                for field in fields(table, scalable, word) {
-                    assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);
-                    seen |= field.mask();
+            for formats in [Formats::Legacy, Formats::Scalable, Formats::Amdvi] {
+                for word in 0..4 {
+                    let mut seen = 0;
+                    for field in fields(formats, table, word) {
+                        assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);
+                        seen |= field.mask();
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@
 
 use memchr::memmem;
 
-use crate::explain::fields;
+use crate::explain::fields::{self, Formats};
 use crate::log::cursor::{Cursor, Number};
 use crate::log::dump::{Dump, Entry, Table};
 
@@ -69,7 +69,9 @@ fn device_entry(words: &[u64]) -> String {
         .iter()
         .enumerate()
         .filter(|&(_, &word)| word != 0)
-        .map(|(nth, &word)| fields::spell_device_entry(nth, word))
+        .map(|(nth, &word)| {
+            fields::spell(Formats::Amdvi, iommu_walk::Table::DeviceTable, nth, word, 0)
+        })
         .collect();
     if said.is_empty() {
         return "the device table entry is all zero now, so it was written after the event"
