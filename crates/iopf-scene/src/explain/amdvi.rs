@@ -169,7 +169,7 @@ impl Walks for Amdvi {
             code: (code != 0).then_some(code),
             name: failure.cause.code(),
             recoverable: !asked.page_request && self.recoverable(&failure),
-            record: recorded.then(|| record::record(&failure, asked)),
+            record: recorded.then(|| record::event(&failure, asked)),
             response,
             text: sentence::amdvi::text(&story, &failure, repeated),
             ..Fault::from(story.blame)
@@ -177,7 +177,7 @@ impl Walks for Amdvi {
     }
 
     fn descriptor(requester: Rid, message: PageMessage) -> Vec<u8> {
-        record::page_request(requester, &message).to_vec()
+        record::page_request(requester, message)
     }
 }
 
