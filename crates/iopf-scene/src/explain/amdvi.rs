@@ -167,7 +167,10 @@ impl Walks for Amdvi {
         };
         Fault {
             code: (code != 0).then_some(code),
-            name: failure.cause.code(),
+            name: match code {
+                0 => "IommuEn=0",
+                _ => failure.cause.code(),
+            },
             recoverable: !asked.page_request && self.recoverable(&failure),
             record: recorded.then(|| record::event(&failure, asked)),
             response,
