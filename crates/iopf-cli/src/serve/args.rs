@@ -186,7 +186,9 @@ impl Plan {
     /// # Errors
     /// A sentence, where two functions want one place, or one asks for what legacy mode lacks.
     pub(super) fn of(args: &Args) -> Result<Self, String> {
-        let ArchArg::Vtd = args.arch;
+        if args.arch != ArchArg::Vtd {
+            return Err("this build serves VT-d only: give --arch vtd".into());
+        }
         let endpoints: Vec<_> = args
             .endpoints
             .iter()
