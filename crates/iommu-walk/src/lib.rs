@@ -13,13 +13,17 @@
 #[cfg(any(test, feature = "fuzzing"))]
 extern crate std;
 
+mod failure;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod mem;
+mod outcome;
 mod trail;
 pub mod vtd;
 
+pub use failure::{Applied, Completion, Failure};
 pub use format::Format;
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
+pub use outcome::{Outcome, Rights, Translation};
 pub use trail::{Raw, Recorder, Stage, Step, Table, Trail, Update, Updates, Verdict};

@@ -31,12 +31,12 @@ mod space;
 mod stage;
 mod unit;
 
-pub use cause::{Cause, Completion, PAGE_REQUEST_ANSWER};
+pub use crate::Completion;
+pub use crate::outcome::{Outcome, Rights, Translation};
+pub use cause::{Cause, PAGE_REQUEST_ANSWER};
 pub use config::{Context, configure, page_request, read_context, read_space, translated};
 pub use failure::{Applied, Failure, apply};
-pub use space::{
-    AddressSpace, DomainId, Outcome, PageTable, Rights, Switches, Translate, Translation,
-};
+pub use space::{AddressSpace, DomainId, PageTable, Switches, Translate};
 pub use stage::walk;
 pub use unit::{Mode, Unit};
 

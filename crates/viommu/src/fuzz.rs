@@ -3,8 +3,9 @@
 //! A script is a byte that chooses the configuration, then steps of sixteen bytes. The guest owns
 //! the registers and the memory, the device everything it puts on the bus: both are hostile here.
 
+use crate::Counters;
 use crate::mem::GuestRam;
-use crate::vtd::{Config, Counters, Setup, VtdUnit};
+use crate::vtd::{Config, Setup, VtdUnit};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};

@@ -3,9 +3,10 @@
 //! Spec: Intel VT-d, revisions 3.0 to 5.10. Written so that the unmodified Linux driver
 //! (`drivers/iommu/intel`) binds to it, in legacy and in scalable mode.
 //!
-//! [`VtdUnit`] is the device. Its registers are storage with rules and no device behind them
+//! [`VtdUnit`] is the device, a [`Unit`](crate::Unit) for [`Vtd`]. Its registers are storage with rules
+//! and no device behind them
 //! (`regs`, `events`, `commands`, `page_requests`); writing one says what must happen next, and
-//! `device` is the only file that makes it happen. Translations (`translate`) use the caches that
+//! `device` is the only file that makes it happen. Translations use the caches that
 //! hardware has: contexts and PASID entries (`cache`) and the IOTLB ([`crate::iotlb`]), each holding
 //! what it holds until the guest invalidates it. A fault is never cached.
 //!
@@ -21,23 +22,38 @@ mod cache;
 mod commands;
 mod config;
 mod device;
-mod diagnostics;
-mod embed;
 mod events;
-mod inject;
 mod interrupt;
-mod memo;
 mod page_requests;
-mod ports;
 mod record;
 mod regs;
-mod translate;
-mod watch;
+mod spaces;
 
 pub use config::{Config, Refused, Scalable, Widths};
-pub use device::{Setup, VtdUnit};
-pub use diagnostics::{Counters, Diagnostic};
-pub use embed::OpenSession;
-pub use inject::Injection;
 pub use record::{fault_event, request_type};
-pub use watch::{Notice, Watch};
+
+use iommu_walk::vtd::Failure;
+use iommu_wire::vtd::regs::{Cap, Ecap};
+
+/// VT-d, as an architecture of [`Unit`](crate::Unit).
+#[derive(Debug)]
+pub enum Vtd {}
+
+/// A remapping unit.
+pub type VtdUnit<A> = crate::Unit<Vtd, A>;
+
+/// What a remapping unit is made of.
+pub type Setup<A> = crate::Setup<Vtd, A>;
+
+/// A fault of the guest's own making, as the walk found it.
+pub type Diagnostic = crate::Diagnostic<Failure>;
+
+/// Something that happened in a remapping unit.
+pub type Notice<'a> = crate::Notice<'a, Failure>;
+
+/// What a unit can do: CAP_REG and ECAP_REG.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caps {
+    cap: Cap,
+    ecap: Ecap,
+}

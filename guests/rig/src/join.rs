@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 use std::thread;
-use viommu::vtd::{Injection, VtdUnit};
+use viommu::Injection;
+use viommu::vtd::{Vtd, VtdUnit};
 use viommu_api::{Endpoint, Invalidation};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
@@ -49,7 +50,7 @@ impl Endpoint for Answers {
 }
 
 /// A resolver that injects into `unit`.
-pub fn injector<A>(unit: &Arc<VtdUnit<A>>) -> Shared<Injector<Injection<A>>>
+pub fn injector<A>(unit: &Arc<VtdUnit<A>>) -> Shared<Injector<Injection<Vtd, A>>>
 where
     A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
 {
@@ -63,7 +64,7 @@ pub fn join<A, F>(
     unit: &Arc<VtdUnit<A>>,
     rid: Rid,
     id: DeviceId,
-    injector: Shared<Injector<Injection<A>>>,
+    injector: Shared<Injector<Injection<Vtd, A>>>,
     pump: PumpHandle<F>,
 ) -> Arc<Answers>
 where

@@ -6,18 +6,8 @@
 //! number, says whether FPD suppresses it and how each kind of request is answered, so those three
 //! live here, beside the condition. The layout of a fault record does not: that is the model's.
 
+use crate::Completion;
 use iopf::{DmaKind, Reason};
-
-/// How a request that met a fault condition is completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Completion {
-    /// Unsupported Request.
-    UnsupportedRequest,
-    /// Completer Abort.
-    CompleterAbort,
-    /// A translation request succeeds, without read and write permission.
-    NoAccess,
-}
 
 /// How a page request that met a fault condition is answered: *Invalid Request* if it is the last
 /// of its group, else it is dropped. Every condition of [`page_request`](super::page_request) is

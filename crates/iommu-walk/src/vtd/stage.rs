@@ -5,11 +5,12 @@
 
 mod tables;
 
-use super::space::{AddressSpace, Outcome, PageTable, Rights, Switches, Translate, Translation};
+use super::space::{AddressSpace, PageTable, Switches, Translate};
 use super::unit::{Mode, Unit};
 use super::{Cause, Failure, caps, in_interrupt_range};
 use crate::TableMem;
 use crate::format::{Leaf, Slot, Stop, descend};
+use crate::outcome::{Outcome, Rights, Translation};
 use crate::trail::{Recorder, Stage, Updates};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova};
 use tables::{First, Given, Nested, Trip};

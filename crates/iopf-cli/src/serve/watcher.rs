@@ -4,9 +4,12 @@ use super::captures::Captures;
 use super::event::{Event, Events, Step};
 use super::log::Log;
 use super::machine::Unit;
+use iommu_walk::vtd::Failure;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use viommu::vtd::{Diagnostic, Notice, Watch};
+use viommu::Watch;
+use viommu::arch::Interrupt;
+use viommu::vtd::{Diagnostic, Notice};
 use viommu_api::PageRequestOutcome;
 
 /// What is done with what the unit says.
@@ -83,8 +86,12 @@ impl Watcher {
                     note,
                 );
             }
-            Notice::Message { addr, data } => {
+            Notice::Interrupt(Interrupt::Message { addr, data }) => {
                 let note = format!("{data:#x} written to {addr:#x}");
+                self.step("interrupt message to the guest", None, None, note);
+            }
+            Notice::Interrupt(Interrupt::Vector(vector)) => {
+                let note = format!("vector {vector}");
                 self.step("interrupt message to the guest", None, None, note);
             }
             Notice::Tail => {
@@ -93,7 +100,7 @@ impl Watcher {
             }
             Notice::Response(response) => {
                 let device = Some(response.requester.to_string());
-                let note = format!("{:?}", iopf::Response::from(response.code));
+                let note = format!("{:?}", response.response);
                 self.step("group answered", device, Some(response.group.0), note);
             }
             Notice::Fault(fault) => {
@@ -105,9 +112,9 @@ impl Watcher {
     }
 }
 
-impl Watch for Watcher {
+impl Watch<Failure> for Watcher {
     fn notice(&self, notice: Notice<'_>) {
-        if let Notice::Message { .. } = notice {
+        if let Notice::Interrupt(_) = notice {
             self.messages.fetch_add(1, Ordering::Relaxed);
         }
         if let Notice::Fault(fault) = notice {

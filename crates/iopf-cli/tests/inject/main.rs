@@ -20,8 +20,9 @@ use std::time::{Duration, Instant};
 use testkit::vtd::numbers::page_group_response;
 use testkit::vtd::{Backing, Guest, Mm, Prot, Setup};
 use testkit::{Interrupts, Ram};
+use viommu::Injection;
 use viommu::mem::GuestRam;
-use viommu::vtd::{Injection, VtdUnit};
+use viommu::vtd::VtdUnit;
 use vm_memory::GuestMemoryMmap;
 
 type Memory = Arc<GuestMemoryMmap>;

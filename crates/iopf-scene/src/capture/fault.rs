@@ -9,7 +9,7 @@ use viommu::vtd::Diagnostic;
 
 /// A capture of `fault`, which a VT-d unit met at this moment: the words that the walk reads, the
 /// registers, the request, and the code to expect. To be taken in
-/// [`Watch::notice`](viommu::vtd::Watch::notice), before the guest is told and can mend its tables.
+/// [`Watch::notice`](viommu::Watch::notice), before the guest is told and can mend its tables.
 ///
 /// `None` where the guest has changed its tables since, so that a walk ends otherwise.
 pub fn vtd_fault<M: TableMem>(

@@ -18,7 +18,7 @@ pub(super) struct Moment(u64);
 
 /// Both caches.
 #[derive(Debug, Default)]
-pub(super) struct ConfigCache {
+pub struct ConfigCache {
     contexts: HashMap<u16, Context, FxBuildHasher>,
     spaces: HashMap<(u16, u32), AddressSpace, FxBuildHasher>,
     /// Grows with each invalidation.
@@ -107,7 +107,7 @@ impl ConfigCache {
         }
     }
 
-    /// Forgets PASID table self.
+    /// Forgets PASID table entries.
     pub(super) fn forget_pasids(&mut self, scope: PasidScope) {
         self.invalidations += 1;
         match scope {

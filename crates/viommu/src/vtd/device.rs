@@ -1,221 +1,174 @@
-//! The device: registers, memory, interrupts and endpoints put together.
-//!
-//! The only file that turns an [`Effect`] into action. Locks are never held across a call out:
-//! messages are sent, endpoints called and sessions waited for with no lock held.
+//! What a unit does about its registers and its invalidation queue: where [`Effect`]s become action.
 
 use super::commands::{Place, accept};
 use super::config::{Config, Refused};
-use super::diagnostics::{Counters, Diagnostic, Diagnostics};
-use super::interrupt::Msi;
+use super::page_requests::Room;
+use super::record::{fault_event, request_type};
 use super::regs::{Effect, Regs};
-use super::translate::Translator;
-use super::watch::{Notice, Watch, Watcher};
+use super::{Caps, Failure, Vtd, VtdUnit};
+use crate::arch::{Arch, GroupAnswer, Interrupt, Parts, Queued, Ram, Recorded};
 use crate::mem::GuestRam;
-use crate::session::Sessions;
-use iommu_walk::vtd::Unit;
-use iommu_wire::vtd::command::{Command, DeviceTlb, GroupResponse, Range, RawCommand, Wait};
+use crate::unit::{Next, State};
+use iommu_walk::Completion;
+use iommu_walk::vtd::{PAGE_REQUEST_ANSWER, Unit as Walk};
+use iommu_wire::pcie::pri::PageMessage;
+use iommu_wire::vtd::command::{Command, DeviceTlb, Range, RawCommand, Wait};
+use iommu_wire::vtd::event::{RawFault, RequestType};
+use iommu_wire::vtd::page_request::Descriptor;
 use iommu_wire::vtd::regs::{Cap, Ecap, QueueError, offset};
-use iopf::{Pasid, Response, Rid};
-use rustc_hash::FxBuildHasher;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use viommu_api::{Endpoint, Invalidation, MsiSink, Registers};
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
-use zerocopy::{FromBytes, IntoBytes};
+use iopf::{Dma, DmaKind, PageRequest, Pasid, Response, Rid};
+use std::sync::MutexGuard;
+use viommu_api::{Invalidation, MsiSink};
+use zerocopy::IntoBytes;
 
-/// Descriptors that one register access works off at most; the next access goes on.
-const BUDGET: u32 = 1 << 16;
+impl Arch for Vtd {
+    type Config = Config;
+    type Refused = Refused;
+    type Caps = Caps;
+    type Regs = Regs;
+    type Effect = Effect;
+    type Record = RawFault;
+    type Sink = dyn MsiSink;
 
-/// What a unit is made of.
-#[derive(Debug)]
-pub struct Setup<A> {
-    /// What it can do.
-    pub config: Config,
-    /// The guest's memory.
-    pub ram: GuestRam<A>,
-}
-
-/// A remapping unit.
-///
-/// Any number of threads use it at once: virtual processors through [`Registers`], devices through
-/// [`Translate`](viommu_api::Translate), [`Ats`](viommu_api::Ats) and [`Pri`](viommu_api::Pri).
-pub struct VtdUnit<A> {
-    pub(super) ram: GuestRam<A>,
-    msi: Arc<dyn MsiSink>,
-    pub(super) watcher: Watcher,
-    endpoints: RwLock<HashMap<u16, Weak<dyn Endpoint>, FxBuildHasher>>,
-    pub(super) sessions: Sessions,
-    pub(super) translator: Translator,
-    state: Mutex<State>,
-    /// The invalidation queue has work that nobody is at.
-    waiting: AtomicBool,
-    cap: Cap,
-    pub(super) ecap: Ecap,
-}
-
-impl<A> std::fmt::Debug for VtdUnit<A> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("VtdUnit")
-            .field("cap", &self.cap)
-            .field("ecap", &self.ecap)
-            .field("counters", &self.counters())
-            .finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) regs: Regs,
-    pub(super) diagnostics: Diagnostics,
-    /// Some thread works off the invalidation queue.
-    draining: bool,
-    /// A device-TLB invalidation went to a function that is not there.
-    unanswered: Option<u16>,
-}
-
-/// What to do after a step through the invalidation queue.
-enum Next {
-    Go,
-    Stop,
-}
-
-impl<A> VtdUnit<A> {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a defect of ours; the registers are still registers.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parts(config: &Config) -> Result<Parts<Self>, Refused> {
+        let (cap, ecap) = config.registers()?;
+        let walk = Walk::new(cap.into_bits(), ecap.into_bits(), config.host_width);
+        Ok(Parts {
+            caps: Caps { cap, ecap },
+            regs: Regs::new(cap, ecap),
+            walk: walk.with_enabled(false),
+            iotlb_entries: config.iotlb_entries,
+        })
     }
 
-    pub(super) fn send(&self, msi: Option<Msi>) {
-        if let Some(msi) = msi {
-            self.msi.msi(msi.addr, msi.data);
-            self.watcher.notice(msi.into());
+    fn deliver(sink: &Self::Sink, interrupt: Interrupt) {
+        if let Interrupt::Message { addr, data } = interrupt {
+            sink.msi(addr, data);
         }
     }
 
-    fn endpoint(&self, requester: Rid) -> Option<Arc<dyn Endpoint>> {
-        let endpoints = self
-            .endpoints
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        endpoints.get(&requester.0).and_then(Weak::upgrade)
+    fn window(caps: &Caps) -> u64 {
+        Regs::window(caps.cap, caps.ecap)
     }
 
-    /// Puts a function behind the unit: it hears the guest's device-TLB invalidations and page
-    /// group responses for as long as it lives. One that was there before is replaced.
-    pub fn attach(&self, requester: Rid, endpoint: Weak<dyn Endpoint>) {
-        self.endpoints
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(requester.0, endpoint);
+    fn read(regs: &Regs, at: u64) -> u32 {
+        regs.read(at)
     }
 
-    /// Takes a function away.
-    pub fn detach(&self, requester: Rid) {
-        self.endpoints
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&requester.0);
+    fn write(regs: &mut Regs, at: u64, value: u32) -> Effect {
+        regs.write(at, value)
     }
 
-    /// The guest's memory.
-    #[must_use]
-    pub const fn ram(&self) -> &GuestRam<A> {
-        &self.ram
+    const TAIL: u64 = offset::IQT;
+
+    fn stopped(regs: &Regs) -> bool {
+        regs.events.queue_stopped()
     }
 
+    fn reset(regs: &mut Regs, walk: &Walk) -> Walk {
+        regs.reset();
+        walk.with_rtaddr(regs.root_in_force().into_bits())
+            .with_enabled(false)
+    }
+
+    fn act<A: Ram>(unit: &VtdUnit<A>, effect: Effect) {
+        unit.act(effect);
+    }
+
+    fn step<A: Ram>(unit: &VtdUnit<A>) -> Next {
+        unit.step()
+    }
+
+    fn translation_requests(caps: &Caps) -> bool {
+        caps.ecap.dt()
+    }
+
+    fn page_requests(caps: &Caps) -> bool {
+        caps.ecap.prs()
+    }
+
+    fn recorded(failure: &Failure, kind: DmaKind) -> bool {
+        failure.recorded(kind)
+    }
+
+    fn page_request_recorded(failure: &Failure) -> bool {
+        failure.cause.reason().0 != 0 && !failure.suppressed()
+    }
+
+    fn suppressed(failure: &Failure) -> bool {
+        failure.suppressed()
+    }
+
+    fn completion(failure: &Failure, kind: DmaKind) -> Completion {
+        failure.cause.completion(kind)
+    }
+
+    fn page_request_answer(_: &Failure) -> Response {
+        PAGE_REQUEST_ANSWER
+    }
+
+    fn record_of(
+        caps: &Caps,
+        dma: &Dma,
+        failure: &Failure,
+        asked: Option<&PageRequest>,
+    ) -> RawFault {
+        let request = match asked {
+            Some(_) => RequestType::PAGE,
+            None => request_type(dma),
+        };
+        fault_event(dma, failure, request, caps.ecap).encode()
+    }
+
+    #[inline]
+    fn record<A: Ram>(regs: &mut Regs, _: &GuestRam<A>, record: RawFault) -> Recorded {
+        regs.events.record(record)
+    }
+
+    fn queue<A: Ram>(
+        regs: &mut Regs,
+        ram: &GuestRam<A>,
+        requester: Rid,
+        request: &PageRequest,
+    ) -> Queued {
+        let descriptor = Descriptor::Page {
+            requester,
+            message: PageMessage::Request(*request),
+        };
+        match regs.pages.room() {
+            Room::At(at) => match ram.write(at, descriptor.encode().as_bytes()) {
+                Ok(()) => Queued::Yes(regs.pages.commit().map(Interrupt::from)),
+                Err(_) => Queued::Refused(Some(Response::Invalid)),
+            },
+            Room::Overflow(msi) => Queued::Lost {
+                // Success: the device asks again, by when there may be room.
+                answer: Some(Response::Success),
+                interrupt: msi.map(Interrupt::from),
+            },
+            Room::NoQueue => Queued::Refused(Some(Response::Invalid)),
+        }
+    }
+}
+
+impl<A> VtdUnit<A> {
     /// CAP_REG.
     #[must_use]
     pub const fn cap(&self) -> Cap {
-        self.cap
+        self.caps.cap
     }
 
     /// ECAP_REG.
     #[must_use]
     pub const fn ecap(&self) -> Ecap {
-        self.ecap
-    }
-
-    /// The unit as a walk sees it now: to explain a fault, or to write a capture.
-    #[must_use]
-    pub fn walk_unit(&self) -> Unit {
-        self.translator.unit()
-    }
-
-    /// Exact counts since the unit was made.
-    #[must_use]
-    pub fn counters(&self) -> Counters {
-        self.state().diagnostics.counters
-    }
-
-    /// The last faults, oldest first, and forgets them. At most 256 are kept;
-    /// [`Counters::forgotten`] says how many were not.
-    #[must_use]
-    pub fn take_diagnostics(&self) -> Vec<Diagnostic> {
-        self.state().diagnostics.take()
+        self.caps.ecap
     }
 }
 
-impl<A> VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
-{
-    /// A unit as after power-on: translation off, interrupts masked.
-    ///
-    /// # Errors
-    /// When the configuration asks for what the model does not do.
-    pub fn new(setup: Setup<A>, msi: Arc<dyn MsiSink>) -> Result<Self, Refused> {
-        let (cap, ecap) = setup.config.registers()?;
-        Ok(Self {
-            ram: setup.ram,
-            msi,
-            watcher: Watcher::default(),
-            endpoints: RwLock::default(),
-            sessions: Sessions::new(),
-            translator: Translator::new(cap, ecap, &setup.config),
-            state: Mutex::new(State {
-                regs: Regs::new(cap, ecap),
-                diagnostics: Diagnostics::new(),
-                draining: false,
-                unanswered: None,
-            }),
-            waiting: AtomicBool::new(false),
-            cap,
-            ecap,
-        })
-    }
-
-    /// Has `watch` told of what happens from now on.
-    #[must_use]
-    pub fn watched(mut self, watch: Arc<dyn Watch>) -> Self {
-        self.watcher = Watcher(Some(watch));
-        self
-    }
-
-    /// Returns the unit to its state after power-on. Endpoints and counts stay.
-    pub fn reset(&self) {
-        let mut state = self.state();
-        state.regs.reset();
-        state.unanswered = None;
-        let root = state.regs.root_in_force();
-        self.translator.configure(root, false);
-        drop(state);
-        self.translator.forget_all();
-        self.quiesce();
-    }
-
-    /// Waits for the accesses under way, which may use what was just invalidated.
-    ///
-    /// From inside a session, which only a device has, it returns at once: registers that a device
-    /// writes in the middle of its own access are no register writes of the guest's.
-    fn quiesce(&self) {
-        let _ = self.sessions.quiesce();
-    }
-
+impl<A: Ram> VtdUnit<A> {
     fn act(&self, effect: Effect) {
         match effect {
             Effect::None => {}
-            Effect::Send(msi) => self.send(Some(msi)),
+            Effect::Send(msi) => self.send(Some(msi.into())),
             Effect::Global {
                 root,
                 translation,
@@ -226,12 +179,13 @@ where
                         // Under the lock, so that two writes take effect in their order.
                         let state = self.state();
                         let (root, on) = (state.regs.root_in_force(), state.regs.translating());
-                        self.translator.configure(root, on);
+                        let walk = self.translator.walk().with_rtaddr(root.into_bits());
+                        self.translator.configure(walk.with_enabled(on));
                         on
                     };
                     // A unit with scalable mode forgets everything when translation goes off.
-                    let off = translation && !on && self.ecap.smts();
-                    if root && self.cap.esrtps() || off {
+                    let off = translation && !on && self.ecap().smts();
+                    if root && self.cap().esrtps() || off {
                         self.translator.forget_all();
                     }
                     self.quiesce();
@@ -243,49 +197,15 @@ where
             }
             Effect::Drain => self.drain(),
             Effect::ForgetContexts(scope) => {
-                self.translator.forget_contexts(scope);
+                self.forget_contexts(scope);
                 self.quiesce();
                 self.state().regs.contexts_forgotten();
             }
             Effect::ForgetTranslations(scope) => {
-                self.translator.forget_translations(scope);
+                self.forget_translations(scope);
                 self.quiesce();
                 self.state().regs.translations_forgotten();
             }
-        }
-    }
-
-    /// Works the invalidation queue off, unless another thread is at it: that one then does this
-    /// one's work too.
-    ///
-    /// Not from inside a session: a thread cannot wait for itself, and an endpoint may hold there
-    /// what its own invalidation needs. The end of the session comes back here.
-    fn drain(&self) {
-        if self.sessions.inside() {
-            self.waiting.store(true, Ordering::SeqCst);
-            return;
-        }
-        {
-            let mut state = self.state();
-            if state.draining {
-                return;
-            }
-            state.draining = true;
-        }
-        for _ in 0..BUDGET {
-            if let Next::Stop = self.step() {
-                return;
-            }
-        }
-        self.state().draining = false;
-        self.waiting.store(true, Ordering::SeqCst);
-    }
-
-    /// Goes on with a queue that was left.
-    #[inline]
-    pub(super) fn resume(&self) {
-        if self.waiting.load(Ordering::Relaxed) && self.waiting.swap(false, Ordering::SeqCst) {
-            self.drain();
         }
     }
 
@@ -296,12 +216,12 @@ where
         let next = if state.regs.events.queue_stopped() {
             Ok(None)
         } else {
-            state.regs.queue.next(mode, self.ecap)
+            state.regs.queue.next(mode, self.ecap())
         };
         let fetch = match next {
             Ok(Some(fetch)) => fetch,
-            Ok(None) => return self.rest(state, None),
-            Err(error) => return self.rest(state, Some(error)),
+            Ok(None) => return self.halt(state, None),
+            Err(error) => return self.halt(state, Some(error)),
         };
         let place = state.regs.queue.place();
         let mut raw = RawCommand::default();
@@ -311,19 +231,19 @@ where
             .get_mut(..len)
             .is_some_and(|bytes| self.ram.read(fetch.at, bytes).is_ok());
         if !fetched {
-            return self.rest(state, Some(QueueError::FETCH));
+            return self.halt(state, Some(QueueError::FETCH));
         }
-        let command = match accept(&raw, mode, self.cap, self.ecap) {
+        let command = match accept(&raw, mode, self.cap(), self.ecap()) {
             Ok(command) => command,
-            Err(error) => return self.rest(state, Some(error)),
+            Err(error) => return self.halt(state, Some(error)),
         };
         drop(state);
         self.execute(place, &command)
     }
 
     /// The queue is empty, stopped, or at an error.
-    fn rest(&self, mut state: MutexGuard<'_, State>, error: Option<QueueError>) -> Next {
-        let late = state.unanswered.take();
+    fn halt(&self, mut state: MutexGuard<'_, State<Vtd>>, error: Option<QueueError>) -> Next {
+        let late = state.regs.unanswered.take();
         if error.is_some() || late.is_some() {
             state.diagnostics.counters.queue_errors += 1;
         }
@@ -332,32 +252,35 @@ where
         // A device that does not answer is late whatever comes behind it in the queue.
         let late = late.and_then(|source| events.timeout(source));
         let msi = stop.or(late);
-        state.draining = false;
-        drop(state);
-        self.send(msi);
-        Next::Stop
+        let next = self.rest(state);
+        self.send(msi.map(Interrupt::from));
+        next
     }
 
     /// Does what the descriptor at `place` says.
     fn execute(&self, place: Place, command: &Command) -> Next {
         match *command {
-            Command::ContextCache(scope) => self.translator.forget_contexts(scope),
-            Command::PasidCache(scope) => self.translator.forget_pasids(scope),
-            Command::Iotlb { scope, .. } => self.translator.forget_translations(scope),
+            Command::ContextCache(scope) => self.forget_contexts(scope),
+            Command::PasidCache(scope) => self.forget_pasids(scope),
+            Command::Iotlb { scope, .. } => self.forget_translations(scope),
             Command::PasidIotlb {
                 domain,
                 pasid,
                 pages,
             } => {
                 let range = pages.map(|pages| pages.range);
-                self.translator
-                    .forget_pasid_translations(domain, pasid, range);
+                self.forget_pasid_translations(domain, pasid, range);
             }
             Command::DeviceTlb(tlb) => self.device_tlb(place, &tlb, None, false),
             Command::PasidDeviceTlb { tlb, pasid, global } => {
                 self.device_tlb(place, &tlb, Some(pasid), global);
             }
-            Command::GroupResponse(response) => self.respond(&response),
+            Command::GroupResponse(response) => self.respond(&GroupAnswer {
+                requester: response.requester,
+                pasid: response.pasid,
+                group: response.group,
+                response: Response::from(response.code),
+            }),
             Command::Wait(wait) => return self.wait(place, &wait),
             // Not accepted, so never here.
             Command::InterruptCache(_) | Command::StreamResponse { .. } | Command::Other(_) => {}
@@ -367,47 +290,29 @@ where
     }
 
     /// Moves on from the descriptor at `place`, unless software has reset the queue meanwhile.
-    fn done(&self, state: &mut State, place: Place) {
+    fn done(&self, state: &mut State<Vtd>, place: Place) {
         if state.regs.queue.place() == place {
             state.regs.queue.advance();
         }
     }
 
     fn device_tlb(&self, place: Place, tlb: &DeviceTlb, pasid: Option<Pasid>, global: bool) {
-        let Some(endpoint) = self.endpoint(tlb.source) else {
+        let Range { addr, size_shift } = tlb.range;
+        let answered = self.invalidate_device(
+            tlb.source,
+            &Invalidation {
+                pasid,
+                global,
+                addr,
+                size_shift,
+            },
+        );
+        if !answered {
             let mut state = self.state();
             // A queue that was reset meanwhile waits for nothing.
             if state.regs.queue.place() == place {
-                state.unanswered.get_or_insert(tlb.source.0);
+                state.regs.unanswered.get_or_insert(tlb.source.0);
             }
-            return;
-        };
-        let Range { addr, size_shift } = tlb.range;
-        endpoint.invalidate(&Invalidation {
-            pasid,
-            global,
-            addr,
-            size_shift,
-        });
-    }
-
-    fn respond(&self, response: &GroupResponse) {
-        let endpoint = self.endpoint(response.requester);
-        {
-            let counters = &mut self.state().diagnostics.counters;
-            match endpoint {
-                Some(_) => counters.responses += 1,
-                None => counters.responses_lost += 1,
-            }
-        }
-        // Before the endpoint: what it does next is noticed on a thread of its own.
-        self.watcher.notice(Notice::Response(response));
-        if let Some(endpoint) = endpoint {
-            endpoint.page_response(
-                response.pasid,
-                response.group,
-                Response::from(response.code),
-            );
         }
     }
 
@@ -421,15 +326,14 @@ where
             // The queue was reset meanwhile, and whoever waited may use that memory for another end.
             return Next::Go;
         }
-        if let Some(source) = state.unanswered.take() {
+        if let Some(source) = state.regs.unanswered.take() {
             // The wait is over without having come true.
             self.done(&mut state, place);
             state.diagnostics.counters.queue_errors += 1;
-            state.draining = false;
             let msi = state.regs.events.timeout(source);
-            drop(state);
-            self.send(msi);
-            return Next::Stop;
+            let next = self.rest(state);
+            self.send(msi.map(Interrupt::from));
+            return next;
         }
         if let Some(status) = wait.status {
             // Nobody can be told of a status address without memory.
@@ -441,55 +345,8 @@ where
             .then(|| state.regs.queue.completed())
             .flatten();
         drop(state);
-        self.send(msi);
+        self.send(msi.map(Interrupt::from));
         Next::Go
-    }
-}
-
-impl<A> Registers for VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync,
-{
-    fn size(&self) -> u64 {
-        Regs::window(self.cap, self.ecap)
-    }
-
-    fn read(&self, offset: u64, data: &mut [u8]) {
-        self.resume();
-        let state = self.state();
-        for (index, byte) in data.iter_mut().enumerate() {
-            // Past the end of everything there is nothing.
-            let at = offset.saturating_add(index as u64);
-            let word = state.regs.read(at & !3).to_le_bytes();
-            let lane = usize::from(at.to_le_bytes()[0] & 3);
-            *byte = word.get(lane).copied().unwrap_or(0);
-        }
-    }
-
-    /// Accesses that are not made of aligned 32-bit parts are ignored: hardware asks for those.
-    fn write(&self, offset: u64, data: &[u8]) {
-        self.resume();
-        if !offset.is_multiple_of(4) || !data.len().is_multiple_of(4) {
-            return;
-        }
-        for (index, part) in data.chunks_exact(4).enumerate() {
-            let at = offset.checked_add(index as u64 * 4);
-            let (Some(at), Ok(value)) = (at, u32::read_from_bytes(part)) else {
-                return;
-            };
-            let effect = {
-                let mut state = self.state();
-                let stopped = state.regs.events.queue_stopped();
-                let effect = state.regs.write(at, u32::from_le(value));
-                let stops = !stopped && state.regs.events.queue_stopped();
-                state.diagnostics.counters.queue_errors += u64::from(stops);
-                effect
-            };
-            if at == offset::IQT {
-                self.watcher.notice(Notice::Tail);
-            }
-            self.act(effect);
-        }
     }
 }
 

@@ -3,18 +3,10 @@
 //! Spec: Intel VT-d, "Primary Fault Logging", "Primary Fault Event", "Fault Status Register".
 
 use super::interrupt::{Interrupt, Msi};
+use crate::arch::Recorded;
 use iommu_wire::vtd::event::{FaultHigh, RawFault};
 use iommu_wire::vtd::regs::{FaultStatus, QueueError, QueueErrorRecord};
 use zerocopy::little_endian::U64;
-
-/// What became of a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Recorded {
-    /// A register holds it; a message may have to be sent.
-    Yes(Option<Msi>),
-    /// It was lost: every register is in use, or an earlier overflow has not been cleared.
-    Lost,
-}
 
 /// The fault recording registers and their event.
 ///
@@ -62,7 +54,7 @@ impl Events {
         let (false, Some(slot)) = (self.overflow, slot) else {
             // Some register holds a fault, so this is no new interrupt condition.
             self.overflow = true;
-            return Recorded::Lost;
+            return Recorded::Lost(None);
         };
         *slot = fault;
         if self.held == 0 {
@@ -74,7 +66,12 @@ impl Events {
         } else {
             self.next + 1
         };
-        Recorded::Yes(quiet.then(|| self.interrupt.raise()).flatten())
+        Recorded::Yes(
+            quiet
+                .then(|| self.interrupt.raise())
+                .flatten()
+                .map(Into::into),
+        )
     }
 
     /// Translation went off: the next fault goes to the first register.

@@ -1,12 +1,19 @@
 //! The four registers of one event's interrupt.
 
+use crate::arch;
 use iommu_wire::vtd::regs::EventControl;
 
 /// A message to send: `data` written to `addr`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Msi {
+pub struct Msi {
     pub(super) addr: u64,
     pub(super) data: u32,
+}
+
+impl From<Msi> for arch::Interrupt {
+    fn from(Msi { addr, data }: Msi) -> Self {
+        Self::Message { addr, data }
+    }
 }
 
 /// Control, data, address and upper address register of one event, in the order in which they lie.

@@ -17,7 +17,7 @@ use iopf::{Iova, Rid};
 /// What a register write asks the device to do next.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub enum Effect {
     /// Nothing beyond the new value.
     None,
     /// Send a message.
@@ -47,7 +47,7 @@ impl From<Option<Msi>> for Effect {
 
 /// The register file.
 #[derive(Debug)]
-pub(super) struct Regs {
+pub struct Regs {
     cap: Cap,
     ecap: Ecap,
     /// What software commanded, and what GSTS_REG shows of it: what is done.
@@ -62,6 +62,8 @@ pub(super) struct Regs {
     pub(super) events: Events,
     pub(super) queue: InvalidationQueue,
     pub(super) pages: PageQueue,
+    /// A device-TLB invalidation went to a function that is not there.
+    pub(super) unanswered: Option<u16>,
 }
 
 impl Regs {
@@ -80,6 +82,7 @@ impl Regs {
             events: Events::new(cap.fault_count()),
             queue: InvalidationQueue::new(),
             pages: PageQueue::new(),
+            unanswered: None,
         }
     }
 

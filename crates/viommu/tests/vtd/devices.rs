@@ -6,7 +6,8 @@ use crate::rig::{
 use iopf::engine::DeviceId;
 use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
-use viommu::vtd::{Config, Injection};
+use viommu::Injection;
+use viommu::vtd::Config;
 use viommu_api::{Ats, AtsCompletion, Invalidation, PageRequestOutcome, Pri};
 
 const FRCD: u64 = 0x220;

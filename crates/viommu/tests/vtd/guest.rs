@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, Weak};
 use testkit::vtd::tables::{PageTable, Stage};
 use testkit::vtd::{Backing, Guest, Mm, Setup};
 use testkit::{Interrupts, Ram};
+use viommu::Watch;
 use viommu::mem::GuestRam;
-use viommu::vtd::{self, Config, Notice, VtdUnit, Watch};
+use viommu::vtd::{self, Config, Notice, VtdUnit};
 use viommu_api::{Ats, AtsCompletion, PageRequestOutcome, Pri, Translate};
 use vm_memory::GuestMemoryMmap;
 
@@ -226,7 +227,7 @@ impl Watch for Diary {
                 outcome,
             } => format!("request {requester} {:?} {outcome:?}", request.group),
             // Where and what is the guest's choice.
-            Notice::Message { .. } => "message".to_owned(),
+            Notice::Interrupt(_) => "message".to_owned(),
             Notice::Tail => "tail".to_owned(),
             Notice::Response(response) => format!("response {:?}", response.group),
         };

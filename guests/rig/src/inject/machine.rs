@@ -19,8 +19,9 @@ use testkit::vtd::numbers::{PE_NXE, PE_WPE};
 use testkit::vtd::tables::first_stage;
 use testkit::vtd::{Backing, Guest, Mm, Prot, Setup};
 use testkit::{Interrupts, Ram};
+use viommu::Injection;
 use viommu::mem::GuestRam;
-use viommu::vtd::{Injection, VtdUnit};
+use viommu::vtd::VtdUnit;
 use vm_memory::GuestMemoryMmap;
 
 type Memory = Arc<GuestMemoryMmap>;

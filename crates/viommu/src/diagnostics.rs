@@ -1,6 +1,5 @@
 //! What the host may know of a guest's faults: a bounded ring and exact counts, never a log line.
 
-use iommu_walk::vtd::Failure;
 use iopf::Dma;
 
 /// How many faults the ring remembers.
@@ -8,11 +7,11 @@ const REMEMBERED: usize = 256;
 
 /// A fault of the guest's own making, as the walk found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Diagnostic {
+pub struct Diagnostic<F> {
     /// The request. Of a page request: who asks and where, as an untranslated request.
     pub dma: Dma,
     /// Why it failed, and which entry is to blame.
-    pub failure: Failure,
+    pub failure: F,
     /// The guest got a record of it.
     pub recorded: bool,
     /// It was a page request message.
@@ -24,11 +23,11 @@ pub struct Diagnostic {
 pub struct Counters {
     /// Requests that ended in a fault condition, recorded or not.
     pub faults: u64,
-    /// Of those: a recording register holds or held it.
+    /// Of those: the guest has, or had, a record of it.
     pub recorded: u64,
-    /// Of those: lost because no recording register was free.
+    /// Of those: lost because there was no room for a record.
     pub lost: u64,
-    /// Of those: kept from the guest by FPD.
+    /// Of those: kept from the guest by its own tables (VT-d: FPD; AMD-Vi: SA and SE).
     pub suppressed: u64,
     /// Faults that the ring of [`Diagnostic`]s no longer holds.
     pub forgotten: u64,
@@ -46,30 +45,31 @@ pub struct Counters {
     pub responses_lost: u64,
     /// Injected faults that the guest's tables knew nothing of.
     pub vanished: u64,
-    /// Times the invalidation queue stopped at an error.
+    /// Times the command queue stopped at an error.
     pub queue_errors: u64,
 }
 
 /// Ring and counts.
-#[derive(Debug, Default)]
-pub(super) struct Diagnostics {
+#[derive(Debug)]
+pub(crate) struct Diagnostics<F> {
     /// In the order of the faults until it is full; from then on `oldest` is where it begins.
-    ring: Vec<Diagnostic>,
+    ring: Vec<Diagnostic<F>>,
     oldest: usize,
-    pub(super) counters: Counters,
+    pub(crate) counters: Counters,
 }
 
-impl Diagnostics {
-    pub(super) fn new() -> Self {
+impl<F> Diagnostics<F> {
+    pub(crate) fn new() -> Self {
         Self {
             ring: Vec::with_capacity(REMEMBERED),
-            ..Self::default()
+            oldest: 0,
+            counters: Counters::default(),
         }
     }
 
     /// Remembers a fault, at the price of the oldest.
     #[inline]
-    pub(super) fn push(&mut self, diagnostic: Diagnostic) {
+    pub(crate) fn push(&mut self, diagnostic: Diagnostic<F>) {
         if self.ring.len() < REMEMBERED {
             self.ring.push(diagnostic);
         } else if let Some(place) = self.ring.get_mut(self.oldest) {
@@ -80,7 +80,7 @@ impl Diagnostics {
     }
 
     /// Hands out what is remembered, oldest first.
-    pub(super) fn take(&mut self) -> Vec<Diagnostic> {
+    pub(crate) fn take(&mut self) -> Vec<Diagnostic<F>> {
         self.ring.rotate_left(self.oldest);
         self.oldest = 0;
         self.ring.drain(..).collect()

@@ -1,69 +1,62 @@
 //! What devices see of the unit: translation, ATS and PRI, and the faults that come of them.
 
-use super::device::{State, VtdUnit};
-use super::diagnostics::Diagnostic;
-use super::events::Recorded;
-use super::interrupt::Msi;
-use super::page_requests::Room;
-use super::record::{fault_event, request_type};
-use super::translate::Target;
-use super::watch::Notice;
+use crate::arch::{Arch, Interrupt, Queued, Ram, Recorded};
+use crate::diagnostics::Diagnostic;
 use crate::session::Session;
-use iommu_walk::vtd::{Completion, Failure, Outcome, PAGE_REQUEST_ANSWER};
-use iommu_wire::pcie::pri::PageMessage;
-use iommu_wire::vtd::event::RequestType;
-use iommu_wire::vtd::page_request::Descriptor;
+use crate::translate::Target;
+use crate::unit::{State, Unit};
+use crate::watch::Notice;
+use iommu_walk::{Completion, Outcome};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
 use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
-use zerocopy::IntoBytes;
 
-impl<A> VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
-    /// Counts a fault, and records it where it is to be recorded.
-    fn fault(&self, dma: &Dma, failure: &Failure, request: RequestType, record: bool) {
-        let raw = record.then(|| fault_event(dma, failure, request, self.ecap).encode());
+impl<X: Arch, A: Ram> Unit<X, A> {
+    /// Counts a fault, and records it where it is to be recorded. `asked` is the page request, if it is
+    /// one.
+    fn fault(&self, dma: &Dma, failure: &X::Failure, asked: Option<&PageRequest>, record: bool) {
+        let record = record.then(|| X::record_of(&self.caps, dma, failure, asked));
         let mut state = self.state();
         let State {
             regs, diagnostics, ..
         } = &mut *state;
         let counters = &mut diagnostics.counters;
         counters.faults += 1;
-        let mut msi = None;
+        let mut interrupt = None;
         let mut recorded = false;
-        if let Some(raw) = raw {
-            match regs.events.record(raw) {
-                Recorded::Yes(message) => {
+        if let Some(record) = record {
+            match X::record(regs, &self.ram, record) {
+                Recorded::Yes(due) => {
                     counters.recorded += 1;
                     recorded = true;
-                    msi = message;
+                    interrupt = due;
                 }
-                Recorded::Lost => counters.lost += 1,
+                Recorded::Lost(due) => {
+                    counters.lost += 1;
+                    interrupt = due;
+                }
+                Recorded::Repeated => counters.suppressed += 1,
             }
-        } else if failure.suppressed() {
+        } else if X::suppressed(failure) {
             counters.suppressed += 1;
         }
         let diagnostic = Diagnostic {
             dma: *dma,
             failure: *failure,
             recorded,
-            page_request: request == RequestType::PAGE,
+            page_request: asked.is_some(),
         };
         diagnostics.push(diagnostic);
         drop(state);
         self.watcher.notice(Notice::Fault(&diagnostic));
-        self.send(msi);
+        self.send(interrupt);
     }
 
-    fn dma_fault(&self, dma: &Dma, failure: &Failure) {
-        let request = request_type(dma);
-        self.fault(dma, failure, request, failure.recorded(dma.kind));
+    fn dma_fault(&self, dma: &Dma, failure: &X::Failure) {
+        self.fault(dma, failure, None, X::recorded(failure, dma.kind));
     }
 
     /// Looks a page up, and walks where it is not cached. Inside a session.
-    fn page(&self, dma: &Dma, failed: &mut Option<Failure>) -> Option<Target> {
+    fn page(&self, dma: &Dma, failed: &mut Option<X::Failure>) -> Option<Target> {
         let aimed = self.translator.aim(dma);
         match aimed.and_then(|aimed| self.translator.hit(&aimed)) {
             Some(hit) => Some(Target::of(hit, dma.addr)),
@@ -71,9 +64,9 @@ where
         }
     }
 
-    /// As [`Translator::miss`](super::translate::Translator::miss).
+    /// As [`Translator::miss`](crate::translate::Translator::miss).
     #[inline]
-    fn walked(&self, dma: &Dma, failed: &mut Option<Failure>) -> Option<Target> {
+    fn walked(&self, dma: &Dma, failed: &mut Option<X::Failure>) -> Option<Target> {
         self.ram
             .view(|view| self.translator.miss(view, dma, failed))
     }
@@ -131,7 +124,7 @@ where
         }
     }
 
-    fn blocked(&self, dma: &Dma, failed: Option<&Failure>) -> Blocked {
+    fn blocked(&self, dma: &Dma, failed: Option<&X::Failure>) -> Blocked {
         if let Some(failure) = failed {
             self.dma_fault(dma, failure);
         }
@@ -141,7 +134,7 @@ where
     /// Does with an access what the guest's tables say, short of making it, for an access that the
     /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
     /// tables translate the access it is counted as vanished.
-    pub fn tell(&self, dma: &Dma) -> Option<Failure> {
+    pub fn tell(&self, dma: &Dma) -> Option<X::Failure> {
         let mut failed = None;
         self.sessions.run(|_| self.page(dma, &mut failed));
         self.resume();
@@ -154,18 +147,16 @@ where
 }
 
 /// A request that is not queued: the last of its group is answered, a stop marker never.
-fn refuse(request: &PageRequest, response: Response) -> PageRequestOutcome {
-    if request.last && request.access.intersects(Access::RW) {
-        PageRequestOutcome::Answered(response)
-    } else {
-        PageRequestOutcome::Dropped
+fn refuse(request: &PageRequest, response: Option<Response>) -> PageRequestOutcome {
+    match response {
+        Some(response) if request.last && request.access.intersects(Access::RW) => {
+            PageRequestOutcome::Answered(response)
+        }
+        _ => PageRequestOutcome::Dropped,
     }
 }
 
-impl<A> Translate for VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Translate for Unit<X, A> {
     #[inline]
     fn with_translation(
         &self,
@@ -198,12 +189,9 @@ fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)
     part
 }
 
-impl<A> Ats for VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Ats for Unit<X, A> {
     fn translation_request(&self, dma: &Dma) -> AtsCompletion {
-        if !self.ecap.dt() {
+        if !X::translation_requests(&self.caps) {
             return AtsCompletion::UnsupportedRequest;
         }
         let nothing = AtsCompletion::Success {
@@ -238,9 +226,9 @@ where
             // back to an untranslated request just the same.
             Ok(Outcome::InterruptRange) => nothing,
             Err(failure) => {
-                let completion = failure.cause.completion(dma.kind);
+                let completion = X::completion(&failure, dma.kind);
                 // A missing right is no fault here: the device will ask for the page.
-                if completion != Completion::NoAccess || failure.recorded(dma.kind) {
+                if completion != Completion::NoAccess || X::recorded(&failure, dma.kind) {
                     self.dma_fault(&dma, &failure);
                 }
                 match completion {
@@ -253,12 +241,9 @@ where
     }
 }
 
-impl<A> Pri for VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Pri for Unit<X, A> {
     fn page_request(&self, requester: Rid, request: &PageRequest) -> PageRequestOutcome {
-        let (outcome, msi) = self.take_page_request(requester, request);
+        let (outcome, interrupt) = self.take_page_request(requester, request);
         if let PageRequestOutcome::Answered(_) = outcome {
             self.state().diagnostics.counters.page_requests_answered += 1;
         }
@@ -267,22 +252,19 @@ where
             request,
             outcome,
         });
-        self.send(msi);
+        self.send(interrupt);
         self.resume();
         outcome
     }
 }
 
-impl<A> VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
-    /// What becomes of a page request, and the message that is due.
+impl<X: Arch, A: Ram> Unit<X, A> {
+    /// What becomes of a page request, and the interrupt that is due.
     fn take_page_request(
         &self,
         requester: Rid,
         request: &PageRequest,
-    ) -> (PageRequestOutcome, Option<Msi>) {
+    ) -> (PageRequestOutcome, Option<Interrupt>) {
         let dma = Dma {
             requester,
             pasid: request.pasid,
@@ -290,9 +272,9 @@ where
             addr: request.addr,
             access: request.access,
         };
-        if !self.ecap.prs() {
+        if !X::page_requests(&self.caps) {
             self.state().diagnostics.counters.page_requests_refused += 1;
-            return (refuse(request, Response::Invalid), None);
+            return (refuse(request, Some(Response::Invalid)), None);
         }
         // From the check to the queue: software that took the address space away and waited must not
         // find a request that was checked before.
@@ -304,9 +286,10 @@ where
             drop(session);
             self.resume();
             self.state().diagnostics.counters.page_requests_refused += 1;
-            let record = failure.cause.reason().0 != 0 && !failure.suppressed();
-            self.fault(&dma, &failure, RequestType::PAGE, record);
-            return (refuse(request, PAGE_REQUEST_ANSWER), None);
+            let record = X::page_request_recorded(&failure);
+            self.fault(&dma, &failure, Some(request), record);
+            let answer = X::page_request_answer(&failure);
+            return (refuse(request, Some(answer)), None);
         }
         // Privilege and execution travel with a PASID; Linux refuses a request that has them.
         let with_pasid = Access::PRIV.union(Access::EXEC);
@@ -314,36 +297,26 @@ where
             Some(_) => request.access,
             None => request.access.difference(with_pasid),
         };
-        let descriptor = Descriptor::Page {
-            requester,
-            message: PageMessage::Request(PageRequest { access, ..*request }),
-        };
-        // The lock is held while the descriptor is written, so that descriptors lie in the queue in
+        let asked = PageRequest { access, ..*request };
+        // The lock is held while the request is written, so that requests lie in the queue in
         // the order in which software sees the tail move, and a drain finds none half queued.
         let mut state = self.state();
         let State {
             regs, diagnostics, ..
         } = &mut *state;
         let counters = &mut diagnostics.counters;
-        match regs.pages.room() {
-            Room::At(at) => match self.ram.write(at, descriptor.encode().as_bytes()) {
-                Ok(()) => {
-                    counters.page_requests += 1;
-                    (PageRequestOutcome::Queued, regs.pages.commit())
-                }
-                Err(_) => {
-                    counters.page_requests_refused += 1;
-                    (refuse(request, Response::Invalid), None)
-                }
-            },
-            Room::Overflow(msi) => {
-                counters.page_requests_lost += 1;
-                // Success: the device asks again, by when there may be room.
-                (refuse(request, Response::Success), msi)
+        match X::queue(regs, &self.ram, requester, &asked) {
+            Queued::Yes(due) => {
+                counters.page_requests += 1;
+                (PageRequestOutcome::Queued, due)
             }
-            Room::NoQueue => {
+            Queued::Lost { answer, interrupt } => {
+                counters.page_requests_lost += 1;
+                (refuse(request, answer), interrupt)
+            }
+            Queued::Refused(answer) => {
                 counters.page_requests_refused += 1;
-                (refuse(request, Response::Invalid), None)
+                (refuse(request, answer), None)
             }
         }
     }

@@ -1,33 +1,24 @@
 //! Sessions of the unit, for adapters that hold translations longer than one call.
 
-use super::device::VtdUnit;
+use crate::arch::{Arch, Ram};
 use crate::session::Session;
+use crate::unit::Unit;
 use crate::vm_memory::Model;
 use std::fmt;
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// A session of a unit. Invalidation waits of the guest complete after it.
-pub struct OpenSession<'a, A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
-    unit: &'a VtdUnit<A>,
+pub struct OpenSession<'a, X: Arch, A: Ram> {
+    unit: &'a Unit<X, A>,
     session: Option<Session<'a>>,
 }
 
-impl<A> fmt::Debug for OpenSession<'_, A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> fmt::Debug for OpenSession<'_, X, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OpenSession").field(&self.session).finish()
     }
 }
 
-impl<A> Drop for OpenSession<'_, A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Drop for OpenSession<'_, X, A> {
     fn drop(&mut self) {
         self.session = None;
         // A wait that this session was in the way of.
@@ -35,16 +26,13 @@ where
     }
 }
 
-impl<A> Model for VtdUnit<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Model for Unit<X, A> {
     type Session<'a>
-        = OpenSession<'a, A>
+        = OpenSession<'a, X, A>
     where
         Self: 'a;
 
-    fn session(&self) -> OpenSession<'_, A> {
+    fn session(&self) -> OpenSession<'_, X, A> {
         OpenSession {
             unit: self,
             session: Some(self.sessions.enter()),

@@ -4,26 +4,25 @@
 //! translator moves its generation under that lock with every change, before the sessions under way
 //! are waited for; a session that finds the old generation is one that the wait waits for.
 
-use iommu_walk::vtd::{AddressSpace, Unit};
+use crate::arch::Tables;
 use iopf::{Pasid, Rid};
-use std::cell::RefCell;
 
 /// Address spaces that a thread remembers: a device thread serves few.
 const SPACES: usize = 8;
 
 /// A unit and a generation of it. Zero is no unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Edition {
-    pub(super) translator: u64,
-    pub(super) generation: u64,
+pub(crate) struct Edition {
+    pub(crate) translator: u64,
+    pub(crate) generation: u64,
 }
 
 /// The unit that this thread met last.
 #[derive(Debug)]
-pub(super) struct Memo {
+pub struct Memo<X: Tables> {
     edition: Edition,
-    unit: Option<Unit>,
-    spaces: [Option<(Key, AddressSpace)>; SPACES],
+    walk: Option<X::Walk>,
+    spaces: [Option<(Key, X::Space)>; SPACES],
 }
 
 /// PASID in 19:0, "has a PASID" in 20, requester in 36:21.
@@ -45,33 +44,33 @@ impl Key {
     }
 }
 
-thread_local! {
-    static MEMO: RefCell<Memo> = const {
-        RefCell::new(Memo {
-            edition: Edition { translator: 0, generation: 0 },
-            unit: None,
-            spaces: [None; SPACES],
-        })
-    };
-}
-
 /// Runs `body` over this thread's memo; `None` where guest memory comes back here in the middle of a
 /// walk.
 #[inline]
-pub(super) fn with<T>(body: impl FnOnce(&mut Memo) -> T) -> Option<T> {
-    MEMO.with(|memo| Some(body(&mut *memo.try_borrow_mut().ok()?)))
+pub(crate) fn with<X: Tables, T>(body: impl FnOnce(&mut Memo<X>) -> T) -> Option<T> {
+    X::memo().with(|memo| Some(body(&mut *memo.try_borrow_mut().ok()?)))
 }
 
-impl Memo {
+impl<X: Tables> Memo<X> {
+    /// Remembers nothing.
+    pub(crate) const NEW: Self = Self {
+        edition: Edition {
+            translator: 0,
+            generation: 0,
+        },
+        walk: None,
+        spaces: [None; SPACES],
+    };
+
     /// The unit, if this is the edition asked for.
     #[inline]
-    pub(super) fn unit(&self, edition: Edition) -> Option<&Unit> {
-        self.unit.as_ref().filter(|_| self.edition == edition)
+    pub(crate) fn walk(&self, edition: Edition) -> Option<&X::Walk> {
+        self.walk.as_ref().filter(|_| self.edition == edition)
     }
 
-    /// The address space of untranslated requests. Ask only what [`Self::unit`] has found current.
+    /// The address space of untranslated requests. Ask only what [`Self::walk`] has found current.
     #[inline]
-    pub(super) fn space(&self, requester: Rid, pasid: Option<Pasid>) -> Option<&AddressSpace> {
+    pub(crate) fn space(&self, requester: Rid, pasid: Option<Pasid>) -> Option<&X::Space> {
         let wanted = Key::new(requester, pasid);
         match self.spaces.get(wanted.place()) {
             Some(Some((key, space))) if *key == wanted => Some(space),
@@ -80,18 +79,18 @@ impl Memo {
     }
 
     /// Copies the unit of `edition`, and forgets what is of another.
-    pub(super) fn renew(&mut self, edition: Edition, unit: &Unit) {
+    pub(crate) fn renew(&mut self, edition: Edition, walk: &X::Walk) {
         if self.edition != edition {
             *self = Self {
                 edition,
-                unit: Some(*unit),
+                walk: Some(*walk),
                 spaces: [None; SPACES],
             };
         }
     }
 
     /// Remembers an address space of this edition.
-    pub(super) fn add(&mut self, requester: Rid, pasid: Option<Pasid>, space: &AddressSpace) {
+    pub(crate) fn add(&mut self, requester: Rid, pasid: Option<Pasid>, space: &X::Space) {
         let key = Key::new(requester, pasid);
         if let Some(place) = self.spaces.get_mut(key.place()) {
             *place = Some((key, *space));

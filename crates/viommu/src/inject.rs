@@ -1,11 +1,11 @@
 //! Faults that the host met and the guest is to hear of.
 
-use super::device::VtdUnit;
+use crate::arch::{Arch, Ram};
+use crate::unit::Unit;
 use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
 use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Response, Rid};
 use std::sync::Arc;
 use viommu_api::{PageRequestOutcome, Pri};
-use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// A unit as a place to inject faults.
 ///
@@ -13,11 +13,11 @@ use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 /// there, with the reason that makes sense to the guest. The low 16 bits of a
 /// [`DeviceId`](iopf::engine::DeviceId) are the requester ID that the guest knows the device by.
 #[derive(Debug)]
-pub struct Injection<A>(Arc<VtdUnit<A>>);
+pub struct Injection<X: Arch, A>(Arc<Unit<X, A>>);
 
-impl<A> Injection<A> {
+impl<X: Arch, A> Injection<X, A> {
     /// Injects into `unit`.
-    pub const fn new(unit: Arc<VtdUnit<A>>) -> Self {
+    pub const fn new(unit: Arc<Unit<X, A>>) -> Self {
         Self(unit)
     }
 }
@@ -27,10 +27,7 @@ fn requester(attempt: &Attempt) -> Rid {
     Rid(u16::from_le_bytes([low, high]))
 }
 
-impl<A> Inject for Injection<A>
-where
-    A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static,
-{
+impl<X: Arch, A: Ram> Inject for Injection<X, A> {
     fn fault(&mut self, attempt: &Attempt) -> Injected {
         let dma = Dma {
             requester: requester(attempt),

@@ -1,19 +1,17 @@
 //! What a unit tells somebody who watches it: to show, to trace, to write a capture.
 
-use super::diagnostics::Diagnostic;
-use super::interrupt::Msi;
-use iommu_wire::vtd::command::GroupResponse;
+use crate::arch::{GroupAnswer, Interrupt};
+use crate::diagnostics::Diagnostic;
 use iopf::{PageRequest, Rid};
-use std::fmt;
 use std::sync::Arc;
 use viommu_api::PageRequestOutcome;
 
 /// Something that happened in a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice<'a> {
-    /// A request ended in a fault. Its record is in the registers where the diagnostic says so; the
+pub enum Notice<'a, F> {
+    /// A request ended in a fault. Its record is where the guest reads it if the diagnostic says so; the
     /// guest has not been sent a message of it yet.
-    Fault(&'a Diagnostic),
+    Fault(&'a Diagnostic<F>),
     /// A page request message came, and this became of it. The guest has not been sent a message of
     /// it yet.
     PageRequest {
@@ -24,50 +22,38 @@ pub enum Notice<'a> {
         /// What became of it.
         outcome: PageRequestOutcome,
     },
-    /// An interrupt message has been handed on.
-    Message {
-        /// Where it was written.
-        addr: u64,
-        /// What was written.
-        data: u32,
-    },
-    /// The guest moved the tail of its invalidation queue; the descriptors are not worked off yet.
+    /// An interrupt has been handed on.
+    Interrupt(Interrupt),
+    /// The guest moved the tail of its command queue; the commands are not worked off yet.
     Tail,
     /// A page group response goes to its endpoint, if that is there; the endpoint has not been told of it
     /// yet.
-    Response(&'a GroupResponse),
+    Response(&'a GroupAnswer),
 }
 
 /// Watches a unit.
 ///
 /// Called on the thread where it happens, with no lock of the unit held, so for a fault on the
 /// thread of the device. What it does there delays that thread and nobody else.
-pub trait Watch: Send + Sync {
+pub trait Watch<F>: Send + Sync {
     /// Takes note.
-    fn notice(&self, notice: Notice<'_>);
+    fn notice(&self, notice: Notice<'_, F>);
 }
 
 /// The watcher of a unit, if it has one.
-#[derive(Clone, Default)]
-pub(super) struct Watcher(pub(super) Option<Arc<dyn Watch>>);
+pub(crate) struct Watcher<F>(pub(crate) Option<Arc<dyn Watch<F>>>);
 
-impl fmt::Debug for Watcher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Watcher").field(&self.0.is_some()).finish()
+impl<F> Default for Watcher<F> {
+    fn default() -> Self {
+        Self(None)
     }
 }
 
-impl Watcher {
+impl<F> Watcher<F> {
     #[inline]
-    pub(super) fn notice(&self, notice: Notice<'_>) {
+    pub(crate) fn notice(&self, notice: Notice<'_, F>) {
         if let Some(watch) = &self.0 {
             watch.notice(notice);
         }
-    }
-}
-
-impl From<Msi> for Notice<'_> {
-    fn from(Msi { addr, data }: Msi) -> Self {
-        Self::Message { addr, data }
     }
 }
