@@ -1,17 +1,16 @@
 //! A capture at each new kind of fault.
 
+use super::arch::{Reason, Serve};
 use super::event::Event;
-use iommu_walk::vtd::Unit;
 use iopf::{Access, DmaKind, Rid};
-use iopf_scene::capture::vtd_fault;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use viommu::Diagnostic;
 use viommu::mem::{GuestRam, View};
-use viommu::vtd::Diagnostic;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// Captures tried in one run at most: a guest chooses how many kinds there are, and whether its
@@ -26,8 +25,7 @@ struct Kind {
     kind: DmaKind,
     page_request: bool,
     access: Access,
-    code: u32,
-    level: u8,
+    reason: Reason,
 }
 
 /// Where captures go, and which kinds have one.
@@ -78,24 +76,24 @@ impl Captures {
     }
 
     /// Writes a capture of `fault`, if it is of a new kind. To be called before the guest is told.
-    pub(super) fn take<A>(
+    pub(super) fn take<X: Serve, A>(
         &self,
-        unit: &Unit,
+        unit: &X::Walk,
         ram: &GuestRam<A>,
-        fault: &Diagnostic,
+        fault: &Diagnostic<X::Failure>,
     ) -> Option<Event>
     where
         A: GuestAddressSpace<M: GuestMemoryBackend> + 'static,
     {
         let Diagnostic { dma, failure, .. } = fault;
+        let reason = X::reason(failure);
         let kind = Kind {
             requester: dma.requester,
             with_pasid: dma.pasid.is_some(),
             kind: dma.kind,
             page_request: fault.page_request,
             access: dma.access,
-            code: failure.cause.reason().0,
-            level: failure.level,
+            reason,
         };
         let number = {
             let mut taken = self.taken();
@@ -110,7 +108,7 @@ impl Captures {
             "{} at {} from {}, met by iopf serve",
             dma.access, dma.addr, dma.requester
         );
-        let capture = ram.view(|view| vtd_fault(unit, View::new(view.memory()), fault, &note));
+        let capture = ram.view(|view| X::capture(unit, View::new(view.memory()), fault, &note));
         let Some(capture) = capture else {
             // The next one of this kind may hold still.
             self.taken().kinds.remove(&kind);
@@ -122,7 +120,7 @@ impl Captures {
             "{number:03}-{:02x}.{}-{:02x}.json",
             dma.requester.device(),
             dma.requester.function(),
-            kind.code
+            reason.code
         );
         let file = self.dir.join(name);
         Some(match write_new(&file, &capture.to_text()) {
@@ -131,8 +129,8 @@ impl Captures {
                 Event::Capture {
                     file,
                     device: dma.requester.to_string(),
-                    code: kind.code,
-                    name: failure.cause.code(),
+                    code: reason.code,
+                    name: reason.name,
                 }
             }
             Err(error) => Event::NoCapture {
