@@ -1,4 +1,4 @@
-//! What an architecture brings to the shared device, [`Unit`](crate::Unit).
+//! What an architecture brings to the shared device, [`Unit`].
 //!
 //! The device is written once: sessions, caches, faults, page requests, endpoints. An architecture
 //! says how its tables are read ([`Tables`]), and what its registers, queues and records do

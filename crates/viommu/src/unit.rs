@@ -70,7 +70,7 @@ pub(crate) struct State<X: Arch> {
 pub enum Next {
     /// There may be more.
     Go,
-    /// It is empty, or stands still: [`Unit::rest`] was called.
+    /// It is empty, or stands still: the device was told so.
     Stop,
 }
 

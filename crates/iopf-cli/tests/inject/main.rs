@@ -22,7 +22,7 @@ use testkit::vtd::{Backing, Guest, Mm, Prot, Setup};
 use testkit::{Interrupts, Ram};
 use viommu::Injection;
 use viommu::mem::GuestRam;
-use viommu::vtd::VtdUnit;
+use viommu::vtd::{Vtd, VtdUnit};
 use vm_memory::GuestMemoryMmap;
 
 type Memory = Arc<GuestMemoryMmap>;
@@ -51,7 +51,7 @@ struct Machine {
     guest: Guest,
     mm: Arc<Mm>,
     file: FakeFile,
-    injector: Shared<Injector<Injection<Memory>>>,
+    injector: Shared<Injector<Injection<Vtd, Memory>>>,
     answers: Arc<Answers>,
     pump: PumpHandle<FakeFile>,
     ended: HashMap<u64, Response>,

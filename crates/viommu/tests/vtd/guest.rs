@@ -1,6 +1,7 @@
 //! The scripted guest of the test kit, a second author's driver, on top of the model.
 
 use crate::rig::{DEVICE, Ear, Heard};
+use iommu_walk::vtd::Failure;
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response};
 use std::sync::{Arc, Mutex, Weak};
 use testkit::vtd::tables::{PageTable, Stage};
@@ -24,11 +25,11 @@ fn boot(config: Config, setup: Setup) -> Machine {
 
 struct Nobody;
 
-impl Watch for Nobody {
+impl Watch<Failure> for Nobody {
     fn notice(&self, _: Notice<'_>) {}
 }
 
-fn boot_watched(config: Config, setup: Setup, watch: Arc<dyn Watch>) -> Machine {
+fn boot_watched(config: Config, setup: Setup, watch: Arc<dyn Watch<Failure>>) -> Machine {
     let ram = Arc::new(Ram::new(8 << 20).expect("memory"));
     let irqs = Arc::new(Interrupts::new());
     let parts = vtd::Setup {
@@ -217,7 +218,7 @@ fn a_legacy_domain_is_mapped_used_and_unmapped() {
 #[derive(Default)]
 struct Diary(Mutex<String>);
 
-impl Watch for Diary {
+impl Watch<Failure> for Diary {
     fn notice(&self, notice: Notice<'_>) {
         let line = match notice {
             Notice::Fault(fault) => format!("fault {}", fault.failure.cause.code()),

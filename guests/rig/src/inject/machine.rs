@@ -21,7 +21,7 @@ use testkit::vtd::{Backing, Guest, Mm, Prot, Setup};
 use testkit::{Interrupts, Ram};
 use viommu::Injection;
 use viommu::mem::GuestRam;
-use viommu::vtd::VtdUnit;
+use viommu::vtd::{Vtd, VtdUnit};
 use vm_memory::GuestMemoryMmap;
 
 type Memory = Arc<GuestMemoryMmap>;
@@ -120,7 +120,7 @@ pub(super) struct Machine {
     pub(super) booted: Booted,
     hosts: Vec<Arc<Host>>,
     answers: Vec<Arc<Answers>>,
-    injector: Shared<Injector<Injection<Memory>>>,
+    injector: Shared<Injector<Injection<Vtd, Memory>>>,
     pump: PumpHandle<FaultFd>,
     thread: JoinHandle<Result<Stopped, Errno>>,
     responses: Responses,

@@ -1,5 +1,7 @@
 use super::*;
+use crate::vtd::Setup;
 use iopf::Iova;
+use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 #[derive(Debug)]
@@ -32,9 +34,9 @@ fn a_device_that_did_not_answer_before_a_reset_is_not_late_after_it() {
     };
     let before = unit.state().regs.queue.place();
     unit.device_tlb(before, &nobody, None, false);
-    assert_eq!(unit.state().unanswered, Some(0x20));
+    assert_eq!(unit.state().regs.unanswered, Some(0x20));
     // A reset while another thread works the queue off, in the middle of the next descriptor.
     unit.reset();
     unit.device_tlb(before, &nobody, None, false);
-    assert_eq!(unit.state().unanswered, None);
+    assert_eq!(unit.state().regs.unanswered, None);
 }
