@@ -38,6 +38,22 @@ impl<C: Copy> Failure<C> {
     pub const fn new(cause: C) -> Self {
         Self::with(cause, ())
     }
+
+    /// The same failure with an architecture's own detail.
+    #[must_use]
+    pub(crate) fn detailed<D>(self, detail: D) -> Failure<C, D> {
+        Failure {
+            cause: self.cause,
+            hidden: self.hidden,
+            level: self.level,
+            stage: self.stage,
+            entry_addr: self.entry_addr,
+            entry: self.entry,
+            bits: self.bits,
+            guest_addr: self.guest_addr,
+            detail,
+        }
+    }
 }
 
 impl<C: Copy, D: Copy> Failure<C, D> {

@@ -71,6 +71,24 @@ impl Usual {
         self.mask |= bits;
         self
     }
+
+    /// What an entry of `level` has of the bits in the mask.
+    #[inline(always)]
+    fn at<T: Tables>(&self, level: u8) -> u64 {
+        if T::SKIPS {
+            self.bits.wrapping_add(leads_to(level))
+        } else {
+            self.bits
+        }
+    }
+
+    /// Naming a level, of which the caller adds its own.
+    #[inline(always)]
+    const fn naming(mut self) -> Self {
+        self.bits = self.bits.wrapping_sub(leads_to(1));
+        self.mask |= leads_to(7);
+        self
+    }
 }
 
 /// A walk has ended early; why is with the [`Tables`].
@@ -103,6 +121,12 @@ pub(crate) enum Problem {
     NotPresent,
     /// These bits should be zero.
     Reserved(u64),
+    /// It does not lead down.
+    Level,
+    /// It maps a page whose size is not one of its level.
+    Size,
+    /// It skips levels whose index is not zero.
+    Skipped,
 }
 
 /// Where the walk is. Passed by value, so that it stays in registers.
@@ -139,6 +163,10 @@ impl Here {
 ///
 /// A method that returns [`Stop`] has noted the reason.
 pub(crate) trait Tables {
+    /// Whether entries name the level they lead to, in bits 11:9, and may skip some: 0 maps a page
+    /// of the entry's own level, 7 one whose size is in its address.
+    const SKIPS: bool = false;
+
     /// Turns the address of an entry into a physical one.
     fn locate(&mut self, here: Here) -> Result<u64, Stop>;
     /// Loads a word of physical memory.
@@ -168,7 +196,20 @@ pub(crate) struct Leaf {
     pub(crate) any: u64,
 }
 
-/// Walks from the table at `root`, whose level is `top` (1–5), to the entry that maps `input`.
+/// Bits 11:9 of an entry that leads to `level`.
+const fn leads_to(level: u8) -> u64 {
+    (level as u64) << 9
+}
+
+/// The level that an entry names, or 0 or 7.
+#[inline(always)]
+const fn next_of(raw: u64) -> u8 {
+    (raw >> 9 & 7) as u8
+}
+
+/// Walks from the table at `root`, whose level is `top` (1–5, or 6 where levels can be skipped), to
+/// the entry that maps `input`. Bits of the input above the top table's index must be zero, or
+/// without meaning.
 ///
 /// It ends because the level only falls.
 #[inline(always)]
@@ -184,7 +225,12 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
     let mut level = top;
     // What is left of the input, the next index on top.
     let unused = 64u8.wrapping_sub(PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)));
-    let mut rest = input << (unused & 63);
+    let mut rest = if T::SKIPS && covers_more::<PAGE_SHIFT, STRIDE>(level) {
+        input >> (0u8.wrapping_sub(unused) & 63)
+    } else {
+        input << (unused & 63)
+    };
+    let usual = if T::SKIPS { usual.naming() } else { usual };
     loop {
         let at = table | rest >> (64 - STRIDE) << 3;
         let here = Here { at, level };
@@ -193,11 +239,16 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
             return Err(tables.faulty(here, physical, 0, Problem::Unreadable));
         };
         // One comparison for the usual entry, which changes nothing about `every` and `any`.
-        if level <= 1 || raw & usual.mask != usual.bits {
-            let leaf = level <= 1 || raw & format.leaf != 0;
+        if level <= 1 || raw & usual.mask != usual.at::<T>(level) {
+            let leaf = if T::SKIPS {
+                matches!(next_of(raw), 0 | 7)
+            } else {
+                level <= 1 || raw & format.leaf != 0
+            };
             let reserved = raw
                 & if leaf {
-                    let at = usize::from(level.wrapping_sub(1));
+                    let at = if T::SKIPS { 1 } else { level };
+                    let at = usize::from(at.wrapping_sub(1));
                     format.leaf_reserved.get(at).copied().unwrap_or(!0)
                 } else {
                     format.table_reserved
@@ -212,21 +263,79 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
             any |= raw;
             tables.unusual(here, physical, raw, leaf)?;
             if leaf {
+                let own = PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level.wrapping_sub(1)));
+                let shift = if T::SKIPS {
+                    match shift_of(format, raw, level, own) {
+                        Ok(shift) => shift,
+                        Err(problem) => return Err(tables.faulty(here, physical, raw, problem)),
+                    }
+                } else {
+                    own
+                };
                 tables.passed(here, physical, raw, true);
                 return Ok(Leaf {
                     raw,
                     here,
                     physical,
-                    shift: PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level.wrapping_sub(1))),
+                    shift,
                     every,
                     any,
                 });
+            }
+            if T::SKIPS {
+                let next = next_of(raw);
+                if next >= level {
+                    return Err(tables.faulty(here, physical, raw, Problem::Level));
+                }
+                // Levels skipped: their indices are next in line.
+                let skipped = level.wrapping_sub(next).wrapping_sub(1);
+                if skipped != 0 {
+                    let bits = STRIDE.wrapping_mul(skipped);
+                    if rest << STRIDE >> (64u8.wrapping_sub(bits) & 63) != 0 {
+                        return Err(tables.faulty(here, physical, raw, Problem::Skipped));
+                    }
+                    rest <<= bits & 63;
+                    level = next.wrapping_add(1);
+                }
             }
         }
         tables.passed(here, physical, raw, false);
         table = raw & format.address;
         rest <<= STRIDE;
         level -= 1;
+    }
+}
+
+/// Whether a table of this level covers more than there are addresses: no entry of it maps a page.
+#[inline(always)]
+const fn covers_more<const PAGE_SHIFT: u8, const STRIDE: u8>(level: u8) -> bool {
+    PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)) > 64
+}
+
+/// The size of the page that an entry maps which names its next level, as a power of two; `own` is
+/// that of its level.
+#[inline(always)]
+fn shift_of<const PAGE_SHIFT: u8, const STRIDE: u8>(
+    format: &Format<PAGE_SHIFT, STRIDE>,
+    raw: u64,
+    level: u8,
+    own: u8,
+) -> Result<u8, Problem> {
+    if covers_more::<PAGE_SHIFT, STRIDE>(level) {
+        return Err(Problem::Level);
+    }
+    if next_of(raw) == 0 {
+        return Ok(own);
+    }
+    // The lowest zero of the address is the highest bit below the size.
+    #[expect(clippy::cast_possible_truncation, reason = "no more than 64")]
+    let ones = ((raw & format.address) >> PAGE_SHIFT).trailing_ones() as u8;
+    let shift = PAGE_SHIFT.wrapping_add(ones).wrapping_add(1);
+    // Larger than a page of this level, smaller than one of the next.
+    if shift > own && shift < own.wrapping_add(STRIDE) {
+        Ok(shift)
+    } else {
+        Err(Problem::Size)
     }
 }
 

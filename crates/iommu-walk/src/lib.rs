@@ -13,17 +13,19 @@
 #[cfg(any(test, feature = "fuzzing"))]
 extern crate std;
 
+pub mod amdvi;
 mod failure;
 mod format;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod mem;
 mod outcome;
+mod stage;
 mod trail;
 pub mod vtd;
 
 pub use failure::{Applied, Completion, Failure};
 pub use format::Format;
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
-pub use outcome::{Outcome, Rights, Translation};
+pub use outcome::{Outcome, PageTable, Rights, Translation};
 pub use trail::{Raw, Recorder, Stage, Step, Table, Trail, Update, Updates, Verdict};

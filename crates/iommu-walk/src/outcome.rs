@@ -2,6 +2,15 @@
 
 use iopf::{Access, Gpa};
 
+/// A page table: where its top lies, and its number of levels (VT-d: 3–5; AMD-Vi: 1–6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageTable {
+    /// The top table, a multiple of 4 KiB. In a nested walk the first stage's is a guest address.
+    pub root: Gpa,
+    /// How many levels there are.
+    pub levels: u8,
+}
+
 /// What a translation grants, for every kind of requester in its address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rights {

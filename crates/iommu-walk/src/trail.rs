@@ -16,6 +16,10 @@ pub enum Table {
     PasidDirectory,
     /// VT-d PASID table.
     PasidTable,
+    /// AMD-Vi device table, one entry a function.
+    DeviceTable,
+    /// AMD-Vi guest CR3 table, of any level.
+    GuestCr3,
     /// A page table of [`Stage::First`].
     FirstStage,
     /// A page table of [`Stage::Second`].
@@ -31,6 +35,8 @@ impl Table {
             Self::Context => "context",
             Self::PasidDirectory => "pasid directory",
             Self::PasidTable => "pasid table",
+            Self::DeviceTable => "device table",
+            Self::GuestCr3 => "guest cr3 table",
             Self::FirstStage => "first stage",
             Self::SecondStage => "second stage",
         }
@@ -180,8 +186,9 @@ impl<R: Recorder + ?Sized> Recorder for &mut R {
     }
 }
 
-/// Every step of one walk. It holds the longest walk there is: four configuration tables, then
-/// five first-stage levels each behind five second-stage ones, and five for the page itself.
+/// Every step of one walk. It holds the longest walk there is, one of AMD-Vi: the device table, then
+/// three guest CR3 tables and five first-stage levels, each behind six second-stage ones, and six for
+/// the page itself.
 #[derive(Clone, Debug, Default)]
 pub struct Trail {
     steps: ArrayVec<Step, { Self::CAPACITY }>,
@@ -189,7 +196,7 @@ pub struct Trail {
 
 impl Trail {
     /// The length of the longest walk.
-    pub const CAPACITY: usize = 4 + 5 * (5 + 1) + 5;
+    pub const CAPACITY: usize = 1 + (3 + 5) * (6 + 1) + 6;
 
     /// An empty trail.
     #[must_use]

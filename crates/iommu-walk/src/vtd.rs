@@ -32,11 +32,11 @@ mod stage;
 mod unit;
 
 pub use crate::Completion;
-pub use crate::outcome::{Outcome, Rights, Translation};
+pub use crate::outcome::{Outcome, PageTable, Rights, Translation};
 pub use cause::{Cause, PAGE_REQUEST_ANSWER};
 pub use config::{Context, configure, page_request, read_context, read_space, translated};
 pub use failure::{Applied, Failure, apply};
-pub use space::{AddressSpace, DomainId, PageTable, Switches, Translate};
+pub use space::{AddressSpace, DomainId, Switches, Translate};
 pub use stage::walk;
 pub use unit::{Mode, Unit};
 

@@ -9,5 +9,6 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod amdvi;
 pub mod pcie;
 pub mod vtd;

@@ -3,11 +3,11 @@
 //! Spec: Intel VT-d, "Mapping Devices to Domains" and the entry formats of "Translation Structure
 //! Formats".
 
-use super::space::{AddressSpace, DomainId, PageTable, Switches, Translate};
+use super::space::{AddressSpace, DomainId, Switches, Translate};
 use super::unit::{Mode, Unit};
 use super::{Cause, Failure, caps, in_interrupt_range, stage};
 use crate::format::Stop;
-use crate::outcome::Translation;
+use crate::outcome::{PageTable, Translation};
 use crate::trail::{Raw, Recorder, Step, Table, Verdict};
 use crate::{TableMem, Unreachable};
 use iommu_wire::vtd::tables::{

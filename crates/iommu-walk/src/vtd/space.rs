@@ -1,19 +1,11 @@
 //! What a requester's configuration amounts to.
 
-use iopf::{Gpa, Pasid};
+use crate::PageTable;
+use iopf::Pasid;
 
 /// A VT-d domain identifier: the tag of a unit's caches, up to 16 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DomainId(pub u16);
-
-/// A page table: where its top lies, and its number of levels (3–5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PageTable {
-    /// The top table, a multiple of 4 KiB. In a nested walk the first stage's is a guest address.
-    pub root: Gpa,
-    /// How many levels there are.
-    pub levels: u8,
-}
 
 /// How addresses of one address space are translated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

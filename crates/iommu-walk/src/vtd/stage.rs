@@ -3,17 +3,18 @@
 //! Spec: Intel VT-d, "First-Stage Translation", "Second-Stage Translation", "Nested Translation",
 //! "Pass-through Translation" and "Handling Requests to Interrupt Address Range".
 
-mod tables;
+mod given;
 
-use super::space::{AddressSpace, PageTable, Switches, Translate};
+use super::space::{AddressSpace, Switches, Translate};
 use super::unit::{Mode, Unit};
 use super::{Cause, Failure, caps, in_interrupt_range};
 use crate::TableMem;
 use crate::format::{Leaf, Slot, Stop, descend};
-use crate::outcome::{Outcome, Rights, Translation};
+use crate::outcome::{Outcome, PageTable, Rights, Translation};
+use crate::stage::{Demand, First, Nested, Stages, Trip};
 use crate::trail::{Recorder, Stage, Updates};
+use given::Given;
 use iopf::{Access, Dma, DmaKind, Gpa, Iova};
-use tables::{First, Given, Nested, Trip};
 
 /// User/supervisor, in a first-stage entry.
 const USER: u64 = 1 << 2;
@@ -28,84 +29,15 @@ const MORE_RIGHTS: Switches = Switches::SUPERVISOR.union(Switches::EXECUTE);
 /// Snoop, in a second-stage entry that maps a page.
 const SNOOP: u64 = 1 << 11;
 
-/// What a request asks of the tables, with its kind and its address space taken into account.
-///
-/// One byte, so that it stays in a register.
-#[derive(Clone, Copy)]
-struct Demand(u8);
-
-impl Demand {
-    // Bits 2:0 are what the request must be granted, as in `Access`; for a translation request, what
-    // it would like. Bit 3 is privileged mode, as there.
-
-    /// It is a translation request: it is told what it may do, and fails only if that is nothing.
-    const TRANSLATION: u8 = 1 << 4;
-    /// A zero-length read, which a write-only page may serve.
-    const ZERO_LENGTH: u8 = 1 << 5;
-
-    #[inline(always)]
-    fn new(unit: &Unit, space: &AddressSpace, dma: &Dma) -> Self {
-        const KINDS: u8 = Access::RW.union(Access::EXEC).bits();
-        let mut bits = dma.access.bits() & (KINDS | Access::PRIV.bits());
-        if dma.pasid.is_none() {
-            // Both flags travel with the PASID: without one there is no execute, and the privilege
-            // is the context entry's.
-            let fetch = bits & Access::EXEC.bits() != 0;
-            bits &= Access::RW.bits();
-            if fetch {
-                bits |= Access::READ.bits();
-            }
-            if space.switches.contains(Switches::RID_PRIVILEGED) {
-                bits |= Access::PRIV.bits();
-            }
-        }
-        if let DmaKind::Translation { no_write } = dma.kind {
-            bits = bits & !Access::RW.bits() | Self::TRANSLATION | Access::READ.bits();
-            if !no_write || !unit.has(caps::ECAP_NWFS) {
-                bits |= Access::WRITE.bits();
-            }
-        }
-        if bits & KINDS == 0 {
-            bits |= Access::READ.bits();
-            if unit.cap() & caps::CAP_ZLR != 0 {
-                bits |= Self::ZERO_LENGTH;
-            }
-        }
-        Self(bits)
-    }
-
-    #[inline(always)]
-    const fn wanted(self) -> Access {
-        Access::from_bits_retain(self.0 & 7)
-    }
-
-    /// It runs in privileged mode.
-    #[inline(always)]
-    const fn privileged(self) -> bool {
-        self.0 & Access::PRIV.bits() != 0
-    }
-
-    #[inline(always)]
-    const fn translation(self) -> bool {
-        self.0 & Self::TRANSLATION != 0
-    }
-
-    #[inline(always)]
-    const fn zero_length(self) -> bool {
-        self.0 & Self::ZERO_LENGTH != 0
-    }
-
-    /// It writes: the dirty bit is due.
-    #[inline(always)]
-    const fn write(self) -> bool {
-        self.0 & Access::WRITE.bits() != 0
-    }
-
-    /// Privilege, execute or a translation request: [`admit`] must see it.
-    #[inline(always)]
-    const fn special(self) -> bool {
-        self.0 & (Access::PRIV.bits() | Access::EXEC.bits() | Self::TRANSLATION) != 0
-    }
+/// What a request asks of a VT-d unit.
+#[inline(always)]
+fn demand(unit: &Unit, space: &AddressSpace, dma: &Dma) -> Demand {
+    Demand::new(
+        dma,
+        || space.switches.contains(Switches::RID_PRIVILEGED),
+        || unit.has(caps::ECAP_NWFS),
+        || unit.cap() & caps::CAP_ZLR != 0,
+    )
 }
 
 /// Says what becomes of a request to the interrupt range, before any table is read.
@@ -181,7 +113,7 @@ pub fn walk<M: TableMem, R: Recorder>(
     updates: &mut Updates,
     recorder: &mut R,
 ) -> Result<Outcome, Failure> {
-    let demand = Demand::new(unit, space, dma);
+    let demand = demand(unit, space, dma);
     let mut walker = Walker {
         demand,
         input: dma.addr.0,
@@ -253,7 +185,7 @@ const fn low_rights(entry: u64) -> Access {
 struct Walker<'a, M, R> {
     demand: Demand,
     input: u64,
-    trip: Trip<'a, M, R>,
+    trip: Trip<'a, Unit, M, R>,
 }
 
 impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
@@ -330,7 +262,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             return Err(self.fail(Cause::SecondAddressWidth, Cause::LegacyAddressWidth));
         }
         let lower = self.trip.lower(table);
-        let leaf = self.trip.second(&lower, self.input, None)?;
+        let leaf = self.trip.second(&lower, self.input, None, 0)?;
         let rights = self.second_rights(leaf.every);
         let perms = self.weigh_second(rights, table, self.input, None)?;
         let pa = leaf.address(&unit.second, self.input);
@@ -424,11 +356,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     ) -> Stop {
         let write = self.demand.write() && !granted.contains(Access::WRITE);
         let unit = self.trip.unit;
-        let (cause, bits) = match (self.has(Switches::SCALABLE), write) {
-            (true, true) => (Cause::WriteDenied, unit.second_write()),
-            (true, false) => (Cause::ReadDenied, unit.second_read()),
-            (false, true) => (Cause::LegacyWriteDenied, unit.second_write()),
-            (false, false) => (Cause::LegacyReadDenied, unit.second_read()),
+        let cause = Unit::denied(self.trip.given, write);
+        let bits = if write {
+            unit.second_write()
+        } else {
+            unit.second_read()
         };
         let guilty = self.trip.guilty_second(table, input, bits);
         self.trip.refuse(cause, Stage::Second, guilty, bits, guest)
@@ -599,7 +531,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
 
         let guest = leaf.address(format, self.input);
         let at = Some(Gpa(guest));
-        let page = self.trip.second(&lower, guest, at)?;
+        let page = self.trip.second(&lower, guest, at, 0)?;
         let below = self.second_rights(page.every);
         let perms = self
             .weigh_second(below, second, guest, at)?
