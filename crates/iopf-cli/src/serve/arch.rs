@@ -8,7 +8,8 @@ use endpoint::pci::Impossible;
 use iommu_walk::TableMem;
 use iopf::Rid;
 use iopf_scene::capture::Capture;
-use std::fmt::Display;
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
 use std::sync::Arc;
 use vfio_user_server::{Port, Space};
 use viommu::Diagnostic;
@@ -39,14 +40,12 @@ pub(super) struct Names {
 }
 
 /// What a fault is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reason {
     /// The number in the record.
     pub(super) code: u32,
-    /// The condition.
+    /// What the specification calls it.
     pub(super) name: &'static str,
-    /// The level that the walk had reached; the lowest is 1.
-    pub(super) level: u8,
 }
 
 /// Where the unit's registers are, and who stands for it on PCI.
@@ -78,6 +77,12 @@ pub(super) trait Serve: Arch<Refused: Display> {
 
     /// The table that tells a guest of `unit`, with `functions` behind it.
     fn body(unit: &Unit<Self>, config: &Self::Config, plan: &Plan, functions: Vec<Rid>) -> Body;
+
+    /// What tells kinds of fault apart, beside the request.
+    type Condition: Copy + Debug + Eq + Hash + Send;
+
+    /// The condition that a request met, and at which level.
+    fn condition(failure: &Self::Failure) -> Self::Condition;
 
     /// What a fault is called.
     fn reason(failure: &Self::Failure) -> Reason;

@@ -1,6 +1,6 @@
 //! A capture at each new kind of fault.
 
-use super::arch::{Reason, Serve};
+use super::arch::Serve;
 use super::event::Event;
 use iopf::{Access, DmaKind, Rid};
 use std::collections::HashSet;
@@ -19,26 +19,24 @@ const MOST: usize = 256;
 
 /// What makes a fault one of its own kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kind {
+struct Kind<C> {
     requester: Rid,
     with_pasid: bool,
     kind: DmaKind,
     page_request: bool,
     access: Access,
-    reason: Reason,
+    condition: C,
 }
 
 /// Where captures go, and which kinds have one.
-#[derive(Debug)]
-pub(super) struct Captures {
+pub(super) struct Captures<X: Serve> {
     dir: PathBuf,
-    taken: Mutex<Taken>,
+    taken: Mutex<Taken<X::Condition>>,
     written: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Taken {
-    kinds: HashSet<Kind>,
+struct Taken<C> {
+    kinds: HashSet<Kind<C>>,
     tried: usize,
     /// The number of the last file.
     number: u64,
@@ -60,7 +58,7 @@ fn write_new(file: &Path, text: &str) -> io::Result<()> {
     new.write_all(text.as_bytes())
 }
 
-impl Captures {
+impl<X: Serve> Captures<X> {
     /// Captures in `dir`, which is made where it is missing.
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
@@ -76,7 +74,7 @@ impl Captures {
     }
 
     /// Writes a capture of `fault`, if it is of a new kind. To be called before the guest is told.
-    pub(super) fn take<X: Serve, A>(
+    pub(super) fn take<A>(
         &self,
         unit: &X::Walk,
         ram: &GuestRam<A>,
@@ -93,7 +91,7 @@ impl Captures {
             kind: dma.kind,
             page_request: fault.page_request,
             access: dma.access,
-            reason,
+            condition: X::condition(failure),
         };
         let number = {
             let mut taken = self.taken();
@@ -144,7 +142,7 @@ impl Captures {
         self.written.load(Ordering::Relaxed)
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Taken<X::Condition>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,7 +13,7 @@ use viommu_api::PageRequestOutcome;
 /// What is done with what the unit says.
 pub(super) struct Watcher<X: Serve> {
     pub(super) events: Arc<Events>,
-    pub(super) captures: Option<Captures>,
+    pub(super) captures: Option<Captures<X>>,
     pub(super) log: Option<Mutex<Log>>,
     pub(super) trace: bool,
     /// Set once the unit is there.
@@ -30,7 +30,7 @@ impl<X: Serve> Watcher<X> {
     fn fault(&self, fault: &Diagnostic<X::Failure>) {
         if let Some(captures) = &self.captures
             && let Some(unit) = self.unit.get().and_then(Weak::upgrade)
-            && let Some(event) = captures.take::<X, _>(&unit.walk_unit(), unit.ram(), fault)
+            && let Some(event) = captures.take(&unit.walk_unit(), unit.ram(), fault)
         {
             self.events.say(event);
         }

@@ -6,7 +6,7 @@ use crate::serve::dmar;
 use endpoint::IommuFunction;
 use endpoint::pci::Impossible;
 use iommu_walk::TableMem;
-use iommu_walk::vtd::Failure;
+use iommu_walk::vtd::{Cause, Failure};
 use iopf::Rid;
 use iopf_scene::capture::{Capture, vtd_fault};
 use std::sync::Arc;
@@ -50,11 +50,16 @@ impl Serve for Vtd {
         Box::new(move |base| dmar::body(base, host_width, &functions))
     }
 
+    type Condition = (Cause, u8);
+
+    fn condition(failure: &Failure) -> Self::Condition {
+        (failure.cause, failure.level)
+    }
+
     fn reason(failure: &Failure) -> Reason {
         Reason {
             code: failure.cause.reason().0,
             name: failure.cause.code(),
-            level: failure.level,
         }
     }
 

@@ -48,24 +48,21 @@ fn name(event: Option<Event>) -> String {
 fn a_kind_is_captured_once_and_one_whose_tables_changed_another_time() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
-    let captures = Captures::new(dir.path()).unwrap();
+    let captures = Captures::<Vtd>::new(dir.path()).unwrap();
     // Reason 1: the root entry is not present.
     let first = fault(&unit, &ram, Rid(0x20));
-    assert_eq!(
-        name(captures.take::<Vtd, _>(&unit, &ram, &first)),
-        "001-04.0-01.json"
-    );
-    assert!(captures.take::<Vtd, _>(&unit, &ram, &first).is_none());
+    assert_eq!(name(captures.take(&unit, &ram, &first)), "001-04.0-01.json");
+    assert!(captures.take(&unit, &ram, &first).is_none());
     // Reason 2: the context entry is not present; but when it is captured, the root entry is gone.
     ram.write(Gpa(0x1000), &[0x01, 0x20]).unwrap();
     let second = fault(&unit, &ram, Rid(0x20));
     ram.write(Gpa(0x1000), &[0, 0]).unwrap();
-    let event = captures.take::<Vtd, _>(&unit, &ram, &second);
+    let event = captures.take(&unit, &ram, &second);
     assert!(matches!(event, Some(Event::NoCapture { .. })), "{event:?}");
     assert_eq!(captures.written(), 1);
     ram.write(Gpa(0x1000), &[0x01, 0x20]).unwrap();
     assert_eq!(
-        name(captures.take::<Vtd, _>(&unit, &ram, &second)),
+        name(captures.take(&unit, &ram, &second)),
         "003-04.0-02.json"
     );
     assert_eq!(captures.written(), 2);
@@ -75,10 +72,10 @@ fn a_kind_is_captured_once_and_one_whose_tables_changed_another_time() {
 fn a_guest_that_never_holds_still_is_tried_a_bounded_number_of_times() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
-    let captures = Captures::new(dir.path()).unwrap();
+    let captures = Captures::<Vtd>::new(dir.path()).unwrap();
     let fault = fault(&unit, &ram, Rid(0x20));
     ram.write(Gpa(0x1000), &[0x01, 0x20]).unwrap();
-    let said = (0..1000).filter(|_| captures.take::<Vtd, _>(&unit, &ram, &fault).is_some());
+    let said = (0..1000).filter(|_| captures.take(&unit, &ram, &fault).is_some());
     assert_eq!(said.count(), MOST);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -88,24 +85,18 @@ fn what_is_in_the_folder_already_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
     let fault = fault(&unit, &ram, Rid(0x20));
-    let first = Captures::new(dir.path()).unwrap();
-    assert_eq!(
-        name(first.take::<Vtd, _>(&unit, &ram, &fault)),
-        "001-04.0-01.json"
-    );
+    let first = Captures::<Vtd>::new(dir.path()).unwrap();
+    assert_eq!(name(first.take(&unit, &ram, &fault)), "001-04.0-01.json");
     fs::write(dir.path().join("notes"), "").unwrap();
     // The next run.
-    let next = Captures::new(dir.path()).unwrap();
+    let next = Captures::<Vtd>::new(dir.path()).unwrap();
     // Somebody guesses the name, and has it lead to a file of ours.
     let (target, link) = (dir.path().join("notes"), "002-04.0-01.json");
     symlink(&target, dir.path().join(link)).unwrap();
-    let event = next.take::<Vtd, _>(&unit, &ram, &fault);
+    let event = next.take(&unit, &ram, &fault);
     assert!(matches!(event, Some(Event::NoCapture { .. })), "{event:?}");
     assert_eq!(fs::read(target).unwrap(), b"");
     assert_eq!(next.written(), 0);
-    let after = Captures::new(dir.path()).unwrap();
-    assert_eq!(
-        name(after.take::<Vtd, _>(&unit, &ram, &fault)),
-        "003-04.0-01.json"
-    );
+    let after = Captures::<Vtd>::new(dir.path()).unwrap();
+    assert_eq!(name(after.take(&unit, &ram, &fault)), "003-04.0-01.json");
 }
