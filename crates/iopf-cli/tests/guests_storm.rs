@@ -1,11 +1,11 @@
 //! Storms: a stock guest whose device does nothing but bad DMA, and what it costs us.
-#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 mod process;
 mod served;
 mod storm;
 
 use served::Served;
+use storm::shared::{ANSWERS, GROUP, GROUPS, Shared};
 use storm::{count, says_nothing_bad, since, sum};
 use testkit::guest::Guest;
 use testkit::kernel::own;
@@ -18,61 +18,6 @@ fn a_hundred_thousand_bad_dmas_leave_guest_log_and_memory_as_they_were() {
 #[test]
 fn by_default_a_storm_gets_no_line_of_ours_at_all() {
     storm::gets_no_line_of_ours(&[], "intel_iommu=on", &storm::VTD);
-}
-
-/// Requests in one group of the engine, and groups in 16 MiB.
-const GROUP: u64 = 16;
-const GROUPS: u64 = 4096 / GROUP;
-
-/// Who answers a group: the guest, or the unit in its place.
-const ANSWERS: [&str; 2] = ["responses", "page_requests_answered"];
-
-/// A process's memory, shared with the engine: 16 MiB to flood and some more to work in.
-struct Shared<'a> {
-    guest: &'a Guest,
-    pasid: String,
-    base: u64,
-}
-
-impl<'a> Shared<'a> {
-    fn open(guest: &'a Guest) -> Self {
-        guest.must("bind 00:04.0 uio_pci_sva").unwrap();
-        let opened = guest.run("sva-open 00:04.0 0x1100000").unwrap();
-        let base = opened.value("addr").unwrap().trim_start_matches("0x");
-        Self {
-            guest,
-            pasid: opened.value("pasid").unwrap().to_owned(),
-            base: u64::from_str_radix(base, 16).unwrap(),
-        }
-    }
-
-    /// Page requests for 16 MiB, `repeat` times over, without regard to the allocation and without
-    /// waiting for answers.
-    fn flood(&self, repeat: u64) {
-        let (at, pasid) = (self.base, &self.pasid);
-        let order = format!(
-            "dma 00:04.0 0 page-requests {at:#x} 0x1000000 write pasid={pasid} flags=2 \
-             repeat={repeat} timeout=60000"
-        );
-        let sent = self.guest.run(&order).unwrap();
-        assert_eq!(sent.value("state"), Some("done"), "{sent:?}");
-    }
-
-    /// Fills two groups of pages that nobody has touched yet: each has to be asked for.
-    fn fill(&self, place: u64) -> String {
-        let (at, pasid) = (0x100_0000 + place * 0x2_0000, &self.pasid);
-        let (to, pattern) = (self.base + at, 0x1111 * (place + 1));
-        let order =
-            format!("dma 00:04.0 1 fill {to:#x} 0x20000 pattern={pattern:#x} pasid={pasid}");
-        let done = self.guest.run(&order).unwrap();
-        assert_eq!(done.value("state"), Some("done"), "{done:?}");
-        assert_eq!(done.value("pages"), Some("32"), "{done:?}");
-        let seen = self
-            .guest
-            .must(&format!("sva-count {at:#x} 0x20000 {pattern:#x}"));
-        assert_eq!(seen.unwrap(), ["words=16384"]);
-        done.lines.join("\n")
-    }
 }
 
 /// Our own kernel: only `uio_pci_generic_sva` gives this engine an address space, and Debian does not

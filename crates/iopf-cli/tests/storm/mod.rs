@@ -1,6 +1,8 @@
 //! A stock guest whose device does nothing but bad DMA, and what it costs us.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod shared;
+
 use crate::process::Usage;
 use crate::served::Served;
 use serde_json::Value;
