@@ -120,9 +120,10 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 14] = [
+const CORPORA: [(&str, &str); 15] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
+    ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
     (
         "vfio_user_codec",

@@ -1,5 +1,9 @@
 //! Plain functions over bytes, for a fuzzer and for a corpus in the tests.
 
+mod amdvi;
+
+pub use amdvi::amdvi_walk;
+
 use crate::vtd::{Applied, Failure, Outcome, Unit, apply, page_request, translate};
 use crate::{
     Recorder, Stage, Step, Table, TableMem, TableMemMut, Trail, Unreachable, Update, Updates,
@@ -80,21 +84,7 @@ pub fn vtd_walk(data: &[u8]) {
     if flags & 0x20 != 0 {
         mem.abort = input.word(2) << 3;
     }
-    let count = u16::from(input.byte());
-    for _ in 0..count {
-        if input.done() {
-            break;
-        }
-        // An address within 512 KiB; a page number with flags, or a whole word.
-        let kind = input.byte();
-        let at = input.word(2) << 3;
-        let word = if kind & 1 == 0 {
-            input.word(1) << 12 | input.word(2) & 0xfff
-        } else {
-            input.word(8)
-        };
-        mem.words.get_mut().insert(at, word);
-    }
+    fill(&mut input, &mut mem, |word| word);
     for _ in 0..4 {
         if input.done() {
             break;
@@ -105,6 +95,25 @@ pub fn vtd_walk(data: &[u8]) {
         let asked = page_request(&unit, &mem, dma.requester, dma.pasid, &mut trail);
         let quiet = page_request(&unit, &mem, dma.requester, dma.pasid, &mut ());
         assert_eq!(asked, quiet);
+    }
+}
+
+/// Puts words into memory; those that are made of a page number and flags go through `page`.
+fn fill(input: &mut Input<'_>, mem: &mut Sparse, page: impl Fn(u64) -> u64) {
+    let count = u16::from(input.byte());
+    for _ in 0..count {
+        if input.done() {
+            break;
+        }
+        // An address within 512 KiB; a page number with flags, or a whole word.
+        let kind = input.byte();
+        let at = input.word(2) << 3;
+        let word = if kind & 1 == 0 {
+            page(input.word(1) << 12 | input.word(2) & 0xfff)
+        } else {
+            input.word(8)
+        };
+        mem.words.get_mut().insert(at, word);
     }
 }
 

@@ -7,9 +7,9 @@
 
 mod bed;
 
-use bed::{ADDR, Bed, at, ats, fetch, pasid5, privileged, read, translated, write};
+use bed::{ADDR, Bed, ReadOnly, at, ats, fetch, pasid5, privileged, read, translated, write};
 use iommu_walk::vtd::{Applied, Cause, apply, page_request, translate};
-use iommu_walk::{Stage, TableMem, TableMemMut, Unreachable, Updates};
+use iommu_walk::{Stage, Updates};
 use iopf::{Access, Dma, Gpa, Pasid, Rid};
 
 // ---- legacy mode ----
@@ -903,21 +903,6 @@ fn page_request_faults(bed: &Bed, pasid: Option<u32>, reason: u32, code: &str) {
         (failure.cause.reason().0, failure.cause.code()),
         (reason, code)
     );
-}
-
-/// Memory that cannot be written.
-struct ReadOnly<'a>(&'a bed::Memory);
-
-impl TableMem for ReadOnly<'_> {
-    fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
-        self.0.load(at)
-    }
-}
-
-impl TableMemMut for ReadOnly<'_> {
-    fn compare_exchange(&self, at: Gpa, _: u64, _: u64) -> Result<bool, Unreachable> {
-        Err(Unreachable(at))
-    }
 }
 
 #[test]

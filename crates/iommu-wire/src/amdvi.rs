@@ -6,5 +6,9 @@
 //! `xen/drivers/passthrough/amd/iommu-defs.h`, QEMU `hw/i386/amd_iommu.h`). What only one of them has
 //! is marked UNCONFIRMED.
 
+pub mod command;
+pub mod event;
+pub mod ppr;
 pub mod pte;
+pub mod regs;
 pub mod tables;

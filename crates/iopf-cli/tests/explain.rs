@@ -123,7 +123,7 @@ fn captures_come_one_a_line_and_a_bad_one_does_not_stop_the_next() {
             "0 0 \"fault\"",
             "0 1 \"fault\"",
             "1 null \"line 1, column 1: not JSON: expected value\"",
-            "2 null \"captures of riscv are read but their walks are not built in yet; built in: vtd\"",
+            "2 null \"captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi\"",
             "3 null \"whole file: empty: not a capture\"",
             "4 0 \"translated\"",
         ]

@@ -26,16 +26,19 @@
 //! requests (which are reads on the bus), *write* for writes, *atomic* for requests that both read
 //! and write.
 
+pub mod amdvi;
 mod check;
 pub mod fields;
 mod json;
+mod scene;
 mod sentence;
 pub mod vtd;
 
 pub use check::{Difference, check};
 
 use crate::capture::{Arch, Capture};
-use iommu_walk::{Step, Update};
+use fields::Formats;
+use iommu_walk::{Completion, Step, Update};
 use iopf::{Access, Gpa};
 
 /// What came of one request, and how.
@@ -47,8 +50,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// The entries the walk read, in order.
     pub trail: Vec<Step>,
-    /// The entries are those of scalable mode.
-    pub scalable: bool,
+    /// Whose entries those are.
+    pub formats: Formats,
     /// Accessed and dirty bits that were set, also before a later fault.
     pub writes: Vec<Update>,
 }
@@ -69,8 +72,9 @@ pub enum Outcome {
     },
     /// It is a page request, now queued for the guest.
     Queued {
-        /// The page request descriptor, in memory order.
-        descriptor: [u8; 32],
+        /// What software finds in its queue, in memory order: VT-d's page request descriptor (32
+        /// bytes), AMD-Vi's PPR log entry (16 bytes).
+        descriptor: Vec<u8>,
         /// What that means.
         text: String,
     },
@@ -145,9 +149,19 @@ impl Answer {
     }
 }
 
+impl From<Completion> for Answer {
+    fn from(completion: Completion) -> Self {
+        match completion {
+            Completion::UnsupportedRequest => Self::UnsupportedRequest,
+            Completion::CompleterAbort => Self::CompleterAbort,
+            Completion::NoAccess => Self::Success,
+        }
+    }
+}
+
 /// The walks of this architecture are not built in yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("captures of {} are read but their walks are not built in yet; built in: vtd", .0.name())]
+#[error("captures of {} are read but their walks are not built in yet; built in: vtd, amdvi", .0.name())]
 pub struct NotBuiltIn(pub Arch);
 
 /// Explains every request of `capture`, in order; each walks when it is asked for.
@@ -155,10 +169,12 @@ pub struct NotBuiltIn(pub Arch);
 /// # Errors
 /// [`NotBuiltIn`] where the walks of the capture's architecture are missing.
 pub fn explain(capture: &Capture) -> Result<impl Iterator<Item = Explanation>, NotBuiltIn> {
-    match capture.arch {
-        Arch::Vtd => Ok(vtd::Scene::new(capture)),
-        arch => Err(NotBuiltIn(arch)),
-    }
+    let scene: Box<dyn Iterator<Item = Explanation>> = match capture.arch {
+        Arch::Vtd => Box::new(vtd::Scene::new(capture)),
+        Arch::Amdvi => Box::new(amdvi::Scene::new(capture)),
+        arch => return Err(NotBuiltIn(arch)),
+    };
+    Ok(scene)
 }
 
 impl Explanation {

@@ -126,7 +126,7 @@ impl Fault {
             privileged: self.privileged,
             code,
             name: code.and_then(names::reason).map(Into::into),
-            flags: (),
+            flags: None,
             index: self.index.map(u32::from),
             text: String::new(),
             dump: None,

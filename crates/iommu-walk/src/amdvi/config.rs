@@ -5,7 +5,7 @@
 use super::space::{DomainId, GuestTables, Space, Switches};
 use super::{Cause, Detail, Failure, Unit, stage};
 use crate::format::Stop;
-use crate::outcome::{PageTable, Translation};
+use crate::outcome::Translation;
 use crate::trail::{Raw, Recorder, Step, Table, Verdict};
 use crate::{TableMem, Unreachable};
 use iommu_wire::amdvi::tables::{DeviceEntry, DeviceWord0, DeviceWord2};
@@ -85,10 +85,14 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
         }
         let [low, high] = unit.device_reserved;
         if words[0] & low | words[1] & high != 0 {
-            return Err(self.reserved(&words));
+            return Err(self.reserved(words));
         }
-        let mut host = None;
-        let mut guest = None;
+        let mut space = Space::new(
+            DomainId(entry.word1.domain()),
+            entry.word0.host_table(),
+            entry.word0.mode(),
+            switches(&words),
+        );
         if entry.word0.translation_valid() {
             let levels = entry.word0.mode();
             if levels > unit.host_levels {
@@ -99,37 +103,28 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
                 let bits = (0, DeviceWord0::HOST_ACCESS_DIRTY);
                 return Err(self.reject(&words, Verdict::Invalid, Cause::AccessDirtyMode, bits));
             }
-            if levels != 0 {
-                host = Some(PageTable {
-                    root: entry.word0.host_table(),
-                    levels,
-                });
-            }
             if entry.word0.guest_valid() && unit.guest_enabled() {
-                guest = Some(self.guest(&words, &entry)?);
+                space = space.with_guest(self.guest(words)?);
             }
         }
         self.record(&words, Verdict::Next);
-        Ok(Space {
-            domain: DomainId(entry.word1.domain()),
-            host,
-            guest,
-            switches: switches(&words),
-        })
+        Ok(space)
     }
 
     #[cold]
-    fn reserved(&mut self, words: &[u64; 4]) -> Stop {
+    fn reserved(&mut self, words: [u64; 4]) -> Stop {
         let [low, high] = self.unit.device_reserved;
         let at = match words[0] & low {
             0 => (1, words[1] & high),
             bits => (0, bits),
         };
-        self.reject(words, Verdict::Reserved, Cause::DeviceEntryReserved, at)
+        self.reject(&words, Verdict::Reserved, Cause::DeviceEntryReserved, at)
     }
 
+    // By value: lent, the words would have to be in memory for every other entry too.
     #[inline(never)]
-    fn guest(&mut self, words: &[u64; 4], entry: &DeviceEntry) -> Result<GuestTables, Stop> {
+    fn guest(&mut self, words: [u64; 4]) -> Result<GuestTables, Stop> {
+        let (entry, words) = (DeviceEntry::from_words(words), &words);
         let levels = entry.word0.guest_levels() + 1;
         if levels > 3 || levels > self.unit.guest_cr3_levels() {
             let bits = (0, DeviceWord0::GUEST_LEVELS);
@@ -221,15 +216,15 @@ pub fn translated(unit: &Unit, space: &Space, dma: &Dma) -> Result<Translation, 
     if super::in_special_range(dma.addr) {
         stage::special(unit, dma)?;
     }
-    if !space.switches.contains(Switches::DEVICE_TLB) {
-        return Err(refuse(Cause::DeviceTlbDisabled, space, dma.pasid));
+    if !space.switches().contains(Switches::DEVICE_TLB) {
+        return Err(refuse(Cause::DeviceTlbDisabled, *space, dma.pasid));
     }
     Ok(stage::identity(dma, Access::RW, 30))
 }
 
 #[cold]
-pub(super) fn refuse(cause: Cause, space: &Space, pasid: Option<Pasid>) -> Failure {
-    let hidden = space.switches.contains(Switches::FAULTS_HIDDEN);
+pub(super) fn refuse(cause: Cause, space: Space, pasid: Option<Pasid>) -> Failure {
+    let hidden = space.switches().contains(Switches::FAULTS_HIDDEN);
     Failure::with(cause, space.detail(pasid)).hidden(hidden)
 }
 
@@ -248,13 +243,13 @@ pub fn page_request<M: TableMem, R: Recorder>(
     recorder: &mut R,
 ) -> Result<Space, Failure> {
     let space = read(unit, mem, requester, recorder)?;
-    if !unit.page_requests_enabled() || !space.switches.contains(Switches::PAGE_REQUESTS) {
-        return Err(refuse(Cause::PageRequestsDisabled, &space, pasid));
+    if !unit.page_requests_enabled() || !space.switches().contains(Switches::PAGE_REQUESTS) {
+        return Err(refuse(Cause::PageRequestsDisabled, space, pasid));
     }
     if let Some(pasid) = pasid {
-        let covered = space.guest.map_or(0, |guest| 1 << (9 * guest.levels));
+        let covered = space.guest().map_or(0, |guest| 1 << (9 * guest.levels));
         if pasid.get() >= covered.min(unit.pasids) {
-            return Err(refuse(Cause::PageRequestPasid, &space, Some(pasid)));
+            return Err(refuse(Cause::PageRequestPasid, space, Some(pasid)));
         }
     }
     Ok(space)

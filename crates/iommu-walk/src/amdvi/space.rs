@@ -2,6 +2,7 @@
 
 use super::Detail;
 use crate::PageTable;
+use core::fmt;
 use iopf::{Access, Gpa, Pasid};
 
 /// An AMD-Vi domain identifier: the tag of a unit's caches, 16 bits.
@@ -57,39 +58,100 @@ bitflags::bitflags! {
 /// A device table entry: everything a page walk needs to know of a requester.
 ///
 /// It is what a device table cache holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+// Three words, each written and read as a whole: a walk has it in registers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Space {
-    /// The tag under which translations are cached and invalidated.
-    pub domain: DomainId,
-    /// The host tables, from guest physical to system physical; `None` where they are the same
-    /// (Mode 0).
-    pub host: Option<PageTable>,
-    /// The guest tables (GV), where the unit has them on.
-    pub guest: Option<GuestTables>,
-    /// The rest.
-    pub switches: Switches,
+    /// The top host table, and the number of levels in bits 2:0; 0 where there are none.
+    host: u64,
+    /// The top guest CR3 table, its levels in bits 3:0 and those of guest tables in 7:4; 0 where there
+    /// are none.
+    guest: u64,
+    domain: DomainId,
+    switches: Switches,
 }
+
+/// Where a table's address is.
+const ADDRESS: u64 = !0xfff;
 
 impl Space {
     /// Of a device whose entry says nothing: requests pass.
     pub const PASS_THROUGH: Self = Self {
+        host: 0,
+        guest: 0,
         domain: DomainId(0),
-        host: None,
-        guest: None,
         switches: Switches::empty(),
     };
 
-    /// What the device table entry allows: IR and IW. Execute goes with read.
+    /// The host tables with 0–6 levels; no guest tables.
+    #[inline(always)]
+    pub(super) const fn new(domain: DomainId, host: Gpa, levels: u8, switches: Switches) -> Self {
+        Self {
+            host: if levels == 0 {
+                0
+            } else {
+                host.0 & ADDRESS | levels as u64
+            },
+            guest: 0,
+            domain,
+            switches,
+        }
+    }
+
+    #[must_use]
+    pub(super) const fn with_guest(mut self, guest: GuestTables) -> Self {
+        self.guest = guest.root.0 & ADDRESS | (guest.paging as u64) << 4 | guest.levels as u64;
+        self
+    }
+
+    /// The tag under which translations are cached and invalidated.
+    #[must_use]
+    #[inline(always)]
+    pub const fn domain(&self) -> DomainId {
+        self.domain
+    }
+
+    /// The switches of the entry.
+    #[must_use]
+    #[inline(always)]
+    pub const fn switches(&self) -> Switches {
+        self.switches
+    }
+
+    /// The host tables, from guest physical to system physical; `None` where they are the same
+    /// (Mode 0).
+    #[must_use]
+    #[inline(always)]
+    pub const fn host(&self) -> Option<PageTable> {
+        if self.host == 0 {
+            return None;
+        }
+        Some(PageTable {
+            root: Gpa(self.host & ADDRESS),
+            levels: (self.host & 7) as u8,
+        })
+    }
+
+    /// The guest tables (GV), where the unit has them on.
     #[must_use]
     #[inline]
-    pub const fn rights(&self) -> Access {
-        let low = self.switches.bits() & 3;
-        let rights = Access::from_bits_retain(low.to_le_bytes()[0]);
-        if rights.contains(Access::READ) {
-            rights.union(Access::EXEC)
-        } else {
-            rights
+    pub const fn guest(&self) -> Option<GuestTables> {
+        if self.guest == 0 {
+            return None;
         }
+        Some(GuestTables {
+            root: Gpa(self.guest & ADDRESS),
+            levels: (self.guest & 0xf) as u8,
+            paging: (self.guest >> 4 & 0xf) as u8,
+        })
+    }
+
+    /// What the device table entry allows: IR and IW. Execute goes with read.
+    #[must_use]
+    #[inline(always)]
+    pub const fn rights(&self) -> Access {
+        // Read is where `Access` has it, and execute is two bits above.
+        let low = (self.switches.bits() & 3) as u8;
+        Access::from_bits_retain(low | (low & 1) << 2)
     }
 
     /// The PASID whose guest tables a request goes through; `None` where it goes through the host's
@@ -97,7 +159,9 @@ impl Space {
     #[must_use]
     #[inline]
     pub fn guest_pasid(&self, pasid: Option<Pasid>) -> Option<Pasid> {
-        self.guest?;
+        if self.guest == 0 {
+            return None;
+        }
         match pasid {
             None if self.switches.contains(Switches::GUEST_IO) => Some(Pasid::default()),
             pasid => pasid,
@@ -112,5 +176,16 @@ impl Space {
             pasid: self.guest_pasid(pasid).or(pasid),
             once: self.switches.contains(Switches::FAULTS_ONCE),
         }
+    }
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space")
+            .field("domain", &self.domain)
+            .field("host", &self.host())
+            .field("guest", &self.guest())
+            .field("switches", &self.switches)
+            .finish()
     }
 }

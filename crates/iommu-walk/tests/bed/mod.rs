@@ -12,11 +12,13 @@
 //! | 0x80000 | the page |
 #![allow(dead_code, reason = "each test file uses its part of the bed")]
 
+mod memory;
+
+pub(crate) use memory::*;
+
 use iommu_walk::vtd::{Failure, Outcome, Translation, Unit, translate};
-use iommu_walk::{TableMem, TableMemMut, Trail, Unreachable, Update, Updates};
-use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use iommu_walk::{Trail, Update, Updates};
+use iopf::Dma;
 
 /// 5-level and 1 GiB first stage, 2 MiB and 1 GiB second stage, ZLR, MGAW 48, SAGAW 39/48/57, 16-bit
 /// domains.
@@ -26,98 +28,10 @@ pub(crate) const CAP: u64 = 0x1100_000c_006f_0e06;
 pub(crate) const ECAP: u64 = 0x0133_e99e_e400_00c6;
 /// Host address width.
 pub(crate) const HAW: u8 = 46;
-/// Where the request goes.
-pub(crate) const ADDR: u64 = 0x80_4020_1abc;
-
 #[derive(Clone)]
 pub(crate) struct Bed {
     pub(crate) unit: Unit,
     pub(crate) mem: Memory,
-}
-
-/// Zero wherever nothing was typed, nothing at all above 16 MiB.
-#[derive(Clone, Default)]
-pub(crate) struct Memory {
-    words: RefCell<BTreeMap<u64, u64>>,
-    aborts: Vec<u64>,
-}
-
-impl TableMem for Memory {
-    fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
-        if at.0 >= 0x100_0000 || self.aborts.contains(&at.0) {
-            return Err(Unreachable(at));
-        }
-        Ok(self.words.borrow().get(&at.0).copied().unwrap_or(0))
-    }
-}
-
-impl TableMemMut for Memory {
-    fn compare_exchange(&self, at: Gpa, old: u64, new: u64) -> Result<bool, Unreachable> {
-        let same = self.load(at)? == old;
-        if same {
-            self.words.borrow_mut().insert(at.0, new);
-        }
-        Ok(same)
-    }
-}
-
-pub(crate) fn read() -> Dma {
-    Dma {
-        requester: Rid(0x0028),
-        pasid: None,
-        kind: DmaKind::Untranslated,
-        addr: Iova(ADDR),
-        access: Access::READ,
-    }
-}
-
-pub(crate) fn write() -> Dma {
-    Dma {
-        access: Access::WRITE,
-        ..read()
-    }
-}
-
-pub(crate) fn fetch() -> Dma {
-    pasid5(Dma {
-        access: Access::READ | Access::EXEC,
-        ..read()
-    })
-}
-
-pub(crate) fn ats() -> Dma {
-    Dma {
-        kind: DmaKind::Translation { no_write: false },
-        ..read()
-    }
-}
-
-pub(crate) fn translated() -> Dma {
-    Dma {
-        kind: DmaKind::Translated,
-        ..read()
-    }
-}
-
-pub(crate) fn pasid5(dma: Dma) -> Dma {
-    Dma {
-        pasid: Pasid::new(5),
-        ..dma
-    }
-}
-
-pub(crate) fn privileged(dma: Dma) -> Dma {
-    Dma {
-        access: dma.access | Access::PRIV,
-        ..dma
-    }
-}
-
-pub(crate) fn at(addr: u64, dma: Dma) -> Dma {
-    Dma {
-        addr: Iova(addr),
-        ..dma
-    }
 }
 
 impl Bed {

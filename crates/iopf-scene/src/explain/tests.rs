@@ -120,7 +120,7 @@ fn captures_of_other_architectures_say_that_they_are_not_built_in_yet() {
     let error = explain(&capture).err().unwrap().to_string();
     assert_eq!(
         error,
-        "captures of riscv are read but their walks are not built in yet; built in: vtd"
+        "captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi"
     );
 }
 

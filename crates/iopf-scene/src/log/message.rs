@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use iopf::{Iova, Pasid};
 
-use super::normal::{Kind, PciAddress, Wanted};
+use super::normal::{Arch, Flags, Kind, PciAddress, Wanted};
 
 /// The fields that a message states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fields {
+    pub(super) arch: Arch,
     pub(super) kind: Kind,
     pub(super) iommu: Option<String>,
     pub(super) device: Option<PciAddress>,
@@ -19,11 +20,13 @@ pub(super) struct Fields {
     pub(super) code: Option<u32>,
     pub(super) name: Option<Cow<'static, str>>,
     pub(super) index: Option<u32>,
+    pub(super) flags: Option<Flags>,
 }
 
 impl Fields {
-    pub(super) const fn new(kind: Kind) -> Self {
+    pub(super) const fn new(arch: Arch, kind: Kind) -> Self {
         Self {
+            arch,
             kind,
             iommu: None,
             device: None,
@@ -34,6 +37,7 @@ impl Fields {
             code: None,
             name: None,
             index: None,
+            flags: None,
         }
     }
 }
@@ -59,7 +63,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// At least one value was read.
+    /// At least one value was read, or the event's name.
     pub(super) const fn says_something(&self) -> bool {
         let fields = &self.fields;
         fields.device.is_some()

@@ -12,7 +12,7 @@ const TABLES: &str = r#"{"iopf_capture":1,"arch":"vtd","requests":[],
               {"addr":"0x3000","words":["0x4003"]},{"addr":"0x4000","words":["0x5003"]},
               {"addr":"0x5008","words":["0x8001"]}]}"#;
 
-fn of(dma: Dma, page_request: bool) -> (Capture, Unit, Diagnostic) {
+fn of(dma: Dma, page_request: bool) -> (Capture, vtd::Unit, Diagnostic<vtd::Failure>) {
     let scene = Capture::parse(TABLES.as_bytes()).unwrap();
     let unit = crate::explain::vtd::unit(&scene);
     let memory = SceneMemory::new(&scene);

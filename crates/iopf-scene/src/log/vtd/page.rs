@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use crate::log::cursor::{Cursor, Number};
 use crate::log::message::Fields;
-use crate::log::normal::Kind;
+use crate::log::normal::{Arch, Kind};
 use crate::record;
 
 /// A line about a refused page request.
@@ -41,7 +41,7 @@ pub(in crate::log) fn page_report(line: &[u8]) -> Option<(usize, Report)> {
         .filter_map(|words| memmem::find(line, words.as_bytes()).map(|at| (at, *words)))
         .min()?;
     let iommu = name_before(line.get(..at)?)?;
-    let mut fields = Fields::new(Kind::PageRequest);
+    let mut fields = Fields::new(Arch::Vtd, Kind::PageRequest);
     fields.iommu = Some(iommu);
     fields.name = Some(Cow::Borrowed(words));
     let mut cursor = Cursor::new(line, at + words.len());

@@ -1,0 +1,4 @@
+//! AMD-Vi walks over hostile tables.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| iommu_walk::fuzz::amdvi_walk(data));
