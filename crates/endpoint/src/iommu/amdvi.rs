@@ -82,18 +82,18 @@ impl AmdviCapability {
 pub struct AmdviFunction {
     registers: Arc<IommuFunction>,
     config: Mutex<ConfigSpace>,
-    capability: u16,
 }
 
 impl fmt::Debug for AmdviFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AmdviFunction")
-            .field("capability", &self.capability)
-            .finish_non_exhaustive()
+        f.debug_struct("AmdviFunction").finish_non_exhaustive()
     }
 }
 
 impl AmdviFunction {
+    /// Byte offset of the capability block in configuration space, behind MSI: the ACPI table names it.
+    pub const CAPABILITY: u16 = 0x50;
+
     /// The function of the IOMMU whose registers are behind the BAR of `registers`.
     ///
     /// # Errors
@@ -109,18 +109,10 @@ impl AmdviFunction {
             .msi()
             .capability(SECURE_DEVICE, &body, &read_only)
             .build()?;
-        let capability = config.plain_capabilities().first().copied().unwrap_or(0);
         Ok(Self {
             registers,
             config: Mutex::new(config),
-            capability,
         })
-    }
-
-    /// Byte offset of the capability block in configuration space: the ACPI table names it.
-    #[must_use]
-    pub fn capability(&self) -> u16 {
-        self.capability
     }
 
     /// The message that the guest has set up, for a VMM that sends it by itself.
@@ -147,7 +139,7 @@ impl PciFunction for AmdviFunction {
         let base = self.registers.bar_address();
         let base = base.map_or(0, |at| at | ENABLE).to_le_bytes();
         let mut config = self.config();
-        config.put(self.capability + BASE, &base);
+        config.put(Self::CAPABILITY + BASE, &base);
         config.read(offset, data);
     }
 

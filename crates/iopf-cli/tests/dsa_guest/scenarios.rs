@@ -104,7 +104,7 @@ const SCENARIOS: [Scenario; 12] = [
         records: &[("into a huge page", DONE)],
         pages: 64,
         granted: 1,
-        with_32: None,
+        with_32: Some((32, 1)),
         refused: 0,
     },
     Scenario {
@@ -178,7 +178,7 @@ const SCENARIOS: [Scenario; 12] = [
         // Linux allows 64 at a time.
         pages: 3072,
         granted: 48,
-        with_32: None,
+        with_32: Some((3072, 96)),
         refused: 0,
     },
 ];

@@ -16,7 +16,9 @@ pub(crate) fn serve(arguments: &[&str]) -> (Served, tempfile::NamedTempFile) {
     std::fs::write(file.path(), BYTES).expect("it is ours");
     let entropy = file.path().to_str().expect("a path");
     let functions = ["--endpoint", "rng@06.0", "--endpoint", "dma@04.0"];
-    let arguments = [arguments, &functions, &["--entropy", entropy]].concat();
+    // Where firmware puts the registers is found out.
+    let guess = ["--bar", "0xfe000000"];
+    let arguments = [arguments, &functions, &guess, &["--entropy", entropy]].concat();
     (Served::start(&arguments), file)
 }
 

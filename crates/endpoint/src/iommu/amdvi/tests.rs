@@ -56,7 +56,8 @@ fn the_function_reads_as_typed_from_the_specification() {
         0x40, 0x34, 0x20, 0x00, // MsiNum 0, GVAsize 010b, PAsize 52, VAsize 64, MsiNumPPR 0
         0x00, 0x00, 0x00, 0x00, // MsiNumGA 0
     ]);
-    assert_eq!(function.capability(), 0x50);
+    let laid_out = function.config().plain_capabilities().to_owned();
+    assert_eq!(laid_out, [AmdviFunction::CAPABILITY]);
     assert_eq!(function.bar_size(0), 0);
     let one = Interrupts {
         msi: 1,
@@ -69,7 +70,7 @@ fn the_function_reads_as_typed_from_the_specification() {
 fn linux_finds_its_bits_in_the_capability() {
     // `IOMMU_CAP_IOTLB`, `IOMMU_CAP_NPCACHE` and `IOMMU_CAP_EFR` in amd_iommu_types.h.
     let (_, function) = functions();
-    let header = u32_at(&function, function.capability());
+    let header = u32_at(&function, AmdviFunction::CAPABILITY);
     assert_ne!(header & 1 << 24, 0);
     assert_eq!(
         header & 1 << 26,
