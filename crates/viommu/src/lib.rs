@@ -5,6 +5,7 @@
 //! enters through [`arch`].
 #![forbid(unsafe_code)]
 
+pub mod amdvi;
 pub mod arch;
 mod diagnostics;
 mod embed;

@@ -250,13 +250,19 @@ impl RawEvent {
         self.address.get()
     }
 
-    pub(super) const fn with_source(self, source: Rid) -> Self {
+    /// The same event with other bits 15:0.
+    #[must_use]
+    pub const fn with_source(self, source: Rid) -> Self {
         self.with_head(self.head().with_source(source.0))
     }
-    pub(super) const fn with_flags(self, flags: Flags) -> Self {
+    /// The same event with other bits 59:48.
+    #[must_use]
+    pub const fn with_flags(self, flags: Flags) -> Self {
         self.with_head(self.head().with_flags(flags.into_bits() & 0xfff))
     }
-    pub(super) const fn with_pasid(self, pasid: u32) -> Self {
+    /// The same event with other bits 19:16 and 47:32: a PASID, or a domain ID.
+    #[must_use]
+    pub const fn with_pasid(self, pasid: u32) -> Self {
         let [low, middle, high, _] = pasid.to_le_bytes();
         self.with_head(
             self.head()
@@ -264,7 +270,9 @@ impl RawEvent {
                 .with_pasid_high(high & 0xf),
         )
     }
-    pub(super) const fn with_address(self, address: u64) -> Self {
+    /// The same event with other bits 127:64.
+    #[must_use]
+    pub const fn with_address(self, address: u64) -> Self {
         Self {
             head: self.head,
             address: U64::new(address),
