@@ -99,6 +99,8 @@ Examples:
 pub(crate) enum ArchArg {
     /// Intel VT-d
     Vtd,
+    /// AMD-Vi
+    Amdvi,
 }
 
 /// Print the completions of a shell

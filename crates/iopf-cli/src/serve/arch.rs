@@ -1,5 +1,6 @@
 //! What `serve` asks of an architecture beside the device itself.
 
+mod amdvi;
 mod vtd;
 
 use super::args::Plan;
@@ -62,6 +63,8 @@ pub(super) trait Serve: Arch<Refused: Display> {
     const NAMES: Names;
     /// Functions of the unit's device: the last one has the registers.
     const FUNCTIONS: u8;
+    /// Linux answers page requests with their PASID.
+    const ANSWERS_BY_PASID: bool;
 
     /// What the unit can do; `legacy`: neither PASIDs nor page requests.
     fn config(legacy: bool) -> Self::Config;

@@ -113,14 +113,14 @@ impl Iommu {
 fn short_features(register: u64) -> u32 {
     // First bit there, width, first bit here.
     const FIELDS: [(u32, u32, u32); 10] = [
-        (2, 1, 0),  // XTSup
-        (3, 1, 1),  // NXSup
-        (4, 1, 2),  // GTSup
-        (14, 2, 3), // GLXSup
-        (6, 1, 5),  // IASup
-        (7, 1, 6),  // GASup
-        (8, 1, 7),  // HESup
-        (32, 5, 8), // PASmax
+        (2, 1, 0),   // XTSup
+        (3, 1, 1),   // NXSup
+        (4, 1, 2),   // GTSup
+        (14, 2, 3),  // GLXSup
+        (6, 1, 5),   // IASup
+        (7, 1, 6),   // GASup
+        (8, 1, 7),   // HESup
+        (32, 5, 8),  // PASmax
         (12, 2, 28), // GATS
         (10, 2, 30), // HATS
     ];

@@ -159,7 +159,10 @@ impl<X: Serve> Machine<X> {
             let bell = Arc::new(Bell::default());
             let setup = dma_engine::Setup {
                 rid,
-                config: EndpointConfig::default(),
+                config: EndpointConfig {
+                    answers_by_pasid: X::ANSWERS_BY_PASID,
+                    ..EndpointConfig::default()
+                },
                 ports: ports.clone(),
                 memory: guest.clone(),
                 irq: port.clone(),

@@ -9,6 +9,7 @@ mod dmar;
 mod event;
 mod functions;
 mod host;
+mod ivrs;
 mod log;
 mod machine;
 mod place;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use viommu::amdvi::Amdvi;
 use viommu::vtd::Vtd;
 
 /// How often counts are looked at, and the status line drawn.
@@ -41,6 +43,7 @@ const BEAT: Duration = Duration::from_millis(200);
 pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     match args.arch {
         ArchArg::Vtd => serve::<Vtd>(args, out),
+        ArchArg::Amdvi => serve::<Amdvi>(args, out),
     }
 }
 

@@ -24,6 +24,7 @@ impl Serve for Vtd {
         queue: "invalidation queue",
     };
     const FUNCTIONS: u8 = 1;
+    const ANSWERS_BY_PASID: bool = true;
 
     fn config(legacy: bool) -> Config {
         let config = Config::default();
