@@ -7,5 +7,6 @@
 //!
 //! `IOPF_SEED` and `IOPF_CASE` replay: the seed of a run, and the number of one case in it.
 
+mod amdvi;
 mod harness;
 mod vtd;

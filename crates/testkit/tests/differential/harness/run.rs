@@ -118,7 +118,7 @@ fn same<A: Arch>(walked: &Walked<A>, original: &Case<A>, observed: &Observed<A>)
 }
 
 /// The longest chain of deviations that one case may need.
-const CHAIN: usize = 4;
+const CHAIN: usize = 7;
 
 /// Compares; where the sides differ, looks for the shortest chain of known deviations.
 fn judge<A: Arch>(
