@@ -21,6 +21,7 @@ const DETACHED: &str = "Device not attached to domain properly";
 
 /// The first place from `from` on where an event message or a part of one begins.
 pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
+    let text = line.get(from..)?;
     let logged = memmem::find_iter(line, b"Event logged")
         .map(|at| owner_before(line, at))
         .find(|&at| at >= from);
@@ -33,9 +34,10 @@ pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
             .filter(|&at| at >= from)
     };
     let head = logged.or_else(cut).map(Start::Event);
-    let name = names::all()
-        .filter_map(|name| name_at(line, from, name))
-        .min();
+    // A name has a key or a mark beside it; most lines of others have neither.
+    let may_be = memchr::memchr(b'=', text).is_some() || super::marked(text);
+    let names = names::all().filter(|_| may_be);
+    let name = names.filter_map(|name| name_at(line, from, name)).min();
     [head, name.map(Start::Name)]
         .into_iter()
         .flatten()
