@@ -1,0 +1,17 @@
+//! The AMD-Vi model, driven as software and devices drive hardware: registers, tables in memory,
+//! requests. Every number is typed by hand from the field tables and the Linux driver.
+
+#[path = "amdvi/caches.rs"]
+mod caches;
+#[path = "amdvi/commands.rs"]
+mod commands;
+#[path = "amdvi/faults.rs"]
+mod faults;
+#[path = "amdvi/hostile.rs"]
+mod hostile;
+#[path = "amdvi/pages.rs"]
+mod pages;
+#[path = "amdvi/registers.rs"]
+mod registers;
+#[path = "amdvi/rig.rs"]
+mod rig;

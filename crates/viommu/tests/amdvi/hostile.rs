@@ -1,0 +1,178 @@
+//! Guests that mean harm: whatever they write, the unit neither panics nor hangs.
+
+use crate::rig::{
+    COMMANDS, CONTROL, CR3_TABLE, DEVICE, DEVICE_TABLE, DTE, EVENTS, PAGES, Rig, STORE, TABLES,
+    guest,
+};
+use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use std::sync::{Arc, Weak};
+use viommu::amdvi::Config;
+use viommu_api::{Ats, Endpoint, Invalidation, Pri, Registers, Translate};
+
+/// A xorshift generator: the same script every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+    fn below(&mut self, bound: u64) -> u64 {
+        self.roll() % bound
+    }
+    fn pick(&mut self, from: &[u64]) -> u64 {
+        let at = usize::try_from(self.below(from.len() as u64)).expect("small");
+        from[at]
+    }
+}
+
+const REGISTERS: [u64; 24] = [
+    0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x28, 0x38, 0x3c, 0x50, 0x100,
+    0x2000, 0x2008, 0x2010, 0x2018, 0x2020, 0x2030, 0x2038, 0x2080, 0x40,
+];
+
+#[test]
+fn a_guest_that_writes_anything_anywhere_breaks_nothing() {
+    for seed in 1..40u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let rig = guest(Config {
+            iotlb_entries: usize::try_from(dice.pick(&[0, 1, 64])).expect("small"),
+            device_table_segments: 8,
+            ..Config::default()
+        });
+        for _ in 0..2000 {
+            step(&rig, &mut dice);
+        }
+        let counters = rig.unit.counters();
+        let diagnostics = rig.unit.take_diagnostics().len() as u64;
+        assert_eq!(counters.faults, counters.forgotten + diagnostics);
+        assert!(counters.recorded + counters.lost + counters.suppressed <= counters.faults);
+    }
+}
+
+fn step(rig: &Rig, dice: &mut Dice) {
+    match dice.below(8) {
+        0 => {
+            let at = dice.pick(&REGISTERS);
+            let value = dice.roll();
+            rig.w32(at, u32::try_from(value & 0xffff_ffff).expect("small"));
+        }
+        1 => {
+            // Registers at any place and size.
+            let len = usize::try_from(dice.below(17)).expect("small");
+            let mut data = vec![0; len];
+            let at = dice.roll() >> dice.below(64);
+            rig.unit.read(at, &mut data);
+            rig.unit.write(at, &data);
+        }
+        2 => {
+            // A plausible buffer with anything in it.
+            rig.w64(CONTROL, 0x2000_0001_c08d);
+            rig.w64(0x08, COMMANDS | dice.pick(&[8, 9, 7, 15]) << 56);
+            rig.w64(CONTROL, 0x2000_0001_f48d);
+            let at = COMMANDS + dice.below(0x200) * 16;
+            rig.put(at, dice.roll() >> 4 | dice.below(16) << 60);
+            rig.put(at + 8, dice.roll() >> dice.below(64));
+            rig.w32(
+                0x2008,
+                u32::try_from(dice.below(0x400) * 16).expect("small"),
+            );
+        }
+        3 => {
+            let table = dice.pick(&[DEVICE_TABLE, DTE & !0xfff, CR3_TABLE, TABLES]);
+            let word = dice.roll() >> dice.below(64);
+            rig.put(table + dice.below(512) * 8, word);
+        }
+        4 => {
+            rig.w32(0x2020, 0x7f);
+            let request = PageRequest {
+                pasid: Pasid::new(u32::try_from(dice.below(8)).expect("small")),
+                group: GroupIndex(u32::try_from(dice.below(1 << 32)).expect("small")),
+                addr: Iova(dice.roll()),
+                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
+                last: dice.below(2) == 0,
+                response_needs_pasid: true,
+                private_data: [dice.roll(), 0],
+            };
+            rig.unit.page_request(DEVICE, &request);
+        }
+        5 => {
+            // Back to what works.
+            rig.w64(CONTROL, 0);
+            rig.rewound();
+            rig.guest_tables(TABLES, 0x10_0000);
+            rig.guest_entry(TABLES);
+            rig.w64(0x20, 0);
+            rig.w64(0x10, EVENTS | 8 << 56);
+            rig.w64(0x38, PAGES | 8 << 56);
+            rig.start();
+        }
+        _ => {
+            let dma = Dma {
+                requester: Rid(u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).expect("small")),
+                pasid: [None, Pasid::new(3), Pasid::new(0xf_ffff)]
+                    [usize::try_from(dice.below(3)).expect("small")],
+                kind: [
+                    DmaKind::Untranslated,
+                    DmaKind::Translated,
+                    DmaKind::Translation { no_write: true },
+                ][usize::try_from(dice.below(3)).expect("small")],
+                addr: Iova(dice.roll() >> dice.below(64)),
+                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
+            };
+            if let DmaKind::Translation { .. } = dma.kind {
+                rig.unit.translation_request(&dma);
+            } else {
+                let _ = rig
+                    .unit
+                    .with_translation(&dma, dice.below(0x4000), &mut |_, _| {});
+            }
+        }
+    }
+}
+
+/// An endpoint that comes back to the unit from the middle of a command.
+#[derive(Debug)]
+struct Meddler(Weak<crate::rig::Unit>);
+
+impl Endpoint for Meddler {
+    fn invalidate(&self, _: &Invalidation) {
+        if let Some(unit) = self.0.upgrade() {
+            // Restarts the buffer, its pointers at the start, under the command that runs.
+            unit.write(CONTROL, &0x2000_0001_e48d_u64.to_le_bytes());
+            unit.write(0x2000, &0u32.to_le_bytes());
+            unit.write(0x2008, &0u32.to_le_bytes());
+            unit.write(CONTROL, &0x2000_0001_f48d_u64.to_le_bytes());
+        }
+    }
+    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
+}
+
+#[test]
+fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
+    let rig = guest(Config::default());
+    let meddler: Arc<dyn Endpoint> = Arc::new(Meddler(Arc::downgrade(&rig.unit)));
+    rig.unit.attach(DEVICE, Arc::downgrade(&meddler));
+    rig.put(STORE, 0);
+    // The wait behind the invalidation is of the old buffer.
+    rig.queue(&[[4 << 60 | 0x20, 0x7000], crate::rig::wait(STORE, 1)]);
+    assert_eq!(rig.get(STORE), 0);
+    assert_eq!(rig.r64(0x2000), 0, "the head did not move on");
+    rig.rewound();
+    rig.submit(&[]);
+}
+
+#[test]
+fn a_whole_buffer_of_the_widest_invalidations_ends() {
+    let rig = guest(Config::default());
+    // 510 commands, each of every page of a domain, by page and by PASID.
+    let commands: Vec<[u64; 2]> = (0..510u64)
+        .map(|number| match number % 2 {
+            0 => [3 << 60 | 1 << 32, 0x0007_ffff_ffff_f001],
+            _ => [3 << 60 | 1 << 32 | 3, 0x0007_ffff_ffff_f005],
+        })
+        .collect();
+    rig.submit(&commands);
+}
