@@ -66,7 +66,7 @@ pub(super) struct Log {
 }
 
 /// Bytes of an entry.
-const ENTRY: usize = 16;
+const ENTRY: u64 = 16;
 
 impl Log {
     /// Switches the log on or off. Coming on, it starts to run, and an overflow is over.
@@ -90,9 +90,10 @@ impl Log {
         self.logged || self.overflow
     }
 
-    /// Puts an entry into the log. The tail moves after the entry lies in memory.
+    /// Puts an entry into the log, low word first. The tail moves after the entry lies in memory, whose
+    /// low word, with the code that Linux waits for, is written last.
     #[inline]
-    pub(super) fn push<A: Ram>(&mut self, ram: &GuestRam<A>, entry: &[u8; ENTRY]) -> Logged {
+    pub(super) fn push<A: Ram>(&mut self, ram: &GuestRam<A>, entry: [u64; 2]) -> Logged {
         let (true, Some(entries)) = (self.running, self.base.entries()) else {
             return Logged::Off;
         };
@@ -104,7 +105,7 @@ impl Log {
             let pending = self.pending();
             return Logged::Overflow(self.line.condition(pending));
         }
-        let written = self.place().map(|at| ram.write(at, entry));
+        let written = self.place().map(|at| ram.store_words(at, entry));
         if !matches!(written, Some(Ok(()))) {
             return Logged::Off;
         }
@@ -115,7 +116,7 @@ impl Log {
     }
 
     fn place(&self) -> Option<Gpa> {
-        let offset = u64::from(self.tail) * ENTRY as u64;
+        let offset = u64::from(self.tail) * ENTRY;
         self.base.base().checked_add(offset)
     }
 
