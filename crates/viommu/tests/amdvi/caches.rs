@@ -189,6 +189,26 @@ fn a_changed_guest_cr3_is_seen_by_the_next_walk() {
 }
 
 #[test]
+fn a_page_of_a_size_between_is_cached_by_its_parts() {
+    let rig = host(Config::default());
+    // Next Level 7: 64 KiB at 0x10000, whose lowest clear address bit is 15.
+    let sized = |page: u64| rig.put(TABLES + 0x3000 + 0x10 * 8, RW | page | 0x7000 | 7 << 9 | 1);
+    for part in 0..16 {
+        rig.put(TABLES + 0x3000 + (0x10 + part) * 8, RW | PAGE | 0x7e01);
+    }
+    assert_eq!(rig.read_at(None, 0x1_0123), Some(PAGE + 0x123));
+    assert_eq!(rig.read_at(None, 0x1_f123), Some(PAGE + 0xf123));
+    sized(OTHER_PAGE);
+    assert_eq!(
+        rig.read_at(None, 0x1_0123),
+        Some(PAGE + 0x123),
+        "it is cached"
+    );
+    rig.submit(&[pages(5, 0x1_7001)]);
+    assert_eq!(rig.read_at(None, 0x1_0123), Some(OTHER_PAGE + 0x123));
+}
+
+#[test]
 fn a_fault_is_never_cached() {
     let rig = host(Config::default());
     assert_eq!(rig.read_at(None, 0x5000), None);
