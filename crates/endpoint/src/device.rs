@@ -67,6 +67,10 @@ pub struct Config {
     pub allocation: u32,
     /// Pages in one group at most; brought down to `allocation`.
     pub group_pages: u32,
+    /// Answers have the PASID of their group ("PRG Response PASID Required"). Without, the index
+    /// alone says which group an answer is for. Linux asks for it on VT-d, and on AMD-Vi it gives
+    /// none (`amd_iommu_complete_ppr`), whatever the function asks for.
+    pub answers_by_pasid: bool,
     /// Jobs accepted and not yet collected.
     pub jobs: usize,
     /// Bytes that one job may move.
@@ -88,6 +92,7 @@ impl Default for Config {
         Self {
             allocation: 64,
             group_pages: 16,
+            answers_by_pasid: true,
             jobs: 64,
             max_len: 16 << 20,
             atc_entries: 256,
@@ -171,6 +176,7 @@ impl Device {
             jobs: config.jobs,
             max_len: config.max_len,
             allocation: config.allocation,
+            by_pasid: config.answers_by_pasid,
             timeout: config.timeout,
             attempts: config.attempts,
             backoff: config.backoff,

@@ -173,7 +173,7 @@ fn space(config: &Config) -> Result<ConfigSpace, Impossible> {
         })
         .pri(PriCapability {
             capacity: config.allocation,
-            response_needs_pasid: true,
+            response_needs_pasid: config.answers_by_pasid,
         })
         .pasid(PasidCapability {
             width: PASID_WIDTH,

@@ -26,6 +26,8 @@ pub(crate) struct Outstanding {
 #[derive(Debug)]
 pub(crate) struct Groups {
     allocation: u32,
+    /// An answer names the PASID of its group, not the index alone.
+    by_pasid: bool,
     pages: u32,
     next: u32,
     next_stray: u32,
@@ -34,15 +36,21 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(allocation: u32) -> Self {
+    pub(crate) fn new(allocation: u32, by_pasid: bool) -> Self {
         Self {
             allocation,
+            by_pasid,
             pages: 0,
             next: 0,
             next_stray: 0,
             waiting: BTreeMap::new(),
             abandoned: BTreeMap::new(),
         }
+    }
+
+    /// Whether an answer with `pasid` is one for a group of `of`.
+    fn meant(&self, of: Option<Pasid>, pasid: Option<Pasid>) -> bool {
+        !self.by_pasid || of == pasid
     }
 
     /// Pages that may be requested now.
@@ -76,7 +84,7 @@ impl Groups {
         group: GroupIndex,
     ) -> Option<Outstanding> {
         let open = self.waiting.get(&group.0)?;
-        if open.pasid != pasid {
+        if !self.meant(open.pasid, pasid) {
             return None;
         }
         let open = self.waiting.remove(&group.0)?;
@@ -86,12 +94,12 @@ impl Groups {
 
     /// Takes note of an answer that came too late; false when nobody waits for it.
     pub(crate) fn late(&mut self, pasid: Option<Pasid>, group: GroupIndex) -> bool {
-        if self.abandoned.get(&group.0) == Some(&pasid) {
+        let meant = |of: &Option<Pasid>| self.meant(*of, pasid);
+        let late = self.abandoned.get(&group.0).is_some_and(meant);
+        if late {
             self.abandoned.remove(&group.0);
-            true
-        } else {
-            false
         }
+        late
     }
 
     /// Gives up one group whose deadline has passed.
@@ -149,7 +157,7 @@ impl Groups {
         *self = Self {
             next,
             next_stray,
-            ..Self::new(self.allocation)
+            ..Self::new(self.allocation, self.by_pasid)
         };
         waiting
             .map(|(index, open)| (GroupIndex(index), open))
@@ -158,7 +166,7 @@ impl Groups {
 
     /// As after power-on.
     pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.allocation);
+        *self = Self::new(self.allocation, self.by_pasid);
     }
 }
 

@@ -3,6 +3,10 @@
 //! A VMM that knows nothing of our IOMMU still gives a PCI function room in the address space, and an
 //! ACPI table then tells the guest that the registers are there.
 
+mod amdvi;
+
+pub use amdvi::{AmdviCapability, AmdviFunction};
+
 use crate::pci::{Bar, Builder, ConfigSpace, Identity, Impossible};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,9 +5,9 @@
 //! IOMMU through the traits of `viommu_api` ([`Ports`]) and implements `viommu_api::Endpoint` to
 //! hear what the guest sends down the invalidation queue.
 //!
-//! Four PCI functions stand on it or beside it: [`dma_engine`], which guest programs drive;
+//! PCI functions stand on it or beside it: [`dma_engine`], which guest programs drive;
 //! [`virtio_rng`] and [`dsa`], which Linux has drivers for; and [`IommuFunction`], an IOMMU's
-//! registers. [`pci`] is the configuration space that they show to a guest.
+//! registers, with [`AmdviFunction`] beside it where software looks for the IOMMU on PCI. [`pci`] is the configuration space that they show to a guest.
 //!
 //! Nothing here spawns a thread or reads a clock: a caller steps a device and tells it the time. A
 //! function tells its caller through a [`Waker`] that there is something to step for.
@@ -33,7 +33,7 @@ pub mod virtio_rng;
 pub use atc::{Atc, Hit, Space};
 pub use device::{Config, Device, Ports, Step};
 pub use groups::MAX_GROUPS;
-pub use iommu::IommuFunction;
+pub use iommu::{AmdviCapability, AmdviFunction, IommuFunction};
 pub use job::{
     Broken, Completion, GroupAnswer, Job, JobId, OnFault, Op, Refused, Stats, Status, Via,
 };

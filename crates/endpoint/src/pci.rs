@@ -7,9 +7,9 @@
 //! the guest comes back as an [`Effect`]. [`Builder`] lays the capabilities out.
 //!
 //! Modelled: 32-bit and 64-bit memory BARs, COMMAND and STATUS, the interrupt pin, PCI Express
-//! (version 2, normal or root-complex integrated endpoint, function-level reset), MSI-X, vendor
-//! capabilities, ATS, PRI, PASID.
-//! Not modelled: I/O BARs, expansion ROMs, MSI, power management, advanced error reporting, links.
+//! (version 2, normal or root-complex integrated endpoint, function-level reset), MSI (one message),
+//! MSI-X, vendor capabilities, ATS, PRI, PASID.
+//! Not modelled: I/O BARs, expansion ROMs, power management, advanced error reporting, links.
 
 mod build;
 mod config;
@@ -18,7 +18,7 @@ pub(crate) mod store;
 
 pub use build::{AtsCapability, Bar, Builder, Identity, Impossible, MsixCapability};
 pub use build::{PasidCapability, Port, PriCapability};
-pub use config::{AtsControl, ConfigSpace, Effect, MsixControl, PasidControl, PriControl};
+pub use config::{AtsControl, ConfigSpace, Effect, Message, MsixControl, PasidControl, PriControl};
 pub use msix::MsixTable;
 
 /// Offsets of the registers, within the header or within their capability.
@@ -37,6 +37,10 @@ mod reg {
     pub(super) const HEADER_END: u16 = 0x40;
     /// First byte after the space of the original PCI.
     pub(super) const EXTENDED: u16 = 0x100;
+
+    pub(super) const MSI_CONTROL: u16 = 2;
+    pub(super) const MSI_ADDRESS: u16 = 4;
+    pub(super) const MSI_DATA: u16 = 12;
 
     pub(super) const MSIX_CONTROL: u16 = 2;
 
@@ -65,6 +69,10 @@ mod bit {
     pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
     /// Master data parity error, and the five error bits at the top: cleared by writing ones.
     pub(super) const STATUS_ERRORS: u16 = 0xf900;
+
+    pub(super) const MSI_ENABLE: u16 = 1;
+    pub(super) const MSI_TAKEN: u16 = 7 << 4;
+    pub(super) const MSI_WIDE: u16 = 1 << 7;
 
     pub(super) const MSIX_MASK: u16 = 1 << 14;
     pub(super) const MSIX_ENABLE: u16 = 1 << 15;

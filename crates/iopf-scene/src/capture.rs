@@ -27,7 +27,7 @@ mod write;
 pub use build::Builder;
 pub use error::{CaptureError, Place, Problem};
 pub use expect::Expect;
-pub use fault::vtd_fault;
+pub use fault::{amdvi_fault, vtd_fault};
 pub use memory::SceneMemory;
 pub use record::Recorder;
 
@@ -122,6 +122,14 @@ impl Arch {
                 "EXT_FEATURE",
                 "EXCL_BASE",
                 "EXCL_LIMIT",
+                "EXT_FEATURE2",
+                "DEV_TAB_SEG1_BASE",
+                "DEV_TAB_SEG2_BASE",
+                "DEV_TAB_SEG3_BASE",
+                "DEV_TAB_SEG4_BASE",
+                "DEV_TAB_SEG5_BASE",
+                "DEV_TAB_SEG6_BASE",
+                "DEV_TAB_SEG7_BASE",
             ],
             Self::Smmuv3 => &[
                 "SMMU_CR0",

@@ -25,17 +25,34 @@
 //! The record of a fault has the type *read* for reads, instruction fetches and translation
 //! requests (which are reads on the bus), *write* for writes, *atomic* for requests that both read
 //! and write.
+//!
+//! # AMD-Vi
+//! Registers that a capture leaves out:
+//! - `IOMMU_CONTROL`: [`amdvi::IOMMU_CONTROL`]: translation, guest translation and page requests are
+//!   on. With it, its bits decide.
+//! - `EXT_FEATURE`, `EXT_FEATURE2`: [`amdvi::EXT_FEATURE`] and [`amdvi::EXT_FEATURE2`], everything the
+//!   walk knows.
+//! - `DEV_TAB_BASE`: its reset value, 0: a device table of one page at address 0. The others: 0.
+//!
+//! The first stage is the guest tables of version 2, the second the host tables of version 1. The name
+//! of a fault is that of its event, which several conditions share. `recoverable` is as above, while
+//! page requests are on. Outcomes are the same; a queued page request is an entry of the PPR log. The
+//! record is the event of 16 bytes; what SA suppresses has none, nor what SE does after the first fault
+//! of a device in the capture.
 
+pub mod amdvi;
 mod check;
 pub mod fields;
 mod json;
+mod scene;
 mod sentence;
 pub mod vtd;
 
 pub use check::{Difference, check};
 
 use crate::capture::{Arch, Capture};
-use iommu_walk::{Step, Update};
+use fields::Formats;
+use iommu_walk::{Completion, Step, Update};
 use iopf::{Access, Gpa};
 
 /// What came of one request, and how.
@@ -47,8 +64,8 @@ pub struct Explanation {
     pub outcome: Outcome,
     /// The entries the walk read, in order.
     pub trail: Vec<Step>,
-    /// The entries are those of scalable mode.
-    pub scalable: bool,
+    /// Whose entries those are.
+    pub formats: Formats,
     /// Accessed and dirty bits that were set, also before a later fault.
     pub writes: Vec<Update>,
 }
@@ -69,8 +86,9 @@ pub enum Outcome {
     },
     /// It is a page request, now queued for the guest.
     Queued {
-        /// The page request descriptor, in memory order.
-        descriptor: [u8; 32],
+        /// What software finds in its queue, in memory order: VT-d's page request descriptor (32
+        /// bytes), AMD-Vi's PPR log entry (16 bytes).
+        descriptor: Vec<u8>,
         /// What that means.
         text: String,
     },
@@ -145,9 +163,19 @@ impl Answer {
     }
 }
 
+impl From<Completion> for Answer {
+    fn from(completion: Completion) -> Self {
+        match completion {
+            Completion::UnsupportedRequest => Self::UnsupportedRequest,
+            Completion::CompleterAbort => Self::CompleterAbort,
+            Completion::NoAccess => Self::Success,
+        }
+    }
+}
+
 /// The walks of this architecture are not built in yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("captures of {} are read but their walks are not built in yet; built in: vtd", .0.name())]
+#[error("captures of {} are read but their walks are not built in yet; built in: vtd, amdvi", .0.name())]
 pub struct NotBuiltIn(pub Arch);
 
 /// Explains every request of `capture`, in order; each walks when it is asked for.
@@ -155,10 +183,12 @@ pub struct NotBuiltIn(pub Arch);
 /// # Errors
 /// [`NotBuiltIn`] where the walks of the capture's architecture are missing.
 pub fn explain(capture: &Capture) -> Result<impl Iterator<Item = Explanation>, NotBuiltIn> {
-    match capture.arch {
-        Arch::Vtd => Ok(vtd::Scene::new(capture)),
-        arch => Err(NotBuiltIn(arch)),
-    }
+    let scene: Box<dyn Iterator<Item = Explanation>> = match capture.arch {
+        Arch::Vtd => Box::new(vtd::Scene::new(capture)),
+        Arch::Amdvi => Box::new(amdvi::Scene::new(capture)),
+        arch => return Err(NotBuiltIn(arch)),
+    };
+    Ok(scene)
 }
 
 impl Explanation {

@@ -18,16 +18,36 @@ fn decoded(log: &[u8]) -> (Vec<Record>, Summary) {
     (records, summary)
 }
 
+/// The flags of an AMD-Vi event, of which those that are set are typed: `"pr rw"`.
+fn flags(typed: &str) -> Value {
+    let mut all = Map::new();
+    for name in ["gn", "nx", "us", "i", "pr", "rw", "pe", "rz", "tr"] {
+        all.insert(
+            name.to_owned(),
+            typed.split(' ').any(|set| set == name).into(),
+        );
+    }
+    assert!(
+        typed
+            .split(' ')
+            .all(|set| set.is_empty() || all.contains_key(set)),
+        "{typed}"
+    );
+    all.into()
+}
+
 /// A typed object with the keys that were left out.
-fn whole(typed: &Map<String, Value>, number: usize) -> Map<String, Value> {
+fn whole(arch: &str, typed: &Map<String, Value>, number: usize) -> Map<String, Value> {
     let defaults = json!({
-        "record": number, "line": null, "time": null, "arch": "vtd", "kind": null, "iommu": null,
+        "record": number, "line": null, "time": null, "arch": arch, "kind": null, "iommu": null,
         "device": null, "pasid": null, "address": null, "access": "unknown", "privileged": null,
         "code": null, "name": null, "flags": null, "index": null,
     });
     let mut out = defaults.as_object().expect("typed as one").clone();
     for (key, value) in typed {
-        if key != "shows" {
+        if let (true, Some(set)) = (key == "flags", value.as_str()) {
+            out.insert(key.clone(), flags(set));
+        } else if key != "shows" {
             out.insert(key.clone(), value.clone());
         }
     }
@@ -35,7 +55,7 @@ fn whole(typed: &Map<String, Value>, number: usize) -> Map<String, Value> {
 }
 
 /// Compares one case; gives what is wrong with it.
-fn check(log: &str, expected: &str) -> Result<(), String> {
+fn check(arch: &str, log: &str, expected: &str) -> Result<(), String> {
     let (records, summary) = decoded(log.as_bytes());
     let mut lines: Vec<Value> = Vec::new();
     for line in expected.lines() {
@@ -59,7 +79,7 @@ fn check(log: &str, expected: &str) -> Result<(), String> {
         {
             return Err(format!("record {number} does not say {shows:?}: {text}"));
         }
-        let want = whole(typed, number);
+        let want = whole(arch, typed, number);
         if *got != want {
             return Err(format!("record {number}\n got {got:?}\nwant {want:?}"));
         }
@@ -84,11 +104,13 @@ fn every_pasted_log_says_what_was_typed_beside_it() {
             continue;
         }
         let text = fs::read_to_string(&path).expect("readable");
+        let amdvi = path.file_stem().is_some_and(|stem| stem == "amdvi");
+        let arch = if amdvi { "amdvi" } else { "vtd" };
         for case in text.split("=== ").skip(1) {
             let (title, body) = case.split_once('\n').expect("a title has a line");
             let (log, expected) = body.split_once("\n---\n").expect("a case has two halves");
             cases += 1;
-            if let Err(error) = check(log, expected) {
+            if let Err(error) = check(arch, log, expected) {
                 wrong.push(format!("{}: {title}\n{error}\n", path.display()));
             }
         }

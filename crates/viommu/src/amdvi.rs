@@ -13,7 +13,7 @@
 //!
 //! | modelled | not modelled |
 //! |---|---|
-//! | host tables, guest tables, nested; exclusion range; device table segments | interrupt remapping, guest virtual APIC: `GASup` and `XTSup` are 0 |
+//! | host tables, guest tables, nested; exclusion range; device table segments | interrupt remapping, guest virtual APIC: `GASup` is claimed for Linux's sake and does nothing, `XTSup` is 0 |
 //! | command buffer, illegal commands, completion waits, device TLB time-outs | commands for hardware-assisted guest IOMMUs |
 //! | event log and PPR log with overflow and restart, automatic responses, SA and SE | second logs, early overflow warnings, stop markers |
 //! | hardware event registers | performance counters, SMI filters, MARC, SEV-SNP |

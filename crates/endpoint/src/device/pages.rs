@@ -107,7 +107,7 @@ impl Device {
                 addr,
                 access,
                 last: i + 1 == pages.len(),
-                response_needs_pasid: pasid.is_some(),
+                response_needs_pasid: pasid.is_some() && self.config.answers_by_pasid,
                 private_data: [0; 2],
             };
             match self.ports.pri.page_request(self.rid, &request) {

@@ -156,9 +156,9 @@ pub enum Impossible {
         /// Byte offset in it.
         offset: u32,
     },
-    /// A vendor capability's mask and body differ in length, or it is longer than 253 bytes.
-    #[error("a vendor capability of {0} bytes")]
-    Vendor(usize),
+    /// A capability's mask and body differ in length, or it is longer than 253 bytes.
+    #[error("a capability of {0} bytes")]
+    Capability(usize),
     /// ATS, PRI and PASID live in the extended space, which PCI Express functions have.
     #[error("an extended capability without the PCI Express capability")]
     NotExpress,
@@ -188,11 +188,12 @@ pub(super) struct Layout {
     bars: [Option<Bar>; BARS as usize],
     pub(super) interrupts: Interrupts,
     pub(super) express: Option<u16>,
+    pub(super) msi: Option<u16>,
     pub(super) msix: Option<u16>,
     pub(super) ats: Option<u16>,
     pub(super) pri: Option<u16>,
     pub(super) pasid: Option<u16>,
-    pub(super) vendor: Vec<u16>,
+    pub(super) plain: Vec<u16>,
 }
 
 impl Layout {
@@ -209,11 +210,20 @@ pub struct Builder {
     intx: bool,
     master_fixed: bool,
     express: Option<(Port, bool)>,
+    msi: bool,
     msix: Option<MsixCapability>,
-    vendor: Vec<(Vec<u8>, Vec<u8>)>,
+    plain: Vec<Plain>,
     ats: Option<AtsCapability>,
     pri: Option<PriCapability>,
     pasid: Option<PasidCapability>,
+}
+
+/// A capability that is bytes with a write mask.
+#[derive(Clone, Debug)]
+struct Plain {
+    id: u8,
+    body: Vec<u8>,
+    writable: Vec<u8>,
 }
 
 /// Lays capabilities one after the other and links them.
@@ -300,11 +310,29 @@ impl Builder {
         self
     }
 
+    /// Adds MSI: one message, a 64-bit address, no mask.
+    #[must_use]
+    pub fn msi(mut self) -> Self {
+        self.msi = true;
+        self
+    }
+
     /// Adds a vendor capability. `body` is what follows the identifier and the link, its length byte
     /// first; `writable` are the bits of it that a guest may write.
     #[must_use]
-    pub fn vendor(mut self, body: &[u8], writable: &[u8]) -> Self {
-        self.vendor.push((body.to_vec(), writable.to_vec()));
+    pub fn vendor(self, body: &[u8], writable: &[u8]) -> Self {
+        self.capability(0x09, body, writable)
+    }
+
+    /// Adds a capability of which this crate knows nothing but its identifier. `body` is what follows
+    /// identifier and link; `writable` are the bits of it that a guest may write.
+    #[must_use]
+    pub fn capability(mut self, id: u8, body: &[u8], writable: &[u8]) -> Self {
+        self.plain.push(Plain {
+            id,
+            body: body.to_vec(),
+            writable: writable.to_vec(),
+        });
         self
     }
 
@@ -445,17 +473,23 @@ impl Builder {
             layout.msix = Some(at);
             layout.interrupts.msix = msix.vectors;
         }
-        for (body, writable) in &self.vendor {
+        if self.msi {
+            let at = chain.place(store, 16);
+            place::msi(store, at);
+            layout.msi = Some(at);
+            layout.interrupts.msi = 1;
+        }
+        for Plain { id, body, writable } in &self.plain {
             let size = u16::try_from(body.len() + 2).unwrap_or(u16::MAX);
             if size > 0xff || body.len() != writable.len() {
-                return Err(Impossible::Vendor(body.len()));
+                return Err(Impossible::Capability(body.len()));
             }
             let at = chain.place(store, size.next_multiple_of(4));
             chain.check()?;
-            store.define(at, &[0x09]);
+            store.define(at, &[*id]);
             store.define(at + 2, body);
             store.allow(at + 2, writable);
-            layout.vendor.push(at);
+            layout.plain.push(at);
         }
         if chain.next > reg::HEADER_END {
             store.define(reg::STATUS, &bit::STATUS_CAPABILITIES.to_le_bytes());

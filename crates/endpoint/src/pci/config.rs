@@ -32,6 +32,15 @@ pub enum Effect {
     FunctionReset,
 }
 
+/// A message that a function sends as its interrupt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Where it is written.
+    pub addr: u64,
+    /// What is written there.
+    pub data: u32,
+}
+
 /// The MSI-X switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MsixControl {
@@ -233,6 +242,17 @@ impl ConfigSpace {
         self.store.u16(reg::COMMAND) & bit::COMMAND_INTX_DISABLE != 0
     }
 
+    /// The message of the MSI capability, as far as the guest has switched it on.
+    #[must_use]
+    pub fn msi(&self) -> Option<Message> {
+        let at = self.layout.msi?;
+        let enabled = self.store.u16(at + reg::MSI_CONTROL) & bit::MSI_ENABLE != 0;
+        enabled.then(|| Message {
+            addr: self.store.u64(at + reg::MSI_ADDRESS),
+            data: self.store.u16(at + reg::MSI_DATA).into(),
+        })
+    }
+
     /// The MSI-X switches; off without the capability.
     #[must_use]
     pub fn msix(&self) -> MsixControl {
@@ -287,10 +307,11 @@ impl ConfigSpace {
         capability.map_or(0, |at| self.store.u16(at + offset))
     }
 
-    /// Offsets of the vendor capabilities, in the order in which they were added.
+    /// Offsets of the capabilities of [`Builder::vendor`](super::Builder::vendor) and
+    /// [`Builder::capability`](super::Builder::capability), in the order in which they were added.
     #[must_use]
-    pub fn vendor_capabilities(&self) -> &[u16] {
-        &self.layout.vendor
+    pub fn plain_capabilities(&self) -> &[u16] {
+        &self.layout.plain
     }
 
     /// Shows in STATUS whether the function asks for an interrupt through its pin.

@@ -56,7 +56,7 @@ impl State {
 
     /// The capability that is a window into the BARs: the last.
     fn window(&self) -> Option<u16> {
-        self.config.vendor_capabilities().last().copied()
+        self.config.plain_capabilities().last().copied()
     }
 
     /// The place that the window shows: BAR, offset, length; `None` for what it cannot show.

@@ -103,7 +103,7 @@ fn trail(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
                 continue;
             }
             let bits = if blame.is_some() { bits } else { 0 };
-            let spelled = fields::spell(step.table, explanation.scalable, index, *word, bits);
+            let spelled = fields::spell(explanation.formats, step.table, index, *word, bits);
             let (name, number, verdict) = if index == 0 {
                 (
                     name.as_str(),
@@ -126,7 +126,7 @@ fn trail(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
             }
             writeln!(out, "{}", if blame.is_some() { "  <==" } else { "" })?;
             if blame.is_some() && bits != 0 {
-                let named = fields::name_bits(step.table, explanation.scalable, index, bits);
+                let named = fields::name_bits(explanation.formats, step.table, index, bits);
                 writeln!(out, "  {:<33}  {named}", "")?;
             }
         }

@@ -181,19 +181,25 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What the arguments ask for.
+    /// What the arguments ask for; the unit takes `functions` places (1–8) from its own on.
     ///
     /// # Errors
     /// A sentence, where two functions want one place, or one asks for what legacy mode lacks.
-    pub(super) fn of(args: &Args) -> Result<Self, String> {
-        let ArchArg::Vtd = args.arch;
+    pub(super) fn of(args: &Args, functions: u8) -> Result<Self, String> {
         let endpoints: Vec<_> = args
             .endpoints
             .iter()
             .map(|endpoint| (endpoint.kind, endpoint.slot.0))
             .collect();
         let mut places: Vec<Rid> = endpoints.iter().map(|(_, rid)| *rid).collect();
-        places.push(args.slot.0);
+        let unit = args.slot.0;
+        if functions > 1 && unit.function() != 0 {
+            return Err(format!(
+                "the IOMMU takes {functions} functions: {} is no function 0",
+                args.slot
+            ));
+        }
+        places.extend((0..u16::from(functions)).map(|function| Rid(unit.0 + function)));
         places.sort();
         if let Some([rid, _]) = places.array_windows().find(|[a, b]| a == b) {
             return Err(format!("two functions at {}", SlotArg(*rid)));
@@ -209,7 +215,7 @@ impl Plan {
             ));
         }
         Ok(Self {
-            unit: args.slot.0,
+            unit,
             endpoints,
             bar: args.bar,
             legacy: args.legacy,

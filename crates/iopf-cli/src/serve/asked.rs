@@ -1,6 +1,6 @@
 //! Tells, with --trace, of translations that a device asks for in vain, and of when it gets them.
 
-use super::watcher::Watcher;
+use super::event::Events;
 use iopf::{Access, Dma, Iova, Pasid, Rid};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ type Page = (Rid, Option<Pasid>, Iova, Access);
 /// An IOMMU's translation service, with an ear. A translation that is found at once gets no line.
 pub(super) struct Asked {
     ats: Arc<dyn Ats>,
-    watcher: Arc<Watcher>,
+    events: Arc<Events>,
     missing: Mutex<HashSet<Page>>,
 }
 
@@ -31,10 +31,10 @@ enum Turn {
 }
 
 impl Asked {
-    pub(super) fn new(ats: Arc<dyn Ats>, watcher: Arc<Watcher>) -> Self {
+    pub(super) fn new(ats: Arc<dyn Ats>, events: Arc<Events>) -> Self {
         Self {
             ats,
-            watcher,
+            events,
             missing: Mutex::default(),
         }
     }
@@ -86,7 +86,7 @@ impl Ats for Asked {
             note += &format!(", which is {} of the guest's memory", granted.pa);
         }
         let device = Some(dma.requester.to_string());
-        self.watcher.step(step, device, None, note);
+        self.events.step(step, device, None, note);
         completion
     }
 }

@@ -1,17 +1,16 @@
 //! A capture at each new kind of fault.
 
+use super::arch::Serve;
 use super::event::Event;
-use iommu_walk::vtd::Unit;
 use iopf::{Access, DmaKind, Rid};
-use iopf_scene::capture::vtd_fault;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use viommu::Diagnostic;
 use viommu::mem::{GuestRam, View};
-use viommu::vtd::Diagnostic;
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// Captures tried in one run at most: a guest chooses how many kinds there are, and whether its
@@ -20,27 +19,24 @@ const MOST: usize = 256;
 
 /// What makes a fault one of its own kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Kind {
+struct Kind<C> {
     requester: Rid,
     with_pasid: bool,
     kind: DmaKind,
     page_request: bool,
     access: Access,
-    code: u32,
-    level: u8,
+    condition: C,
 }
 
 /// Where captures go, and which kinds have one.
-#[derive(Debug)]
-pub(super) struct Captures {
+pub(super) struct Captures<X: Serve> {
     dir: PathBuf,
-    taken: Mutex<Taken>,
+    taken: Mutex<Taken<X::Condition>>,
     written: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Taken {
-    kinds: HashSet<Kind>,
+struct Taken<C> {
+    kinds: HashSet<Kind<C>>,
     tried: usize,
     /// The number of the last file.
     number: u64,
@@ -62,7 +58,7 @@ fn write_new(file: &Path, text: &str) -> io::Result<()> {
     new.write_all(text.as_bytes())
 }
 
-impl Captures {
+impl<X: Serve> Captures<X> {
     /// Captures in `dir`, which is made where it is missing.
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
@@ -80,22 +76,22 @@ impl Captures {
     /// Writes a capture of `fault`, if it is of a new kind. To be called before the guest is told.
     pub(super) fn take<A>(
         &self,
-        unit: &Unit,
+        unit: &X::Walk,
         ram: &GuestRam<A>,
-        fault: &Diagnostic,
+        fault: &Diagnostic<X::Failure>,
     ) -> Option<Event>
     where
         A: GuestAddressSpace<M: GuestMemoryBackend> + 'static,
     {
         let Diagnostic { dma, failure, .. } = fault;
+        let reason = X::reason(failure);
         let kind = Kind {
             requester: dma.requester,
             with_pasid: dma.pasid.is_some(),
             kind: dma.kind,
             page_request: fault.page_request,
             access: dma.access,
-            code: failure.cause.reason().0,
-            level: failure.level,
+            condition: X::condition(failure),
         };
         let number = {
             let mut taken = self.taken();
@@ -110,7 +106,7 @@ impl Captures {
             "{} at {} from {}, met by iopf serve",
             dma.access, dma.addr, dma.requester
         );
-        let capture = ram.view(|view| vtd_fault(unit, View::new(view.memory()), fault, &note));
+        let capture = ram.view(|view| X::capture(unit, View::new(view.memory()), fault, &note));
         let Some(capture) = capture else {
             // The next one of this kind may hold still.
             self.taken().kinds.remove(&kind);
@@ -122,7 +118,7 @@ impl Captures {
             "{number:03}-{:02x}.{}-{:02x}.json",
             dma.requester.device(),
             dma.requester.function(),
-            kind.code
+            reason.code
         );
         let file = self.dir.join(name);
         Some(match write_new(&file, &capture.to_text()) {
@@ -131,8 +127,8 @@ impl Captures {
                 Event::Capture {
                     file,
                     device: dma.requester.to_string(),
-                    code: kind.code,
-                    name: failure.cause.code(),
+                    code: reason.code,
+                    name: reason.name,
                 }
             }
             Err(error) => Event::NoCapture {
@@ -146,7 +142,7 @@ impl Captures {
         self.written.load(Ordering::Relaxed)
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Taken<X::Condition>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

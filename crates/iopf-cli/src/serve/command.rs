@@ -1,5 +1,6 @@
 //! The QEMU command line that fits what is served.
 
+use super::arch::Names;
 use super::args::SlotArg;
 use iopf::Rid;
 use std::path::Path;
@@ -12,7 +13,12 @@ pub(super) struct Socket<'a> {
 }
 
 /// The arguments that QEMU needs for these sockets, this table and this much memory.
-pub(super) fn arguments(memory: &str, table: &Path, sockets: &[Socket<'_>]) -> Vec<String> {
+pub(super) fn arguments(
+    names: &Names,
+    memory: &str,
+    table: &Path,
+    sockets: &[Socket<'_>],
+) -> Vec<String> {
     let mut words = vec![
         "-machine".to_owned(),
         "q35,memory-backend=iopf-ram".to_owned(),
@@ -20,17 +26,24 @@ pub(super) fn arguments(memory: &str, table: &Path, sockets: &[Socket<'_>]) -> V
         format!("memory-backend-memfd,id=iopf-ram,size={memory},share=on"),
         "-acpitable".to_owned(),
         format!(
-            "sig={},rev=1,oem_id=IOPF,oem_table_id=IOPFDMAR,data={}",
-            super::dmar::SIGNATURE,
+            "sig={0},rev={1},oem_id=IOPF,oem_table_id=IOPF{0},data={2}",
+            names.signature,
+            names.revision,
             table.display()
         ),
     ];
     for socket in sockets {
-        let device = serde_json::json!({
+        let mut device = serde_json::json!({
             "driver": "vfio-user-pci",
             "addr": SlotArg(socket.place).to_string(),
             "socket": { "type": "unix", "path": socket.path },
         });
+        // QEMU lets other functions in beside a function 0 that says so only.
+        let place = socket.place;
+        let beside = |other: &Socket<'_>| other.place != place && other.place.0 & !7 == place.0;
+        if sockets.iter().any(beside) {
+            device["multifunction"] = true.into();
+        }
         words.extend(["-device".to_owned(), device.to_string()]);
     }
     words
@@ -52,6 +65,8 @@ pub(super) fn quoted(words: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::arch::Serve;
+    use viommu::vtd::Vtd;
 
     #[test]
     fn the_arguments_are_those_that_attach_a_model_to_qemu() {
@@ -59,7 +74,7 @@ mod tests {
             place: Rid(0x0028),
             path: Path::new("/run/it's/iommu.sock"),
         }];
-        let words = arguments("512M", Path::new("/run/t"), &sockets);
+        let words = arguments(&Vtd::NAMES, "512M", Path::new("/run/t"), &sockets);
         assert_eq!(
             quoted(&words),
             "-machine q35,memory-backend=iopf-ram \
@@ -68,5 +83,19 @@ mod tests {
              -device '{\"addr\":\"05.0\",\"driver\":\"vfio-user-pci\",\
              \"socket\":{\"path\":\"/run/it'\\''s/iommu.sock\",\"type\":\"unix\"}}'"
         );
+    }
+
+    #[test]
+    fn a_device_of_several_functions_says_so_at_its_function_0() {
+        let path = Path::new("/s");
+        let sockets = [0x28, 0x29, 0x20].map(|place| Socket {
+            place: Rid(place),
+            path,
+        });
+        let words = arguments(&Vtd::NAMES, "512M", path, &sockets);
+        let devices: Vec<_> = words.iter().filter(|word| word.starts_with('{')).collect();
+        let several = |word: &&String| word.contains("\"multifunction\":true");
+        let said: Vec<_> = devices.iter().copied().map(|word| several(&word)).collect();
+        assert_eq!(said, [true, false, false], "{devices:?}");
     }
 }

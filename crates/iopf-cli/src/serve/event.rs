@@ -17,12 +17,15 @@ use std::time::Duration;
 pub(super) enum Event {
     /// QEMU can be started.
     Ready {
+        arch: &'static str,
         dir: PathBuf,
         table: PathBuf,
         bar: Hex,
         functions: Vec<Function>,
         /// Arguments of QEMU, one a word.
         qemu: Vec<String>,
+        /// What Linux wants on its command line, if anything.
+        kernel: Option<&'static str>,
     },
     /// A client has come.
     Connected { function: String },
@@ -128,6 +131,7 @@ impl fmt::Display for Event {
                 bar,
                 functions,
                 qemu,
+                kernel,
                 ..
             } => {
                 writeln!(
@@ -140,10 +144,13 @@ impl fmt::Display for Event {
                 }
                 write!(
                     f,
-                    "start QEMU (10.1 or newer) with\n  qemu-system-x86_64 -accel tcg -cpu max {}\n\
-                     and the kernel parameters\n  intel_iommu=on",
+                    "start QEMU (10.1 or newer) with\n  qemu-system-x86_64 -accel tcg -cpu max {}",
                     super::command::quoted(qemu)
-                )
+                )?;
+                match kernel {
+                    Some(words) => write!(f, "\nand the kernel parameters\n  {words}"),
+                    None => Ok(()),
+                }
             }
             Self::Connected { function } => write!(f, "{function}: a client has come"),
             Self::Disconnected { function, why } => {
@@ -276,6 +283,24 @@ impl Events {
         for (function, count) in over {
             self.say(Event::Unsaid { function, count });
         }
+    }
+
+    /// Says a step of a page request, with the time it is now.
+    pub(super) fn step(
+        &self,
+        step: &'static str,
+        device: Option<String>,
+        group: Option<u32>,
+        note: String,
+    ) {
+        let nanos = self.elapsed().as_nanos();
+        self.say(Event::Step(Step {
+            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
+            step,
+            device,
+            group,
+            note,
+        }));
     }
 
     /// Lines that found no room on their way to the printer.

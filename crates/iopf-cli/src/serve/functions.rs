@@ -1,7 +1,7 @@
 //! The functions behind the unit.
 
+use super::arch::{Serve, Unit};
 use super::args::Kind;
-use super::machine::Unit;
 use super::worker::Steps;
 use crate::exit::Stop;
 use endpoint::dma_engine::{DmaEngine, Setup};
@@ -49,12 +49,12 @@ impl Behind for Dsa {
 }
 
 /// An entropy device, with a count of what it gave.
-struct Rng {
-    function: VirtioRng<behind::Space<Space, Unit>>,
+struct Rng<X: Serve> {
+    function: VirtioRng<behind::Space<Space, Unit<X>>>,
     given: Arc<AtomicU64>,
 }
 
-impl PciFunction for Rng {
+impl<X: Serve> PciFunction for Rng<X> {
     fn bar_size(&self, bar: u8) -> u64 {
         self.function.bar_size(bar)
     }
@@ -78,13 +78,13 @@ impl PciFunction for Rng {
     }
 }
 
-impl Steps for Rng {
+impl<X: Serve> Steps for Rng<X> {
     fn step(&self, _: Duration) -> Step {
         self.function.step()
     }
 }
 
-impl Behind for Rng {
+impl<X: Serve> Behind for Rng<X> {
     fn stats(&self) -> Stats {
         Stats {
             bytes: self.given.load(Ordering::Relaxed),
@@ -116,8 +116,8 @@ fn entropy(path: &Path, given: Arc<AtomicU64>) -> io::Result<Entropy> {
 }
 
 /// What a function is made of beside its setup.
-pub(super) struct Around<'a> {
-    pub(super) unit: &'a Arc<Unit>,
+pub(super) struct Around<'a, X: Serve> {
+    pub(super) unit: &'a Arc<Unit<X>>,
     pub(super) space: Space,
     /// Where random bytes come from.
     pub(super) entropy: &'a Path,
@@ -127,7 +127,11 @@ pub(super) struct Around<'a> {
 pub(super) type Made = (Arc<dyn Behind>, Option<Arc<dyn Endpoint>>);
 
 /// Makes a function of `kind`.
-pub(super) fn make(kind: Kind, setup: Setup, around: &Around<'_>) -> Result<Made, Stop> {
+pub(super) fn make<X: Serve>(
+    kind: Kind,
+    setup: Setup,
+    around: &Around<'_, X>,
+) -> Result<Made, Stop> {
     Ok(match kind {
         Kind::Dma => {
             let engine = Arc::new(DmaEngine::new(setup).map_err(Stop::host)?);

@@ -3,10 +3,11 @@
 //! The host of a VM has tables of its own for a device that the guest drives. Where they know
 //! nothing of an address, what the host's IOMMU gives as a reason is about the host's tables. The
 //! fault enters the engine with that reason; the resolver is *inject*: it forwards the plain fact and
-//! the access, and the unit finds the reason in the guest's own tables.
+//! the access, and the unit finds the reason in the guest's own tables. The host's IOMMU is a VT-d
+//! unit, whatever the guest's is: neither needs to know of the other.
 
+use super::arch::{Serve, Unit};
 use super::event::{Event, Events, Hex};
-use super::machine::Unit;
 use iommu_walk::vtd::{self, Failure};
 use iommu_walk::{TableMem, Unreachable, Updates};
 use iopf::engine::{Attachment, DeviceConfig, DeviceId, DomainId, Engine, GuestId, Policy, Tick};
@@ -55,23 +56,23 @@ impl TableMem for Empty {
 }
 
 /// The host's half: its tables, the engine, and the way to the guest.
-pub(super) struct Host {
+pub(super) struct Host<X: Serve> {
     unit: vtd::Unit,
     engine: Mutex<Engine>,
-    guest: Mutex<Injector<Tell>>,
+    guest: Mutex<Injector<Tell<X>>>,
     events: Arc<Events>,
     /// Kinds of fault that were shown: who, the host's reason, the guest's reason.
     told: Mutex<HashSet<(Rid, u32, Option<u32>)>>,
 }
 
 /// The guest's unit, as a place to inject.
-struct Tell {
-    unit: Arc<Unit>,
+struct Tell<X: Serve> {
+    unit: Arc<Unit<X>>,
     /// What the guest's tables said to the last fault.
-    failure: Option<Failure>,
+    failure: Option<X::Failure>,
 }
 
-impl Inject for Tell {
+impl<X: Serve> Inject for Tell<X> {
     fn fault(&mut self, access: &Attempt) -> Injected {
         let DeviceId(rid) = access.device;
         self.failure = self.unit.tell(&Dma {
@@ -106,9 +107,9 @@ fn refused(unit: &vtd::Unit, dma: &Dma) -> Option<Failure> {
     vtd::translate(unit, &Empty, dma, &mut Updates::new(), &mut ()).err()
 }
 
-impl Host {
+impl<X: Serve> Host<X> {
     pub(super) fn new(
-        guest: Arc<Unit>,
+        guest: Arc<Unit<X>>,
         functions: &[Rid],
         events: Arc<Events>,
     ) -> Result<Self, String> {
@@ -164,7 +165,7 @@ impl Host {
         }
         serve(&mut engine, now, &mut *guest, 1);
         let host_code = host.cause.reason().0;
-        let guest_code = guest.guest().failure.map(|f| f.cause.reason().0);
+        let guest_code = guest.guest().failure.as_ref().map(|f| X::reason(f).code);
         drop(engine);
         drop(guest);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -181,7 +182,7 @@ impl Host {
     }
 }
 
-impl Translate for Host {
+impl<X: Serve> Translate for Host<X> {
     /// Refuses everything, since the host's tables are empty.
     fn with_translation(
         &self,

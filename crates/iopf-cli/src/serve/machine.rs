@@ -1,5 +1,6 @@
 //! What is served: memory, unit, functions, their threads and sockets.
 
+use super::arch::{Front, Serve, Unit};
 use super::args::Plan;
 use super::asked::Asked;
 use super::captures::Captures;
@@ -20,13 +21,10 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 use vfio_user_server::codec::Limits;
 use vfio_user_server::{Event as Happening, Function, GuestMap, MapLimits};
-use vfio_user_server::{Observer, Port, Server, Space};
+use vfio_user_server::{Observer, Port, Server};
+use viommu::Setup;
 use viommu::mem::GuestRam;
-use viommu::vtd::{Config, Setup, VtdUnit};
 use viommu_api::PciFunction;
-
-/// The unit in front of a guest whose memory comes over sockets.
-pub(super) type Unit = VtdUnit<Space>;
 
 /// A function with its socket.
 struct Served {
@@ -38,15 +36,15 @@ struct Served {
 }
 
 /// Everything that is served.
-pub(super) struct Machine {
+pub(super) struct Machine<X: Serve> {
     // Fields drop in the order written: no client, then no work, then no functions.
     served: Vec<Served>,
     workers: Vec<Worker>,
     endpoints: Vec<Arc<dyn Behind>>,
     /// Those of all functions: what they counted is wanted after the sockets are gone.
     ports: Vec<Arc<Port>>,
-    unit: Arc<Unit>,
-    watcher: Arc<Watcher>,
+    unit: Arc<Unit<X>>,
+    watcher: Arc<Watcher<X>>,
     events: Arc<Events>,
     table: Arc<Table>,
 }
@@ -79,7 +77,7 @@ fn host(error: impl std::fmt::Display) -> Stop {
     Stop::host(error)
 }
 
-impl Machine {
+impl<X: Serve> Machine<X> {
     /// Makes everything and starts to listen.
     pub(super) fn start(plan: &Plan, dir: &Path, events: &Arc<Events>) -> Result<Self, Stop> {
         let places: Vec<Rid> = plan.endpoints.iter().map(|(_, rid)| *rid).collect();
@@ -87,18 +85,19 @@ impl Machine {
             trust_unsealed: plan.trust_unsealed,
             ..MapLimits::default()
         }));
-        let config = config(plan.legacy);
-        let table = Table::new(dir, plan.bar, config.host_width, places.clone()).map_err(host)?;
-        let table = Arc::new(table);
         let watcher = Arc::new(watcher(plan, &places, events)?);
 
         let port = Arc::new(Port::new());
-        let parts = Setup {
-            config,
+        let setup = Setup {
+            config: X::config(plan.legacy),
             ram: GuestRam::new(guest.space()),
         };
-        let unit = VtdUnit::new(parts, port.clone()).map_err(host)?;
+        let unit = Unit::<X>::new(setup, X::sink(port.clone())).map_err(host)?;
         let unit = Arc::new(unit.watched(watcher.clone()));
+        let config = X::config(plan.legacy);
+        let body = X::body(&unit, &config, plan, places.clone());
+        let table = Table::new(dir, X::NAMES.file, plan.bar, body).map_err(host)?;
+        let table = Arc::new(table);
         // Set once: the watcher was made for this unit.
         let _ = watcher.unit.set(Arc::downgrade(&unit));
 
@@ -128,13 +127,22 @@ impl Machine {
             let function = "the IOMMU".to_owned();
             told.say_of("the IOMMU", Event::Reset { function });
         });
-        let placed = Placed {
-            function: function.map_err(host)?,
+        let function = Arc::new(function.map_err(host)?);
+        let front = X::front(&config, &function).map_err(host)?;
+        let placed = Arc::new(Placed {
+            function,
             table,
             events: events.clone(),
             seen: Mutex::new(None),
-        };
-        machine.listen(dir, plan.unit, "iommu", Arc::new(placed), port, &guest)?;
+        });
+        match front {
+            Front::Registers => machine.listen(dir, plan.unit, "iommu", placed, port, &guest)?,
+            Front::Function(front) => {
+                machine.listen(dir, plan.unit, "iommu", front, port, &guest)?;
+                let (place, port) = (Rid(plan.unit.0 | 1), Arc::new(Port::new()));
+                machine.listen(dir, place, "registers", placed, port, &guest)?;
+            }
+        }
 
         let beyond = Arc::new(Host::new(unit.clone(), &places, events.clone()).map_err(host)?);
         let around = functions::Around {
@@ -144,14 +152,17 @@ impl Machine {
         };
         let mut ports = Ports::of(unit.clone()).with_host(beyond);
         if plan.trace {
-            ports.ats = Arc::new(Asked::new(unit.clone(), machine.watcher.clone()));
+            ports.ats = Arc::new(Asked::new(unit.clone(), events.clone()));
         }
         for &(kind, rid) in &plan.endpoints {
             let port = Arc::new(Port::new());
             let bell = Arc::new(Bell::default());
             let setup = dma_engine::Setup {
                 rid,
-                config: EndpointConfig::default(),
+                config: EndpointConfig {
+                    answers_by_pasid: X::ANSWERS_BY_PASID,
+                    ..EndpointConfig::default()
+                },
                 ports: ports.clone(),
                 memory: guest.clone(),
                 irq: port.clone(),
@@ -288,7 +299,11 @@ impl Machine {
     }
 }
 
-fn watcher(plan: &Plan, places: &[Rid], events: &Arc<Events>) -> Result<Watcher, Stop> {
+fn watcher<X: Serve>(
+    plan: &Plan,
+    places: &[Rid],
+    events: &Arc<Events>,
+) -> Result<Watcher<X>, Stop> {
     let captures = plan.captures.as_deref().map(Captures::new).transpose();
     let log = plan.verbose.then(|| Log::new(places)).transpose();
     Ok(Watcher {
@@ -299,16 +314,4 @@ fn watcher(plan: &Plan, places: &[Rid], events: &Arc<Events>) -> Result<Watcher,
         unit: OnceLock::new(),
         messages: AtomicU64::new(0),
     })
-}
-
-fn config(legacy: bool) -> Config {
-    let config = Config::default();
-    if legacy {
-        Config {
-            scalable: None,
-            ..config
-        }
-    } else {
-        config
-    }
 }

@@ -1,5 +1,6 @@
-//! `iopf serve`: a VT-d unit and functions behind it, in front of a guest in QEMU.
+//! `iopf serve`: a virtual IOMMU and functions behind it, in front of a guest in QEMU.
 
+mod arch;
 mod args;
 mod asked;
 mod captures;
@@ -8,6 +9,7 @@ mod dmar;
 mod event;
 mod functions;
 mod host;
+mod ivrs;
 mod log;
 mod machine;
 mod place;
@@ -16,9 +18,11 @@ mod worker;
 
 pub(crate) use args::Args;
 
+use crate::args::ArchArg;
 use crate::exit::{Exit, Stop};
 use crate::status::Line;
 use crate::view::{View, stop_on_signals};
+use arch::Serve;
 use args::Plan;
 use event::{Event, Events, Function};
 use machine::Machine;
@@ -29,18 +33,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use viommu::amdvi::Amdvi;
+use viommu::vtd::Vtd;
 
 /// How often counts are looked at, and the status line drawn.
 const BEAT: Duration = Duration::from_millis(200);
 
 /// Runs the command until it is told to stop.
 pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
-    let plan = Plan::of(args).map_err(Stop::usage)?;
+    match args.arch {
+        ArchArg::Vtd => serve::<Vtd>(args, out),
+        ArchArg::Amdvi => serve::<Amdvi>(args, out),
+    }
+}
+
+fn serve<X: Serve>(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
+    let plan = Plan::of(args, X::FUNCTIONS).map_err(Stop::usage)?;
     let stop = stop_on_signals()?;
     let dir = Dir::new(args.dir.as_deref())?;
     let (events, lines) = Events::new();
     let events = Arc::new(events);
-    let machine = Machine::start(&plan, &dir.path, &events)?;
+    let machine = Machine::<X>::start(&plan, &dir.path, &events)?;
     let mut view = View {
         out,
         json: args.json,
@@ -61,13 +74,14 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-fn ready(plan: &Plan, dir: &Path, machine: &Machine) -> Result<Event, Stop> {
+fn ready<X: Serve>(plan: &Plan, dir: &Path, machine: &Machine<X>) -> Result<Event, Stop> {
     let sockets = machine.sockets();
-    let qemu = command::arguments(&plan.memory, machine.table(), &sockets);
+    let qemu = command::arguments(&X::NAMES, &plan.memory, machine.table(), &sockets);
     let script = dir.join("qemu-arguments");
     fs::write(&script, qemu.join("\n") + "\n")
         .map_err(|error| Stop::host(format_args!("{}: {error}", script.display())))?;
     Ok(Event::Ready {
+        arch: X::NAMES.arch,
         dir: dir.to_owned(),
         table: machine.table().to_owned(),
         bar: event::Hex(plan.bar),
@@ -80,13 +94,14 @@ fn ready(plan: &Plan, dir: &Path, machine: &Machine) -> Result<Event, Stop> {
             })
             .collect(),
         qemu,
+        kernel: X::NAMES.kernel,
     })
 }
 
 /// Shows events and counts until `stop`.
-fn run(
+fn run<X: Serve>(
     view: &mut View<'_>,
-    machine: &Machine,
+    machine: &Machine<X>,
     lines: &Receiver<Event>,
     stop: &AtomicBool,
 ) -> Result<(), Stop> {

@@ -1,9 +1,9 @@
 //! Where firmware puts the registers, and the table that must say so.
 
-use super::dmar;
+use super::arch::Body;
 use super::event::{Event, Events, Hex};
 use endpoint::IommuFunction;
-use iopf::Rid;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,27 +14,28 @@ use viommu_api::{Interrupts, PciFunction};
 const REGISTERS: &str = "the registers";
 
 /// The file that QEMU reads the table from.
-#[derive(Debug)]
 pub(super) struct Table {
     pub(super) path: PathBuf,
-    host_width: u8,
-    functions: Vec<Rid>,
+    body: Body,
     /// The address it says.
     base: Mutex<u64>,
 }
 
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table")
+            .field("path", &self.path)
+            .field("base", &self.base)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Table {
-    /// Writes the table into `dir`.
-    pub(super) fn new(
-        dir: &Path,
-        base: u64,
-        host_width: u8,
-        functions: Vec<Rid>,
-    ) -> io::Result<Self> {
+    /// Writes the table as `file` into `dir`.
+    pub(super) fn new(dir: &Path, file: &str, base: u64, body: Body) -> io::Result<Self> {
         let table = Self {
-            path: dir.join("dmar.table"),
-            host_width,
-            functions,
+            path: dir.join(file),
+            body,
             base: Mutex::new(base),
         };
         table.write(base)?;
@@ -42,7 +43,7 @@ impl Table {
     }
 
     fn write(&self, base: u64) -> io::Result<()> {
-        let body = dmar::body(base, self.host_width, &self.functions);
+        let body = (self.body)(base);
         // QEMU may be reading it: it finds the old table or the new one.
         let new = self.path.with_extension("new");
         fs::write(&new, body)?;
@@ -71,9 +72,9 @@ impl Table {
     }
 }
 
-/// The IOMMU's function, watched for where its registers are put.
+/// The function with the registers, watched for where they are put.
 pub(super) struct Placed {
-    pub(super) function: IommuFunction,
+    pub(super) function: Arc<IommuFunction>,
     pub(super) table: Arc<Table>,
     pub(super) events: Arc<Events>,
     /// Where they were seen last.

@@ -1,6 +1,8 @@
 //! A guest with work queues of our DSA, set up with Debian's tool.
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
+pub(crate) mod scenarios;
+
 use crate::served::Served;
 use std::time::Duration;
 use testkit::guest::{Guest, accel_config};
@@ -23,7 +25,7 @@ pub(crate) fn guest_with(served: &mut Served, processors: u8, queues: usize) -> 
     let kernel = stock(Stock::Newest).expect("Debian's kernel");
     let guest = served.boot(
         Guest::builder(kernel)
-            .append("intel_iommu=on,sm_on setcpuid=movdir64b")
+            .append(&format!("{} setcpuid=movdir64b", served.sva_words()))
             .cpus(processors)
             .module("idxd")
             .program(accel_config().expect("Debian's tool")),

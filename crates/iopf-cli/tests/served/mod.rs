@@ -134,6 +134,20 @@ impl Served {
         self.unit_last = true;
     }
 
+    /// The architecture that it serves.
+    pub(crate) fn arch(&self) -> &str {
+        self.ready()["arch"].as_str().expect("a name")
+    }
+
+    /// What Linux wants on its command line, so that processes can share their memory with devices.
+    pub(crate) fn sva_words(&self) -> &'static str {
+        match self.arch() {
+            "vtd" => "intel_iommu=on,sm_on",
+            "amdvi" => "",
+            other => panic!("what does {other} want?"),
+        }
+    }
+
     /// Gives a guest the functions and the table.
     pub(crate) fn attach(&self, mut guest: Builder) -> Builder {
         let ready = self.ready();
@@ -143,7 +157,10 @@ impl Served {
             .iter()
             .collect();
         if self.unit_last {
-            functions.rotate_left(1);
+            let of_the_unit = ["iommu", "registers"];
+            let own = |function: &&&Value| of_the_unit.iter().any(|k| function["kind"] == **k);
+            let count = functions.iter().filter(own).count();
+            functions.rotate_left(count);
         }
         for function in functions {
             let (place, socket) = (&function["function"], &function["socket"]);

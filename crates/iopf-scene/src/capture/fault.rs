@@ -1,11 +1,11 @@
 //! A capture of a fault that a model just met.
 
 use super::{Arch, Builder, Capture, Device, Expect, Recorder, Request, RequestKind};
-use iommu_walk::vtd::{self, Failure, Unit};
-use iommu_walk::{TableMem, Updates};
+use crate::explain::amdvi::SEGMENTS;
+use iommu_walk::{Failure, TableMem, Updates, amdvi, vtd};
 use iopf::{DmaKind, GroupIndex};
 use serde_json::Value;
-use viommu::vtd::Diagnostic;
+use viommu::Diagnostic;
 
 /// A capture of `fault`, which a VT-d unit met at this moment: the words that the walk reads, the
 /// registers, the request, and the code to expect. To be taken in
@@ -13,48 +13,94 @@ use viommu::vtd::Diagnostic;
 ///
 /// `None` where the guest has changed its tables since, so that a walk ends otherwise.
 pub fn vtd_fault<M: TableMem>(
-    unit: &Unit,
+    unit: &vtd::Unit,
     memory: M,
-    fault: &Diagnostic,
+    fault: &Diagnostic<vtd::Failure>,
     note: &str,
 ) -> Option<Capture> {
-    let recorder = Recorder::new(memory);
-    let failure = again(unit, &recorder, fault)?;
-    if failure.cause != fault.failure.cause {
-        return None;
-    }
-    let mut builder = Builder::new(Arch::Vtd);
-    builder.note(note);
-    let enabled = u64::from(unit.enabled()) << 31;
-    for (name, value) in [
+    let memory = Recorder::new(memory);
+    let (dma, pasid) = (&fault.dma, fault.dma.pasid);
+    let failure = if fault.page_request {
+        vtd::page_request(unit, &memory, dma.requester, pasid, &mut ()).err()
+    } else {
+        vtd::translate(unit, &memory, dma, &mut Updates::new(), &mut ()).err()
+    };
+    let registers = [
         ("CAP_REG", unit.cap()),
         ("ECAP_REG", unit.ecap()),
-        ("GSTS_REG", enabled),
+        ("GSTS_REG", u64::from(unit.enabled()) << 31),
         ("RTADDR_REG", unit.rtaddr()),
         ("HAW", u64::from(unit.haw())),
-    ] {
+    ];
+    let code = fault.failure.cause.reason().0;
+    let builder = begin(Arch::Vtd, &registers, note);
+    finish(builder, &memory, fault, failure?, code)
+}
+
+/// The same of a fault that an AMD-Vi unit met.
+pub fn amdvi_fault<M: TableMem>(
+    unit: &amdvi::Unit,
+    memory: M,
+    fault: &Diagnostic<amdvi::Failure>,
+    note: &str,
+) -> Option<Capture> {
+    let memory = Recorder::new(memory);
+    let (dma, pasid) = (&fault.dma, fault.dma.pasid);
+    let failure = if fault.page_request {
+        amdvi::page_request(unit, &memory, dma.requester, pasid, &mut ()).err()
+    } else {
+        amdvi::translate(unit, &memory, dma, &mut Updates::new(), &mut ()).err()
+    };
+    let [base, limit] = unit.exclusion();
+    let mut registers = vec![
+        ("DEV_TAB_BASE", unit.device_table(0)),
+        ("IOMMU_CONTROL", unit.control()),
+        ("EXT_FEATURE", unit.efr()),
+        ("EXT_FEATURE2", unit.efr2()),
+    ];
+    if unit.exclusion() != [0; 2] {
+        registers.extend([("EXCL_BASE", base), ("EXCL_LIMIT", limit)]);
+    }
+    let segments = SEGMENTS.iter().enumerate();
+    let segments = segments.map(|(before, &name)| (name, unit.device_table(before + 1)));
+    registers.extend(segments.filter(|&(_, base)| base != 0));
+    let code = fault.failure.cause.reason().0;
+    let builder = begin(Arch::Amdvi, &registers, note);
+    finish(builder, &memory, fault, failure?, code)
+}
+
+fn begin(arch: Arch, registers: &[(&str, u64)], note: &str) -> Builder {
+    let mut builder = Builder::new(arch);
+    builder.note(note);
+    for &(name, value) in registers {
         let known = builder.register(name, value);
         debug_assert!(known, "{name} is a register of the format");
     }
-    builder.record(&recorder);
+    builder
+}
+
+/// Adds what `memory` saw, the request and the expectation, if the walk ended as it did before.
+fn finish<M, C: Copy + PartialEq, D: Copy>(
+    mut builder: Builder,
+    memory: &Recorder<M>,
+    fault: &Diagnostic<Failure<C, D>>,
+    again: Failure<C, D>,
+    code: u32,
+) -> Option<Capture> {
+    if again.cause != fault.failure.cause {
+        return None;
+    }
+    builder.record(memory);
     let room = builder.request(request(fault));
     debug_assert!(room, "it is the first");
     builder.expect(Expect::new([
         ("outcome", Value::from("fault")),
-        ("code", Value::from(failure.cause.reason().0)),
+        ("code", Value::from(code)),
     ]));
     Some(builder.build())
 }
 
-fn again<M: TableMem>(unit: &Unit, memory: &M, fault: &Diagnostic) -> Option<Failure> {
-    let dma = &fault.dma;
-    if fault.page_request {
-        return vtd::page_request(unit, memory, dma.requester, dma.pasid, &mut ()).err();
-    }
-    vtd::translate(unit, memory, dma, &mut Updates::new(), &mut ()).err()
-}
-
-fn request(fault: &Diagnostic) -> Request {
+fn request<F>(fault: &Diagnostic<F>) -> Request {
     let dma = &fault.dma;
     let (kind, no_write) = match dma.kind {
         _ if fault.page_request => (RequestKind::PageRequest, false),

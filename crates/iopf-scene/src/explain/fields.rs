@@ -1,10 +1,37 @@
 //! The fields of table entries by the specification's names, for people who read a walk.
 //!
-//! Intel VT-d, "Translation Structure Formats". Names are those of revision 4.1; what no field
-//! covers is reserved.
+//! Intel VT-d, "Translation Structure Formats", with the names of revision 4.1; AMD I/O Virtualization
+//! Technology Specification, "Device Table Entry Format", "Guest CR3 Table", "I/O Page Tables". What no
+//! field covers is reserved.
 
-use iommu_walk::Table;
+mod amdvi;
+
+use iommu_walk::{Stage, Table};
 use std::fmt::{self, Write};
+
+/// Whose tables a walk read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Formats {
+    /// VT-d in legacy mode.
+    Legacy,
+    /// VT-d in scalable mode.
+    Scalable,
+    /// AMD-Vi.
+    Amdvi,
+}
+
+impl Formats {
+    /// What the page tables of a stage are called: `first-stage`, `guest`.
+    #[must_use]
+    pub const fn stage(self, stage: Stage) -> &'static str {
+        match (self, stage) {
+            (Self::Amdvi, Stage::First) => "guest",
+            (Self::Amdvi, Stage::Second) => "host",
+            (_, Stage::First) => "first-stage",
+            (_, Stage::Second) => "second-stage",
+        }
+    }
+}
 
 /// One field of a 64-bit word: its name, highest and lowest bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +66,10 @@ impl Field {
         }
     }
 
-    /// Whether the field is an address of a 4 KiB page.
+    /// Whether the field is an address: of a 4 KiB page, or of a table of 64 bytes.
     #[must_use]
     pub const fn is_address(self) -> bool {
-        self.low == 12 && self.high > 32
+        matches!(self.low, 6 | 12) && self.high > 32
     }
 }
 
@@ -145,16 +172,17 @@ const SECOND_STAGE: [&[Field]; 1] = [&[
 
 /// The fields of word `word` (from 0) of an entry of `table`; none where the word is reserved.
 #[must_use]
-pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
-    let words: &'static [&'static [Field]] = match (table, scalable) {
-        (Table::Root, false) => &LEGACY_ROOT,
-        (Table::Root, true) => &SCALABLE_ROOT,
-        (Table::Context, false) => &LEGACY_CONTEXT,
-        (Table::Context, true) => &SCALABLE_CONTEXT,
-        (Table::PasidDirectory, _) => &PASID_DIRECTORY,
-        (Table::PasidTable, _) => &PASID_ENTRY,
-        (Table::FirstStage, _) => &FIRST_STAGE,
-        (Table::SecondStage, _) => &SECOND_STAGE,
+pub fn fields(formats: Formats, table: Table, word: usize) -> &'static [Field] {
+    let words: &'static [&'static [Field]] = match (formats, table) {
+        (Formats::Amdvi, table) => amdvi::words(table),
+        (Formats::Legacy, Table::Root) => &LEGACY_ROOT,
+        (Formats::Scalable, Table::Root) => &SCALABLE_ROOT,
+        (Formats::Legacy, Table::Context) => &LEGACY_CONTEXT,
+        (Formats::Scalable, Table::Context) => &SCALABLE_CONTEXT,
+        (_, Table::PasidDirectory) => &PASID_DIRECTORY,
+        (_, Table::PasidTable) => &PASID_ENTRY,
+        (_, Table::FirstStage) => &FIRST_STAGE,
+        (_, Table::SecondStage) => &SECOND_STAGE,
         _ => &[],
     };
     words.get(word).copied().unwrap_or(&[])
@@ -163,10 +191,10 @@ pub fn fields(table: Table, scalable: bool, word: usize) -> &'static [Field] {
 /// What a word says: every field that is not zero, and the fields of `bits` whatever they are; bits
 /// that no field covers come last.
 #[must_use]
-pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -> String {
+pub fn spell(formats: Formats, table: Table, word: usize, value: u64, bits: u64) -> String {
     let mut out = String::new();
     let mut rest = value;
-    for field in fields(table, scalable, word) {
+    for field in fields(formats, table, word) {
         rest &= !field.mask();
         let number = field.of(value);
         if number == 0 && field.mask() & bits == 0 {
@@ -189,10 +217,10 @@ pub fn spell(table: Table, scalable: bool, word: usize, value: u64, bits: u64) -
 
 /// Names the bits of a mask: `bit 0 (R)`, `bits 3:2 (TT) and bit 63 (reserved)`.
 #[must_use]
-pub fn name_bits(table: Table, scalable: bool, word: usize, bits: u64) -> String {
+pub fn name_bits(formats: Formats, table: Table, word: usize, bits: u64) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut left = bits;
-    for field in fields(table, scalable, word) {
+    for field in fields(formats, table, word) {
         if left & field.mask() != 0 {
             parts.push(part(left & field.mask(), field.name));
             left &= !field.mask();
@@ -249,24 +277,55 @@ mod tests {
     #[test]
     fn words_are_spelled_by_the_names_of_the_specification() {
         assert_eq!(
-            spell(Table::Context, false, 0, 0x1_2345_600b, 0),
+            spell(Formats::Legacy, Table::Context, 0, 0x1_2345_600b, 0),
             "P=1 FPD=1 TT=2 SSPTPTR=0x123456000"
         );
-        assert_eq!(spell(Table::Context, false, 1, 0x1702, 0), "AW=2 DID=0x17");
-        assert_eq!(spell(Table::SecondStage, false, 0, 0, 2), "W=0");
-        assert_eq!(spell(Table::SecondStage, false, 0, 0, 0), "all zero");
-        assert_eq!(spell(Table::Root, false, 1, 0x10, 0), "reserved=0x10");
+        assert_eq!(
+            spell(Formats::Legacy, Table::Context, 1, 0x1702, 0),
+            "AW=2 DID=0x17"
+        );
+        assert_eq!(spell(Formats::Legacy, Table::SecondStage, 0, 0, 2), "W=0");
+        assert_eq!(
+            spell(Formats::Legacy, Table::SecondStage, 0, 0, 0),
+            "all zero"
+        );
+        assert_eq!(
+            spell(Formats::Legacy, Table::Root, 1, 0x10, 0),
+            "reserved=0x10"
+        );
+    }
+
+    #[test]
+    fn an_amd_vi_device_table_entry_is_spelled_word_by_word() {
+        let of = |word, value| spell(Formats::Amdvi, Table::DeviceTable, word, value, 0);
+        // Linux 6.12 printed these for a device that uses PASIDs.
+        assert_eq!(
+            of(0, 0x7d90_0000_0000_0003),
+            "V=1 TV=1 PPR=1 GV=1 GLX=1 GCR3[14:12]=7 IR=1 IW=1"
+        );
+        assert_eq!(
+            of(1, 0x0000_1001_03fc_0009),
+            "DomainID=9 GCR3[30:15]=0x3fc I=1 GCR3[51:31]=2"
+        );
+        assert_eq!(
+            of(2, 0x2000_0001_1784_0013),
+            "IV=1 IntTabLen=9 IntTabPtr=0x117840000 IntCtl=2"
+        );
+        assert_eq!(of(3, 1), "reserved=0x1");
     }
 
     #[test]
     fn bits_are_named_with_their_fields() {
-        assert_eq!(name_bits(Table::SecondStage, false, 0, 1), "bit 0 (R)");
         assert_eq!(
-            name_bits(Table::Context, false, 0, 0xc | 0xf0),
+            name_bits(Formats::Legacy, Table::SecondStage, 0, 1),
+            "bit 0 (R)"
+        );
+        assert_eq!(
+            name_bits(Formats::Legacy, Table::Context, 0, 0xc | 0xf0),
             "bits 3:2 (TT) and bits 7:4 (reserved)"
         );
         assert_eq!(
-            name_bits(Table::Root, false, 0, 0x24),
+            name_bits(Formats::Legacy, Table::Root, 0, 0x24),
             "bits 5, 2 (reserved)"
         );
     }
@@ -278,14 +337,18 @@ mod tests {
             Table::Context,
             Table::PasidDirectory,
             Table::PasidTable,
+            Table::DeviceTable,
+            Table::GuestCr3,
             Table::FirstStage,
             Table::SecondStage,
         ] {
-            for (scalable, word) in [(false, 0), (false, 1), (true, 0), (true, 1), (true, 2)] {
-                let mut seen = 0;
-                for field in fields(table, scalable, word) {
-                    assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);
-                    seen |= field.mask();
+            for formats in [Formats::Legacy, Formats::Scalable, Formats::Amdvi] {
+                for word in 0..4 {
+                    let mut seen = 0;
+                    for field in fields(formats, table, word) {
+                        assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);
+                        seen |= field.mask();
+                    }
                 }
             }
         }

@@ -1,14 +1,17 @@
 //! VT-d captures.
 
-use super::{Answer, Explanation, Fault, Outcome, Translated, blamed, sentence};
-use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
+use super::fields::Formats;
+use super::scene::{Asked, Walks};
+use super::sentence::{self, Blame};
+use super::{Answer, Fault};
+use crate::capture::{Capture, SceneMemory};
 use iommu_walk::vtd::{self, Applied, Completion, Failure, Mode, PAGE_REQUEST_ANSWER, Unit};
-use iommu_walk::{Step, Table, Trail, Updates, Verdict};
+use iommu_walk::{Step, Table, Trail, Updates};
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::RequestType;
 use iommu_wire::vtd::page_request::Descriptor;
 use iommu_wire::vtd::regs::Ecap;
-use iopf::{Access, Dma, DmaKind, Iova, PageRequest, Response, Rid};
+use iopf::{Dma, DmaKind, Pasid, Rid};
 use viommu::vtd::{fault_event, request_type};
 use zerocopy::IntoBytes;
 
@@ -78,222 +81,106 @@ pub fn unit(capture: &Capture) -> Unit {
     .with_enabled(get("GSTS_REG").is_none_or(|status| status & TES != 0))
 }
 
-/// The requests of a capture, walked one after the other on one memory.
-#[derive(Debug)]
-pub struct Scene<'a> {
+/// A VT-d unit.
+#[derive(Clone, Copy, Debug)]
+pub struct Vtd {
     unit: Unit,
-    memory: SceneMemory<'a>,
-    requests: std::iter::Enumerate<std::slice::Iter<'a, Request>>,
-    trail: Trail,
-    updates: Updates,
 }
 
-impl<'a> Scene<'a> {
-    /// Before the first request.
-    #[must_use]
-    pub fn new(capture: &'a Capture) -> Self {
+/// The requests of a VT-d capture.
+pub type Scene<'a> = super::scene::Scene<'a, Vtd>;
+
+impl Walks for Vtd {
+    type Failure = Failure;
+
+    fn of(capture: &Capture) -> Self {
         Self {
             unit: unit(capture),
-            memory: SceneMemory::new(capture),
-            requests: capture.requests.iter().enumerate(),
-            trail: Trail::new(),
-            updates: Updates::new(),
         }
     }
 
-    fn dma(&mut self, request: &Request, dma: &Dma) -> Outcome {
-        let walked = vtd::translate(
-            &self.unit,
-            &self.memory,
-            dma,
-            &mut self.updates,
-            &mut self.trail,
-        );
-        // Nobody else writes this memory, so an update never has to be tried again.
-        let applied = vtd::apply(&self.updates, &self.memory, false);
-        match (walked, applied) {
-            (Ok(_), Applied::Failed(failure)) | (Err(failure), _) => {
-                self.fault(request, dma, &failure)
-            }
-            (Ok(vtd::Outcome::InterruptRange), _) => Outcome::Interrupt {
-                response: is_translation(dma.kind).then_some(Answer::Success),
-                text: sentence::interrupt(request),
-            },
-            (Ok(vtd::Outcome::Memory(found)), _) => Outcome::Translated(Translated {
-                pa: found.pa,
-                perms: found.perms,
-                page: 1u64.checked_shl(found.page_shift.into()).unwrap_or(0),
-                response: is_translation(dma.kind).then_some(Answer::Success),
-            }),
+    fn formats(&self) -> Formats {
+        if self.unit.mode() == Mode::Scalable {
+            Formats::Scalable
+        } else {
+            Formats::Legacy
         }
     }
 
-    fn fault(&self, request: &Request, dma: &Dma, failure: &Failure) -> Outcome {
-        let failure = &attributed(failure, self.trail.steps());
-        let completion = failure.cause.completion(dma.kind);
-        let translation = is_translation(dma.kind);
-        let record = failure
-            .recorded(dma.kind)
-            .then(|| record(&self.unit, failure, dma, request_type(dma)));
-        let response = translation.then_some(match completion {
-            Completion::UnsupportedRequest => Answer::UnsupportedRequest,
-            Completion::CompleterAbort => Answer::CompleterAbort,
-            Completion::NoAccess => Answer::Success,
-        });
-        Outcome::Fault(self.failed(
-            request,
-            failure,
-            record,
-            response,
-            self.recoverable(failure),
-        ))
-    }
-
-    /// Whether a device that uses ATS is told "no access" and may ask for the page: page requests
-    /// exist in scalable mode, and pass where the configuration is sound.
-    fn recoverable(&self, failure: &Failure) -> bool {
-        let asked = DmaKind::Translation { no_write: false };
-        self.unit.mode() == vtd::Mode::Scalable
-            && failure.stage.is_some()
-            && failure.cause.completion(asked) == Completion::NoAccess
-    }
-
-    fn failed(
+    fn translate(
         &self,
-        request: &Request,
-        failure: &Failure,
-        record: Option<[u8; 16]>,
-        response: Option<Answer>,
-        recoverable: bool,
-    ) -> Fault {
+        memory: &SceneMemory<'_>,
+        dma: &Dma,
+        updates: &mut Updates,
+        trail: &mut Trail,
+    ) -> Result<iommu_walk::Outcome, Failure> {
+        let walked = vtd::translate(&self.unit, memory, dma, updates, trail);
+        // Nobody else writes this memory, so an update never has to be tried again.
+        match vtd::apply(updates, memory, false) {
+            Applied::Failed(failure) => walked.and(Err(failure)),
+            Applied::Done | Applied::Retry => walked,
+        }
+    }
+
+    fn page_request(
+        &self,
+        memory: &SceneMemory<'_>,
+        requester: Rid,
+        pasid: Option<Pasid>,
+        trail: &mut Trail,
+    ) -> Result<(), Failure> {
+        if !self.unit.enabled() {
+            return Err(Failure::new(vtd::Cause::Disabled));
+        }
+        vtd::page_request(&self.unit, memory, requester, pasid, trail).map(|_| ())
+    }
+
+    fn fault(&mut self, asked: &Asked<'_>, failure: Failure) -> Fault {
+        let failure = attributed(&failure, asked.trail);
+        let dma = &asked.dma;
+        let (recorded, kind, response) = if asked.page_request.is_some() {
+            let silent = failure.suppressed() || failure.cause == vtd::Cause::Disabled;
+            let answer = asked.page_answer(PAGE_REQUEST_ANSWER);
+            (!silent, RequestType::PAGE, answer)
+        } else {
+            let answer = Answer::from(failure.cause.completion(dma.kind));
+            let response = asked.translation().then_some(answer);
+            (failure.recorded(dma.kind), request_type(dma), response)
+        };
         let code = failure.cause.reason().0;
         let story = sentence::Story {
-            request,
-            unit: &self.unit,
-            failure,
-            trail: self.trail.steps(),
-            recorded: record.is_some(),
+            request: asked.request,
+            formats: self.formats(),
+            blame: Blame::of(&failure),
+            trail: asked.trail,
+            recorded,
             response,
         };
         Fault {
             code: (code != 0).then_some(code),
             name: failure.cause.code(),
-            recoverable,
-            stage: failure.stage.map(|stage| match stage {
-                iommu_walk::Stage::First => 1,
-                iommu_walk::Stage::Second => 2,
-            }),
-            level: (failure.level > 0).then_some(failure.level),
-            entry_addr: failure.entry_addr,
-            entry: failure.entry,
-            bits: failure.bits,
-            record,
+            recoverable: asked.page_request.is_none() && self.recoverable(&failure),
+            record: recorded.then(|| record(&self.unit, &failure, dma, kind)),
             response,
-            text: story.text(),
+            text: sentence::vtd::text(&story, &self.unit, &failure),
+            ..Fault::from(story.blame)
         }
     }
 
-    fn page_request(&mut self, request: &Request, rid: Rid) -> Outcome {
-        self.updates.clear();
-        let checked = if self.unit.enabled() {
-            let (unit, memory) = (&self.unit, &self.memory);
-            vtd::page_request(unit, memory, rid, request.pasid, &mut self.trail).map(|_| ())
-        } else {
-            Err(Failure::new(vtd::Cause::Disabled))
-        };
-        let asked = PageRequest {
-            pasid: request.pasid,
-            group: request.group,
-            addr: Iova(request.addr.0 & !0xfff),
-            access: request.access,
-            last: request.last,
-            response_needs_pasid: request.pasid.is_some(),
-            private_data: [0; 2],
-        };
-        let checked = checked.map_err(|failure| attributed(&failure, self.trail.steps()));
-        let Err(failure) = checked else {
-            let message = match request.access.intersects(Access::RW) {
-                false if request.last => PageMessage::StopMarker {
-                    pasid: request.pasid,
-                },
-                _ => PageMessage::Request(asked),
-            };
-            let descriptor = Descriptor::Page {
-                requester: rid,
-                message,
-            };
-            let mut bytes = [0; 32];
-            bytes.copy_from_slice(descriptor.encode().as_bytes());
-            return Outcome::Queued {
-                descriptor: bytes,
-                text: sentence::queued(request),
-            };
-        };
-        let dma = Dma {
-            requester: rid,
-            pasid: request.pasid,
-            kind: DmaKind::Untranslated,
-            addr: request.addr,
-            access: request.access,
-        };
-        let silent = failure.suppressed() || failure.cause == vtd::Cause::Disabled;
-        let record = (!silent).then(|| record(&self.unit, &failure, &dma, RequestType::PAGE));
-        let answer = match PAGE_REQUEST_ANSWER {
-            Response::Success => Answer::Success,
-            Response::Invalid => Answer::Invalid,
-            Response::Failure => Answer::Failure,
-        };
-        let response = request.last.then_some(answer);
-        Outcome::Fault(self.failed(request, &failure, record, response, false))
+    fn descriptor(requester: Rid, message: PageMessage) -> Vec<u8> {
+        let descriptor = Descriptor::Page { requester, message };
+        descriptor.encode().as_bytes().to_vec()
     }
 }
 
-impl Iterator for Scene<'_> {
-    type Item = Explanation;
-
-    fn next(&mut self) -> Option<Explanation> {
-        let (index, request) = self.requests.next()?;
-        self.trail.clear();
-        let rid = match request.device {
-            Device::Pci { rid, .. } => rid,
-            // A reader refuses these; a builder's are cut to what a bus can carry.
-            Device::Number(number) => Rid((number & 0xffff) as u16),
-        };
-        let outcome = match dma_kind(request) {
-            Some(kind) => {
-                let dma = Dma {
-                    requester: rid,
-                    pasid: request.pasid,
-                    kind,
-                    addr: request.addr,
-                    access: request.rights(),
-                };
-                self.dma(request, &dma)
-            }
-            None => self.page_request(request, rid),
-        };
-        let mut trail = self.trail.steps().to_vec();
-        if let Outcome::Fault(Fault {
-            entry_addr: Some(addr),
-            ..
-        }) = outcome
-            && let Some((step, _)) = blamed(&trail, addr)
-            && matches!(step.verdict, Verdict::Next | Verdict::Leaf)
-        {
-            // Sound, and yet it is what refused the request.
-            let at = (step.table, step.addr);
-            let same = trail.iter_mut().rev().find(|s| (s.table, s.addr) == at);
-            if let Some(step) = same {
-                step.verdict = Verdict::Refused;
-            }
-        }
-        Some(Explanation {
-            request: index,
-            outcome,
-            trail,
-            scalable: self.unit.mode() == Mode::Scalable,
-            writes: self.updates.as_slice().to_vec(),
-        })
+impl Vtd {
+    /// Whether a device that uses ATS is told "no access" and may ask for the page: page requests
+    /// exist in scalable mode, and pass where the configuration is sound.
+    fn recoverable(&self, failure: &Failure) -> bool {
+        let asked = DmaKind::Translation { no_write: false };
+        self.unit.mode() == Mode::Scalable
+            && failure.stage.is_some()
+            && failure.cause.completion(asked) == Completion::NoAccess
     }
 }
 
@@ -323,21 +210,6 @@ fn attributed(failure: &Failure, trail: &[Step]) -> Failure {
         failure.bits = bits;
     }
     failure
-}
-
-fn dma_kind(request: &Request) -> Option<DmaKind> {
-    match request.kind {
-        RequestKind::Untranslated => Some(DmaKind::Untranslated),
-        RequestKind::Translation => Some(DmaKind::Translation {
-            no_write: request.no_write,
-        }),
-        RequestKind::Translated => Some(DmaKind::Translated),
-        RequestKind::PageRequest => None,
-    }
-}
-
-const fn is_translation(kind: DmaKind) -> bool {
-    matches!(kind, DmaKind::Translation { .. })
 }
 
 fn record(unit: &Unit, failure: &Failure, dma: &Dma, kind: RequestType) -> [u8; 16] {

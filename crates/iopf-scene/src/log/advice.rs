@@ -3,11 +3,15 @@
 use iommu_wire::vtd::event::FaultReason;
 use iopf::Rid;
 
-use super::normal::{Kind, Record, Wanted};
+use super::amdvi;
+use super::normal::{Arch, Kind, Record, Wanted};
 
 /// One sentence on `record`: who wanted what, why it was refused, and what to do.
 #[must_use]
 pub fn text_of(record: &Record) -> String {
+    if record.arch == Arch::Amdvi && record.kind == Kind::PageRequest && record.code.is_none() {
+        return asked(record);
+    }
     let mut text = subject(record);
     match why(record) {
         Some(why) => {
@@ -32,6 +36,9 @@ pub fn text_of(record: &Record) -> String {
 
 /// `0000:00:14.0 was refused a write to 0xffcda000`.
 fn subject(record: &Record) -> String {
+    if let Some(text) = own(record) {
+        return text;
+    }
     let device = record.device.map_or_else(
         || "A device that the log does not name".to_owned(),
         |d| d.to_string(),
@@ -42,17 +49,18 @@ fn subject(record: &Record) -> String {
         (Kind::PageRequest, Wanted::Write) => "a page request for writing",
         (Kind::PageRequest, Wanted::Exec) => "a page request for execution",
         (Kind::PageRequest, Wanted::Unknown) => "a page request",
-        (Kind::Dma, Wanted::Read) => "a read",
-        (Kind::Dma, Wanted::Write) => "a write",
-        (Kind::Dma, Wanted::Exec) => "an instruction fetch",
+        (_, Wanted::Read) => "a read",
+        (_, Wanted::Write) => "a write",
+        (_, Wanted::Exec) => "an instruction fetch",
         (Kind::Dma, Wanted::Unknown) => "a DMA",
+        (_, Wanted::Unknown) => "a request",
     };
     let place = match (record.address, record.index) {
         (_, Some(index)) => format!(" with index {index:#x}"),
         (Some(address), None) => {
             let to = match (record.kind, record.access) {
-                (Kind::Dma, Wanted::Read | Wanted::Exec) => "of",
                 (Kind::PageRequest, _) => "at",
+                (_, Wanted::Read | Wanted::Exec) => "of",
                 _ => "to",
             };
             format!(" {to} {address}")
@@ -65,13 +73,41 @@ fn subject(record: &Record) -> String {
     format!("{device} was refused {what}{place}{space}")
 }
 
+/// An entry of AMD-Vi's PPR log: nothing was refused.
+fn asked(record: &Record) -> String {
+    let refused = subject(record);
+    let asked = refused.replace(" was refused ", " sent ");
+    format!(
+        "{asked}; it waits until the driver answers with COMPLETE_PPR_REQUEST, so look at who handles page requests of that PASID if it waits in vain."
+    )
+}
+
+/// The events that tell of the IOMMU's own work and not of a request.
+fn own(record: &Record) -> Option<String> {
+    let iommu = record.iommu.as_deref().unwrap_or("the IOMMU");
+    let at = record
+        .address
+        .map_or_else(String::new, |address| format!(" at {address}"));
+    match (record.kind, record.device) {
+        (Kind::Command, Some(device)) => Some(format!(
+            "{iommu} waited in vain for {device} to carry out the command{at}"
+        )),
+        (Kind::Command, None) => Some(format!("{iommu} stopped at the command{at}")),
+        (Kind::Hardware, None) => Some(format!("{iommu} failed{at}")),
+        _ => None,
+    }
+}
+
 /// The clause that says why; the log's own words where the number means nothing to us.
 fn why(record: &Record) -> Option<String> {
-    let known = record
-        .code
-        .and_then(|code| u8::try_from(code).ok())
-        .and_then(|code| FaultReason(code).info())
-        .map(|info| info.meaning.to_owned());
+    let known = match record.arch {
+        Arch::Vtd => record
+            .code
+            .and_then(|code| u8::try_from(code).ok())
+            .and_then(|code| FaultReason(code).info())
+            .map(|info| info.meaning.to_owned()),
+        Arch::Amdvi => amdvi::why(record),
+    };
     known.or_else(|| {
         record
             .name
@@ -82,6 +118,9 @@ fn why(record: &Record) -> Option<String> {
 
 /// What to do, in one clause.
 fn advice(record: &Record) -> &'static str {
+    if record.arch == Arch::Amdvi {
+        return amdvi::advice(record);
+    }
     if record.kind == Kind::PageRequest && record.code.is_none() {
         return page_request(record);
     }

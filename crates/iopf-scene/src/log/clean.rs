@@ -92,6 +92,12 @@ pub(super) fn unescape(line: Cow<'_, [u8]>) -> (Cow<'_, [u8]>, bool) {
                 rest = tail;
                 continue;
             }
+            // A bus number: `device=20:00.0`.
+            [b'=', b'2', b'0', b':', ..] | [b'=', b'0', b'9', b':', ..] => {
+                out.push(byte);
+                rest = tail;
+                continue;
+            }
             [b'=', b'2', b'0', ..] | [b'=', b'0', b'9', ..] => b' ',
             [b'=', b'5', b'B', ..] => b'[',
             [b'=', b'5', b'D', ..] => b']',

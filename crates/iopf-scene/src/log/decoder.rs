@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use iopf::Iova;
 
 use super::clean::{clean, unescape, unmark, unquote};
+use super::dialect::{self, Start};
 use super::message::{Fields, Scan};
-use super::normal::{Kind, Record, Summary};
-use super::vtd::{self, Report, Start};
-use super::waiting::{Half, Message, belongs, without_prefix};
-use super::{dump, journal, stamp};
+use super::normal::{Arch, Kind, Record, Summary};
+use super::vtd::{self, Report};
+use super::waiting::{Half, Message, TEXT, belongs, without_prefix};
+use super::{amdvi, dump, journal, stamp};
 
 /// Messages whose end may still come. An old kernel prints a message in two lines, and as many
 /// messages as there are processors may be under way.
@@ -17,9 +18,6 @@ const WAITING: usize = 64;
 
 /// How many lines may come between the parts of one message.
 const WINDOW: u64 = 16;
-
-/// Bytes kept of one message, and of the tables printed for it.
-const TEXT: usize = 4096;
 
 /// Bytes of a line that are looked at.
 const LINE: usize = 256 * 1024;
@@ -102,7 +100,7 @@ impl Decoder {
         let after_soft = self.soft;
         let (text, soft) = unescape(unmark(text));
         self.soft = soft;
-        if let Some(count) = vtd::suppressed(&text) {
+        if let Some(count) = dialect::suppressed(&text) {
             self.summary.suppressed = self.summary.suppressed.saturating_add(count);
             return;
         }
@@ -111,8 +109,8 @@ impl Decoder {
             self.page(&text, at, report, time);
             return;
         }
-        let marked = vtd::marked(&text);
-        while let Some(start) = vtd::find_start(&text, from) {
+        let marked = dialect::marked(&text);
+        while let Some(start) = dialect::find_start(&text, from) {
             from = self
                 .message(&text, from, start, marked, time)
                 .max(start.at() + 1);
@@ -148,9 +146,10 @@ impl Decoder {
         if let Start::Reason(_) = start {
             return at + self.second_half(text, marked, time, stamp);
         }
-        let scan = vtd::scan(text, start);
+        let scan = dialect::scan(text, start);
         let enough = match start {
-            Start::Part(_) => scan.parts >= 2 || (marked && scan.says_something()),
+            Start::Part(_) | Start::Name(_) => scan.parts >= 2 || (marked && scan.says_something()),
+            Start::Event(_) => scan.open || (scan.parts >= 2 && scan.says_something()),
             _ => marked || scan.parts >= 2 || (scan.parts == 1 && scan.open),
         };
         if scan.template || !enough {
@@ -158,7 +157,8 @@ impl Decoder {
         }
         self.pair_if_begun();
         let end = at + scan.end;
-        let sure = marked || scan.parts >= 2;
+        let event = matches!(start, Start::Event(_));
+        let sure = (marked && !event) || scan.parts >= 2;
         let before = self.fault_lines;
         self.add(start, text, scan, time, stamp);
         let lines = self.fault_lines - before;
@@ -231,7 +231,10 @@ impl Decoder {
             .iter()
             .enumerate()
             .filter(|(_, message)| {
-                message.scan.open && message.scan.wants_reason && !message.closed
+                message.scan.open
+                    && message.scan.wants_reason
+                    && message.scan.fields.arch == Arch::Vtd
+                    && !message.closed
             })
             .map(|(at, _)| at)
             .collect()
@@ -318,13 +321,16 @@ impl Decoder {
     fn continuation(&mut self, line: &[u8], after_soft: bool) -> usize {
         let limit = next_head(line, 0).unwrap_or(line.len());
         let body = unquote(line.get(..limit).unwrap_or_default());
-        if let Some(Start::Reason(at)) = vtd::find_start(body, 0)
+        if let Some(Start::Reason(at)) = dialect::find_start(body, 0)
             && body.get(..at).is_some_and(vtd::marked)
         {
             // A second half, printed as a line of its own.
             return 0;
         }
         let mut tries = vec![body];
+        if let Some(Start::Name(at)) = dialect::find_start(body, 0) {
+            tries.push(body.get(at..).unwrap_or_default());
+        }
         for mark in [&b"] "[..], b"kernel: "] {
             if let Some(at) = memchr::memmem::find(body, mark) {
                 tries.push(unquote(body.get(at + mark.len()..).unwrap_or_default()));
@@ -346,7 +352,7 @@ impl Decoder {
     fn continued(&mut self, at: usize, fragment: &[u8], after_soft: bool) -> Option<usize> {
         let line = self.summary.lines;
         let message = self.waiting.get_mut(at)?;
-        let page = message.scan.fields.kind == Kind::PageRequest;
+        let page = message.is_page_request();
         if page || !message.scan.open || message.closed || fragment.is_empty() {
             return None;
         }
@@ -366,7 +372,7 @@ impl Decoder {
             }
             let joint = joined.len();
             joined.extend_from_slice(fragment);
-            let scan = vtd::scan(&joined, message.start.moved());
+            let scan = dialect::scan(&joined, message.start.moved());
             if belongs(&message.scan, &scan, joint, text.len()) {
                 let used = scan.end - joint;
                 message.text = joined;
@@ -389,7 +395,7 @@ impl Decoder {
             let begun = self.waiting.iter_mut().rev().find(|message| {
                 message.scan.open
                     && !message.closed
-                    && message.scan.fields.kind == Kind::PageRequest
+                    && message.is_page_request()
                     && message.scan.fields.iommu == fields.iommu
             });
             if let Some(message) = begun {
@@ -448,6 +454,9 @@ impl Decoder {
 
     /// Adds printed tables to the fault they are of.
     fn tables(&mut self, text: &[u8]) {
+        if self.event_tables(text) {
+            return;
+        }
         let Some(part) = dump::part(text) else {
             return;
         };
@@ -455,7 +464,7 @@ impl Decoder {
         let message = self.waiting.iter_mut().rev().find(|message| {
             let fields = &message.scan.fields;
             !message.closed
-                && fields.kind == Kind::Dma
+                && (fields.arch, fields.kind) == (Arch::Vtd, Kind::Dma)
                 && match part {
                     dump::Part::Head(address) => {
                         message.tables.is_empty()
@@ -467,16 +476,28 @@ impl Decoder {
                     dump::Part::Tail => !message.tables.is_empty() && dump::is_cut(&message.tables),
                 }
         });
-        let Some(message) = message else {
-            return;
-        };
-        if message.tables.len() + text.len() <= TEXT {
-            message.tables.extend_from_slice(unquote(text));
-            message.tables.push(b' ');
+        if let Some(message) = message {
+            message.add_table(text, line);
+            self.count_line();
         }
-        message.touched = line;
-        message.scan.open = false;
+    }
+
+    /// Adds what is printed after an AMD-Vi event to it; whether `text` is that.
+    fn event_tables(&mut self, text: &[u8]) -> bool {
+        let line = self.summary.lines;
+        let message = self
+            .waiting
+            .iter_mut()
+            .rev()
+            .find(|message| message.scan.fields.arch == Arch::Amdvi && !message.closed);
+        let Some(message) =
+            message.filter(|message| amdvi::is_table(text, message.scan.fields.code))
+        else {
+            return false;
+        };
+        message.add_table(text, line);
         self.count_line();
+        true
     }
 
     /// Counts the current line as part of a message, once.
@@ -494,7 +515,7 @@ impl Decoder {
             let quiet = line - message.touched;
             if message.scan.open {
                 quiet > WINDOW
-            } else if message.tables.is_empty() {
+            } else if message.tables.is_empty() && !message.may_have_tables() {
                 quiet >= 1
             } else {
                 quiet > 4
@@ -534,7 +555,7 @@ impl Decoder {
 /// Where the next message begins that has its head.
 fn next_head(line: &[u8], from: usize) -> Option<usize> {
     let mut from = from;
-    while let Some(start) = vtd::find_start(line, from) {
+    while let Some(start) = dialect::find_start(line, from) {
         if start.is_head() {
             return Some(start.at());
         }
@@ -545,11 +566,22 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 
 /// Words one of which is in every line that can matter by itself.
 #[derive(Debug)]
-struct Needles([memchr::memmem::Finder<'static>; 5]);
+struct Needles([memchr::memmem::Finder<'static>; 9]);
 
 impl Default for Needles {
     fn default() -> Self {
-        Self(["ault", "DMA", "REMAP", "dmar", "equest"].map(memchr::memmem::Finder::new))
+        let words = [
+            "ault",
+            "DMA",
+            "REMAP",
+            "dmar",
+            "equest",
+            "AMD-Vi:",
+            "vent logged",
+            "ess=0x",
+            "IO_PAGE",
+        ];
+        Self(words.map(memchr::memmem::Finder::new))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The table dumps that Linux prints after a fault with `CONFIG_DMAR_DEBUG`.
+//! The tables that Linux prints after a fault: those of VT-d with `CONFIG_DMAR_DEBUG`.
 //!
 //! Linux `drivers/iommu/intel/iommu.c`, `dmar_fault_dump_ptes` and `pgtable_walk`. Until 6.13 a walk
 //! ended with `PTE not present at level N`, without the entry's value and for a large page too;
@@ -35,6 +35,10 @@ pub struct Entry {
 /// A kind of table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
+    /// AMD-Vi device table.
+    Device,
+    /// AMD-Vi command buffer.
+    Command,
     /// Root table of legacy mode.
     Root,
     /// Root table of scalable mode: two halves, the second for device numbers from 16 on.

@@ -4,26 +4,29 @@ use std::borrow::Cow;
 
 use iopf::{Iova, Pasid};
 
-use super::normal::{Kind, PciAddress, Wanted};
+use super::normal::{Arch, Flags, Kind, PciAddress, Wanted};
 
 /// The fields that a message states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fields {
-    pub(super) kind: Kind,
-    pub(super) iommu: Option<String>,
-    pub(super) device: Option<PciAddress>,
-    pub(super) pasid: Option<Pasid>,
-    pub(super) address: Option<Iova>,
-    pub(super) access: Wanted,
-    pub(super) privileged: Option<bool>,
-    pub(super) code: Option<u32>,
-    pub(super) name: Option<Cow<'static, str>>,
-    pub(super) index: Option<u32>,
+pub(crate) struct Fields {
+    pub(crate) arch: Arch,
+    pub(crate) kind: Kind,
+    pub(crate) iommu: Option<String>,
+    pub(crate) device: Option<PciAddress>,
+    pub(crate) pasid: Option<Pasid>,
+    pub(crate) address: Option<Iova>,
+    pub(crate) access: Wanted,
+    pub(crate) privileged: Option<bool>,
+    pub(crate) code: Option<u32>,
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) index: Option<u32>,
+    pub(crate) flags: Option<Flags>,
 }
 
 impl Fields {
-    pub(super) const fn new(kind: Kind) -> Self {
+    pub(super) const fn new(arch: Arch, kind: Kind) -> Self {
         Self {
+            arch,
             kind,
             iommu: None,
             device: None,
@@ -34,6 +37,7 @@ impl Fields {
             code: None,
             name: None,
             index: None,
+            flags: None,
         }
     }
 }
@@ -59,7 +63,7 @@ pub(super) struct Scan {
 }
 
 impl Scan {
-    /// At least one value was read.
+    /// At least one value was read, or the event's name.
     pub(super) const fn says_something(&self) -> bool {
         let fields = &self.fields;
         fields.device.is_some()

@@ -6,13 +6,15 @@
 //! # What counts as what
 //! - A *fault message* is what the kernel prints for one fault record: one line, or the two of old
 //!   kernels, or the reason and the descriptor of a refused page request, together with the tables
-//!   printed for it. Pasted logs break it over lines or put several on one; it stays one record.
+//!   printed for it, or one AMD-Vi event with the device table entry or the command printed after it. Pasted logs break it over lines or put several on one; it stays one record.
 //! - `lines` are the lines of the input, blank ones too, the last one also without a line feed.
 //! - `not_faults` are the lines of which no part belongs to a fault message: status headers
 //!   (`DRHD: handling fault status reg`), counts of suppressed messages, errors of the invalidation
-//!   queue (`VT-d detected Invalidation Time-out Error`, which are the driver's), everything else.
+//!   queue (`VT-d detected Invalidation Time-out Error`, which are the driver's), AMD-Vi's
+//!   `Completion-Wait loop timed out` and `IOMMU Event log restarting`, everything else.
 //!   So `lines - not_faults` is the number of records if each has a line of its own.
-//! - `suppressed` adds up `dmar_fault: N callbacks suppressed`.
+//! - `suppressed` adds up `dmar_fault: N callbacks suppressed`, and the same of the functions that
+//!   print AMD-Vi's events, `amd_iommu_report_page_fault` first of all.
 //! - `time` is in UTC where the log tells the instant, else the stamp as printed without its
 //!   brackets: `12.345678`, `Jun 10 12:00:00`, `Mon Jun 10 12:00:00 2024`. Where a line has two, the
 //!   first. `first` and `last` are those of the first and the last record that have one.
@@ -22,13 +24,16 @@
 //! - Where a cut or damaged number could be a part of the real one, it is `None`.
 //!
 //! # Adding an architecture
-//! `decoder` joins lines to messages and knows no IOMMU; `vtd` finds and reads the messages of one.
-//! Another dialect brings its own `find_start` and `scan`, and its entries in [`Arch`] and [`Kind`].
+//! `decoder` joins lines to messages; `vtd` and `amdvi` find and read the messages of one IOMMU, and
+//! `dialect` asks them in turn. Another dialect brings its own `find_start` and `scan`, and its
+//! entries in [`Arch`] and [`Kind`].
 
 mod advice;
+pub(crate) mod amdvi;
 mod clean;
 mod cursor;
 mod decoder;
+mod dialect;
 mod dump;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -37,13 +42,14 @@ mod message;
 pub(crate) mod names;
 mod normal;
 mod stamp;
+mod values;
 mod vtd;
 mod waiting;
 
 pub use advice::text_of;
 pub use decoder::Decoder;
 pub use dump::Dump;
-pub use normal::{Arch, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
+pub use normal::{Arch, Flags, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
 
 use std::io::{self, BufRead};
 
@@ -66,48 +72,62 @@ pub enum Form {
 /// Bytes of a line that are kept; the rest of a longer one is passed over.
 const LINE: usize = 256 * 1024;
 
-/// Decodes all of `input`, giving each record to `sink` as soon as it is complete.
+/// Decodes all of `input`, giving each record to `sink` as soon as it is complete. Raw records are
+/// those of VT-d.
 ///
 /// Memory is bounded whatever the input: one line, and the messages under way.
 ///
 /// # Errors
 /// Those of reading `input`, and those that `sink` returns.
 pub fn decode(
+    input: impl BufRead,
+    form: Form,
+    sink: impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    decode_of(Arch::Vtd, input, form, sink)
+}
+
+/// The same, with raw records being those of `arch`. Lines of a log say themselves whose they are.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_of(
+    arch: Arch,
     mut input: impl BufRead,
     form: Form,
     mut sink: impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
     let form = match form {
-        Form::Detect => detect(input.fill_buf()?),
+        Form::Detect => detect(arch, input.fill_buf()?),
         form => form,
     };
     match form {
-        Form::Binary => binary(input, &mut sink),
-        Form::Hex => hex(input, &mut sink),
+        Form::Binary => binary(arch, input, &mut sink),
+        Form::Hex => hex(arch, input, &mut sink),
         Form::Detect | Form::Log => text(input, &mut sink),
     }
 }
 
-/// What an input that begins with `bytes` is made of.
+/// What an input that begins with `bytes` is made of, if raw records are those of `arch`.
 #[must_use]
-pub fn detect(bytes: &[u8]) -> Form {
+pub fn detect(arch: Arch, bytes: &[u8]) -> Form {
     let bytes = bytes.get(..4096).unwrap_or(bytes);
     let odd = bytes
         .iter()
         .filter(|&&byte| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b))
         .count();
-    if odd * 8 > bytes.len() && looks_raw(bytes) {
+    if odd * 8 > bytes.len() && looks_raw(arch, bytes) {
         return Form::Binary;
     }
-    let mut reader = HexReader::default();
+    let mut reader = HexReader::of(arch);
     let lines: Vec<&[u8]> = bytes
         .split(|&byte| byte == b'\n')
         .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty() && !HexReader::is_offset(line))
         .take(64)
         .collect();
-    let dumps = lines.iter().filter(|line| HexReader::is_dump(line)).count();
-    let log = lines.iter().any(|line| vtd::marked(line));
+    let dumps = lines.iter().filter(|line| reader.is_dump(line)).count();
+    let log = lines.iter().any(|line| dialect::marked(line));
     let mut records = lines.iter().map(|line| reader.line(line));
     if !log && dumps * 2 > lines.len() && records.any(|line| matches!(line, HexLine::Fault(_))) {
         return Form::Hex;
@@ -135,11 +155,11 @@ fn text(
 }
 
 fn hex(
+    arch: Arch,
     mut input: impl BufRead,
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
-    let (mut reader, mut summary, mut line) =
-        (HexReader::default(), Summary::default(), Vec::new());
+    let (mut reader, mut summary, mut line) = (HexReader::of(arch), Summary::default(), Vec::new());
     while next_line(&mut input, &mut line)? {
         summary.lines += 1;
         let slots = reader.lines(line.trim_ascii());
@@ -156,6 +176,7 @@ fn hex(
 }
 
 fn binary(
+    arch: Arch,
     mut input: impl BufRead,
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
@@ -166,7 +187,7 @@ fn binary(
         let (used, ended) = (read.len(), read.is_empty());
         buffer.extend_from_slice(read);
         input.consume(used);
-        let mut faults = Faults::new(&buffer);
+        let mut faults = Faults::of(arch, &buffer);
         for slot in &mut faults {
             summary.lines += 1;
             match slot {

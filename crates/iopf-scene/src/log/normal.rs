@@ -17,6 +17,8 @@ use super::dump::Dump;
 pub enum Arch {
     /// Intel VT-d.
     Vtd,
+    /// AMD I/O virtualization.
+    Amdvi,
 }
 
 /// What sort of event a record tells of.
@@ -30,6 +32,60 @@ pub enum Kind {
     InterruptRemapping,
     /// A page request was refused.
     PageRequest,
+    /// A configuration entry is not one the IOMMU can use.
+    Configuration,
+    /// A command of the IOMMU's driver is not one the IOMMU can carry out.
+    Command,
+    /// The IOMMU could not read its own tables or commands.
+    Hardware,
+}
+
+/// The flags of an AMD-Vi event: bits 48 to 56 of its first 64-bit word.
+///
+/// AMD I/O Virtualization Technology Specification, "Event Logging"; VirtualBox
+/// `EVT_IO_PAGE_FAULT_T`. A flag that an event does not have is `false`.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "nine bits of hardware, each with a name of its own"
+)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Flags {
+    /// Guest translation: the event's domain field holds a PASID.
+    pub gn: bool,
+    /// The page may not be executed.
+    pub nx: bool,
+    /// The request was one of a user.
+    pub us: bool,
+    /// The request was an interrupt.
+    pub i: bool,
+    /// The page was present.
+    pub pr: bool,
+    /// The request was a write. Means nothing with `i` or `tr`.
+    pub rw: bool,
+    /// A permission was missing. Means nothing without `pr`.
+    pub pe: bool,
+    /// A reserved bit was set; without it and `pe`, a level was invalid. Means nothing without `pr`.
+    pub rz: bool,
+    /// The request was one for a translation.
+    pub tr: bool,
+}
+
+impl Flags {
+    /// The flags in `bits`, the lowest of which is bit 48 of the event.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self {
+            gn: bits & 1 << 0 != 0,
+            nx: bits & 1 << 1 != 0,
+            us: bits & 1 << 2 != 0,
+            i: bits & 1 << 3 != 0,
+            pr: bits & 1 << 4 != 0,
+            rw: bits & 1 << 5 != 0,
+            pe: bits & 1 << 6 != 0,
+            rz: bits & 1 << 7 != 0,
+            tr: bits & 1 << 8 != 0,
+        }
+    }
 }
 
 /// What the transaction wanted, as far as the record says.
@@ -83,14 +139,15 @@ pub struct Record {
     pub arch: Arch,
     /// What sort of event.
     pub kind: Kind,
-    /// The IOMMU's name in the log, such as `dmar0`.
+    /// The IOMMU's name in the log, such as `dmar0` or `ivhd0`.
     pub iommu: Option<String>,
     /// Who sent the transaction.
     pub device: Option<PciAddress>,
     /// In which of the device's address spaces; `None` also where it named none.
     #[serde(serialize_with = "pasid")]
     pub pasid: Option<Pasid>,
-    /// The address asked for, in bytes. `None` for an interrupt.
+    /// The address asked for, in bytes; of an event on a command, the command's. `None` for an
+    /// interrupt of VT-d.
     #[serde(serialize_with = "address")]
     pub address: Option<Iova>,
     /// What was wanted there.
@@ -101,9 +158,9 @@ pub struct Record {
     pub code: Option<u32>,
     /// The reason as the log prints it; else our name for `code`.
     pub name: Option<Cow<'static, str>>,
-    /// VT-d records carry none; always `null`.
-    pub flags: (),
-    /// The interrupt-remapping index, for [`Kind::InterruptRemapping`].
+    /// The flags of an AMD-Vi event, where they are printed and have these names.
+    pub flags: Option<Flags>,
+    /// The interrupt-remapping index, for [`Kind::InterruptRemapping`]; AMD-Vi prints none.
     pub index: Option<u32>,
     /// What happened and what to do, in one sentence.
     pub text: String,

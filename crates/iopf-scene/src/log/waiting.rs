@@ -1,10 +1,14 @@
 //! A message of which the end may still come.
 
 use super::advice::text_of;
+use super::clean::unquote;
+use super::dialect::Start;
 use super::message::Scan;
 use super::normal::{Arch, Kind, Record};
-use super::vtd::Start;
-use super::{dump, names, stamp};
+use super::{amdvi, dump, names, stamp};
+
+/// Bytes kept of one message, and of the tables printed for it.
+pub(super) const TEXT: usize = 4096;
 
 /// A message of which the end may still come.
 #[derive(Debug)]
@@ -34,6 +38,28 @@ pub(super) struct Half {
 }
 
 impl Message {
+    /// A refused page request of VT-d, which comes in two lines.
+    pub(super) fn is_page_request(&self) -> bool {
+        let fields = &self.scan.fields;
+        (fields.arch, fields.kind) == (Arch::Vtd, Kind::PageRequest)
+    }
+
+    /// Linux prints the device table entry or the command after it.
+    pub(super) fn may_have_tables(&self) -> bool {
+        let fields = &self.scan.fields;
+        fields.arch == Arch::Amdvi && matches!(fields.code, Some(1 | 5))
+    }
+
+    /// Adds a line of the tables that the kernel printed for it.
+    pub(super) fn add_table(&mut self, text: &[u8], line: u64) {
+        if self.tables.len() + text.len() <= TEXT {
+            self.tables.extend_from_slice(unquote(text));
+            self.tables.push(b' ');
+        }
+        self.touched = line;
+        self.scan.open = false;
+    }
+
     /// Its last line broke off in the address: a record holds that of a page.
     pub(super) fn ends_in_part_of_an_address(&self) -> bool {
         let digits = self.text.rsplit(|byte| !byte.is_ascii_hexdigit()).next();
@@ -48,7 +74,7 @@ impl Message {
             record: number,
             line: self.line,
             time: self.time,
-            arch: Arch::Vtd,
+            arch: fields.arch,
             kind: fields.kind,
             iommu: fields.iommu,
             device: fields.device,
@@ -58,13 +84,16 @@ impl Message {
             privileged: fields.privileged,
             code: fields.code,
             name: fields.name,
-            flags: (),
+            flags: fields.flags,
             index: fields.index,
             text: String::new(),
             dump: None,
         };
         if !self.tables.is_empty() {
-            let dump = dump::read(&self.tables, &record);
+            let dump = match record.arch {
+                Arch::Vtd => dump::read(&self.tables, &record),
+                Arch::Amdvi => amdvi::dump(&self.tables),
+            };
             record.iommu = record.iommu.or_else(|| dump.iommu.clone());
             record.dump = Some(dump);
         }
@@ -102,16 +131,28 @@ pub(super) fn belongs(before: &Scan, after: &Scan, joint: usize, old_end: usize)
         && after.open
         && joint == old_end
         && (after.fields.address.is_some() || after.fields.kind == Kind::InterruptRemapping);
-    (after.parts > before.parts || grown) && !lost
+    // AMD-Vi's addresses need not be a page's, so all of the text must be digits.
+    let digits = before.number_at_end
+        && after.number_at_end
+        && joint == old_end
+        && after.fields.arch == Arch::Amdvi;
+    (after.parts > before.parts || grown || digits) && !lost
 }
 
 /// `text` without the beginning of the next message's line, which ends it.
 pub(super) fn without_prefix(mut text: &[u8]) -> &[u8] {
     loop {
         text = text.trim_ascii_end();
-        let mark = [&b"DMAR:"[..], b"dmar:", b"[VT-D]", b"kernel:", b"(XEN)"]
-            .iter()
-            .find_map(|mark| text.strip_suffix(*mark));
+        let mark = [
+            &b"DMAR:"[..],
+            b"dmar:",
+            b"[VT-D]",
+            b"AMD-Vi:",
+            b"kernel:",
+            b"(XEN)",
+        ]
+        .iter()
+        .find_map(|mark| text.strip_suffix(*mark));
         let stamp = || {
             let open = memchr::memrchr(b'[', text)?;
             stamp::kernel(text.get(open..)?)?;

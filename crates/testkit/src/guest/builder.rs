@@ -240,12 +240,24 @@ impl Builder {
         for (socket, address) in &self.devices {
             let socket = socket.to_string_lossy();
             let socket = socket.replace('\\', "\\\\").replace('"', "\\\"");
+            let several = self.has_others(address);
             command.arg("-device").arg(format!(
-                r#"{{"driver":"vfio-user-pci","addr":"{address}","socket":{{"type":"unix","path":"{socket}"}}}}"#
+                r#"{{"driver":"vfio-user-pci","addr":"{address}","multifunction":{several},"socket":{{"type":"unix","path":"{socket}"}}}}"#
             ));
         }
         command.args(&self.arguments).current_dir(dir);
         command
+    }
+
+    /// Whether `address` is the function 0 of a device that has others: QEMU wants to be told.
+    fn has_others(&self, address: &str) -> bool {
+        let Some((device, "0")) = address.split_once('.') else {
+            return false;
+        };
+        self.devices
+            .iter()
+            .filter_map(|(_, other)| other.split_once('.'))
+            .any(|(other, function)| other == device && function != "0")
     }
 
     fn command_line(&self) -> String {

@@ -64,6 +64,10 @@ pub struct Config {
     pub host_dirty: bool,
     /// Most segments of the device table (DevTblSegSup): 1, 2, 4 or 8.
     pub device_table_segments: u8,
+    /// The guest virtual APIC is claimed (GASup), though interrupts are not remapped. Linux takes
+    /// features from the ACPI table only where it is (`init_iommu_one`), and knows of five levels of
+    /// guest tables and of `amd_iommu=pgtbl_v2` too late otherwise.
+    pub guest_apic: bool,
     /// The HyperTransport range is memory like any other (HTRangeIgnore).
     pub hypertransport_ignored: bool,
     /// Translations the IOTLB holds: 0–4 million; with 0 nothing at all is cached. No register shows
@@ -97,6 +101,7 @@ impl Default for Config {
             host_accessed: true,
             host_dirty: true,
             device_table_segments: 1,
+            guest_apic: true,
             hypertransport_ignored: false,
             iotlb_entries: 4096,
         }
@@ -152,6 +157,7 @@ impl Config {
         let mut features = ExtendedFeatures::new()
             .with_pref_sup(self.prefetch)
             .with_ia_sup(self.invalidate_all)
+            .with_ga_sup(self.guest_apic)
             .with_he_sup(self.hardware_events)
             .with_hats(self.host_levels - 4)
             .with_ha_sup(self.host_accessed)

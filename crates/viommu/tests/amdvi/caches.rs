@@ -166,6 +166,16 @@ fn devices_of_a_domain_share_translations_and_not_rights() {
 }
 
 #[test]
+fn a_pasid_without_guest_tables_meets_a_fault_whatever_is_cached_for_its_domain() {
+    let rig = host(Config::default());
+    assert_eq!(rig.read_at(None, AT), Some(PAGE));
+    for _ in ["walked", "from what the thread remembers"] {
+        assert_eq!(rig.read_at(Some(3), AT), None);
+    }
+    assert_eq!(rig.read_at(None, AT), Some(PAGE));
+}
+
+#[test]
 fn a_device_without_an_entry_shares_nothing_with_domain_0() {
     let rig = host(Config::default());
     rig.host_entry(TABLES, 0);

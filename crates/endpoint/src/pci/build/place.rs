@@ -52,6 +52,16 @@ pub(super) fn pri(store: &mut Store, at: u16, pri: &PriCapability) {
     store.allow(at + reg::PRI_ALLOCATION, &u32::MAX.to_le_bytes());
 }
 
+pub(super) fn msi(store: &mut Store, at: u16) {
+    store.define(at, &[0x05]);
+    store.define(at + reg::MSI_CONTROL, &bit::MSI_WIDE.to_le_bytes());
+    // How many of the messages software takes can be written, though there is one.
+    let control = bit::MSI_ENABLE | bit::MSI_TAKEN;
+    store.allow(at + reg::MSI_CONTROL, &control.to_le_bytes());
+    store.allow(at + reg::MSI_ADDRESS, &(!3_u64).to_le_bytes());
+    store.allow(at + reg::MSI_DATA, &u16::MAX.to_le_bytes());
+}
+
 pub(super) fn msix(store: &mut Store, at: u16, msix: &MsixCapability) {
     store.define(at, &[0x11]);
     store.define(at + reg::MSIX_CONTROL, &(msix.vectors - 1).to_le_bytes());

@@ -106,9 +106,9 @@ fn capabilities_that_need_another_are_refused_without_it() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let long = base().vendor(&[0; 254], &[0; 254]);
-    assert_eq!(why(&long), Impossible::Vendor(254));
+    assert_eq!(why(&long), Impossible::Capability(254));
     let uneven = base().vendor(&[0; 4], &[0; 5]);
-    assert_eq!(why(&uneven), Impossible::Vendor(4));
+    assert_eq!(why(&uneven), Impossible::Capability(4));
     let full = base().vendor(&[0; 200], &[0; 200]);
     assert_eq!(why(&full), Impossible::Full(0x148));
     let mut many = base();

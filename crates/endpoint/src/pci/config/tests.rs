@@ -18,6 +18,7 @@ fn space() -> ConfigSpace {
     .bar(2, Bar::memory64(0x1_0000_0000).prefetchable())
     .intx()
     .express(Port::Integrated, true)
+    .msi()
     .msix(MsixCapability {
         vectors: 8,
         table: (0, 0x4000),
@@ -55,8 +56,9 @@ fn u32_at(space: &ConfigSpace, at: u16) -> u32 {
 
 // Offsets as they lie in this space: the builder's order is fixed.
 const EXP: u16 = 0x40;
+const MSI: u16 = 0x88;
 const MSIX: u16 = 0x7c;
-const VENDOR: u16 = 0x88;
+const VENDOR: u16 = 0x98;
 const ATS: u16 = 0x100;
 const PRI: u16 = 0x108;
 const PASID: u16 = 0x118;
@@ -100,7 +102,10 @@ fn linux_finds_each_capability_with_its_own_numbers() {
         found.push((word & 0xff, u16::try_from(at).unwrap()));
         at = u32::from(word >> 8);
     }
-    assert_eq!(found, [(0x10, EXP), (0x11, MSIX), (0x09, VENDOR)]);
+    assert_eq!(
+        found,
+        [(0x10, EXP), (0x11, MSIX), (0x05, MSI), (0x09, VENDOR)]
+    );
     let mut at = 0x100;
     let mut found = Vec::new();
     while at != 0 {

@@ -1,9 +1,10 @@
 use super::*;
 use iommu_walk::Updates;
-use iommu_walk::vtd;
+use iommu_walk::vtd::{self, Unit};
 use iopf::{Dma, Gpa, Iova};
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
+use viommu::vtd::{Diagnostic, Vtd};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 type Ram = GuestRam<Arc<GuestMemoryMmap<()>>>;
@@ -47,7 +48,7 @@ fn name(event: Option<Event>) -> String {
 fn a_kind_is_captured_once_and_one_whose_tables_changed_another_time() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
-    let captures = Captures::new(dir.path()).unwrap();
+    let captures = Captures::<Vtd>::new(dir.path()).unwrap();
     // Reason 1: the root entry is not present.
     let first = fault(&unit, &ram, Rid(0x20));
     assert_eq!(name(captures.take(&unit, &ram, &first)), "001-04.0-01.json");
@@ -71,7 +72,7 @@ fn a_kind_is_captured_once_and_one_whose_tables_changed_another_time() {
 fn a_guest_that_never_holds_still_is_tried_a_bounded_number_of_times() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
-    let captures = Captures::new(dir.path()).unwrap();
+    let captures = Captures::<Vtd>::new(dir.path()).unwrap();
     let fault = fault(&unit, &ram, Rid(0x20));
     ram.write(Gpa(0x1000), &[0x01, 0x20]).unwrap();
     let said = (0..1000).filter(|_| captures.take(&unit, &ram, &fault).is_some());
@@ -84,11 +85,11 @@ fn what_is_in_the_folder_already_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let (unit, ram) = scene();
     let fault = fault(&unit, &ram, Rid(0x20));
-    let first = Captures::new(dir.path()).unwrap();
+    let first = Captures::<Vtd>::new(dir.path()).unwrap();
     assert_eq!(name(first.take(&unit, &ram, &fault)), "001-04.0-01.json");
     fs::write(dir.path().join("notes"), "").unwrap();
     // The next run.
-    let next = Captures::new(dir.path()).unwrap();
+    let next = Captures::<Vtd>::new(dir.path()).unwrap();
     // Somebody guesses the name, and has it lead to a file of ours.
     let (target, link) = (dir.path().join("notes"), "002-04.0-01.json");
     symlink(&target, dir.path().join(link)).unwrap();
@@ -96,6 +97,6 @@ fn what_is_in_the_folder_already_is_left_alone() {
     assert!(matches!(event, Some(Event::NoCapture { .. })), "{event:?}");
     assert_eq!(fs::read(target).unwrap(), b"");
     assert_eq!(next.written(), 0);
-    let after = Captures::new(dir.path()).unwrap();
+    let after = Captures::<Vtd>::new(dir.path()).unwrap();
     assert_eq!(name(after.take(&unit, &ram, &fault)), "003-04.0-01.json");
 }

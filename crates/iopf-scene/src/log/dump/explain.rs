@@ -32,6 +32,7 @@ pub(super) fn finding(entries: &[Entry], record: &Record) -> Option<String> {
                 pasid(entry, record)
             }
             Table::Page { level, absent } => page(entry, level, absent, stage, record),
+            Table::Device | Table::Command => None,
         };
         if shown.is_some() {
             return shown;

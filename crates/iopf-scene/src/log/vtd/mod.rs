@@ -20,26 +20,7 @@ mod scan;
 mod values;
 
 pub(super) use page::{Report, page_report};
-pub(super) use scan::{Start, find_start, head_before, scan};
-
-use memchr::memmem;
-
-/// How many fault messages `line` says the kernel left out.
-///
-/// The rate limit counts per calling function, and `dmar_fault` is the one that prints faults; it
-/// counts their status headers too, so this is what the kernel states and not a number of faults.
-pub(super) fn suppressed(line: &[u8]) -> Option<u64> {
-    let at = memmem::find(line, b"dmar_fault")?;
-    let rest = line.get(at + 10..)?;
-    let rest = rest.strip_prefix(b":")?.trim_ascii_start();
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let count = std::str::from_utf8(rest.get(..digits)?)
-        .ok()?
-        .parse()
-        .ok()?;
-    let words = rest.get(digits..)?;
-    (words.starts_with(b" callbacks") || words.starts_with(b" output lines")).then_some(count)
-}
+pub(super) use scan::{find_start, head_before, scan};
 
 /// Whether `line` names the driver or the architecture.
 pub(super) fn marked(line: &[u8]) -> bool {

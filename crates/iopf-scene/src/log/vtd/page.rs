@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use crate::log::cursor::{Cursor, Number};
 use crate::log::message::Fields;
-use crate::log::normal::Kind;
+use crate::log::normal::{Arch, Kind};
 use crate::record;
 
 /// A line about a refused page request.
@@ -41,7 +41,7 @@ pub(in crate::log) fn page_report(line: &[u8]) -> Option<(usize, Report)> {
         .filter_map(|words| memmem::find(line, words.as_bytes()).map(|at| (at, *words)))
         .min()?;
     let iommu = name_before(line.get(..at)?)?;
-    let mut fields = Fields::new(Kind::PageRequest);
+    let mut fields = Fields::new(Arch::Vtd, Kind::PageRequest);
     fields.iommu = Some(iommu);
     fields.name = Some(Cow::Borrowed(words));
     let mut cursor = Cursor::new(line, at + words.len());
@@ -78,7 +78,7 @@ fn describe(fields: &mut Fields, head: Number, request: Number) {
         ..RawDescriptor::default()
     };
     if let Some(fault) = record::page_request(&raw) {
-        fields.device = Some(fault.device);
+        fields.device = fault.device;
         fields.pasid = fault.pasid;
         fields.address = fault.address;
         fields.access = fault.access;

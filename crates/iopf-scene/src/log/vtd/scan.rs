@@ -8,47 +8,11 @@ use memchr::memmem;
 use crate::log::cursor::{Cursor, Number, Words};
 use crate::log::message::{Fields, Scan};
 use crate::log::names;
-use crate::log::normal::Kind;
+use crate::log::normal::{Arch, Kind};
 
-use super::values::{Code, access, code, device, pasid, plain};
-
-/// A place where a message, or the rest of one, begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log) enum Start {
-    /// `[DMA Write …`: the beginning of a message.
-    Dma(usize),
-    /// `[INTR-REMAP]`, `INTR-REMAP: Request`: likewise.
-    Interrupt(usize),
-    /// `Request device [`, `fault addr`, `fault index`: a part without the head it should have.
-    Part(usize),
-    /// `[fault reason 05]`, `DMAR: reason 05 -`: the second half of an old message.
-    Reason(usize),
-}
-
-impl Start {
-    /// Where it stands.
-    pub(in crate::log) const fn at(self) -> usize {
-        let (Self::Dma(at) | Self::Interrupt(at) | Self::Part(at) | Self::Reason(at)) = self;
-        at
-    }
-}
-
-impl Start {
-    /// It begins a message.
-    pub(in crate::log) const fn is_head(self) -> bool {
-        matches!(self, Self::Dma(_) | Self::Interrupt(_))
-    }
-
-    /// The same at the beginning of a text.
-    pub(in crate::log) const fn moved(self) -> Self {
-        match self {
-            Self::Dma(_) => Self::Dma(0),
-            Self::Interrupt(_) => Self::Interrupt(0),
-            Self::Part(_) => Self::Part(0),
-            Self::Reason(_) => Self::Reason(0),
-        }
-    }
-}
+use super::values::{Code, access, code, plain};
+use crate::log::dialect::Start;
+use crate::log::values::{device, is_template, pasid};
 
 /// The head of the message whose part stands at `at`, if one with a damaged byte stands before it:
 /// `[D?A Write NO_PASID] Request device [`.
@@ -153,7 +117,7 @@ pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
     };
     let mut reader = Reader {
         scan: Scan {
-            fields: Fields::new(kind),
+            fields: Fields::new(Arch::Vtd, kind),
             parts: 0,
             end: 0,
             open: false,
@@ -170,7 +134,7 @@ pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
     match start {
         Start::Dma(_) => reader.dma_head(),
         Start::Interrupt(_) => reader.interrupt_head(),
-        Start::Part(_) | Start::Reason(_) => {}
+        _ => {}
     }
     reader.body();
     reader.finish()
@@ -477,9 +441,7 @@ impl Reader<'_> {
     }
 
     fn template(&mut self, value: &[u8]) {
-        let value = value.strip_prefix(b"0x").unwrap_or(value);
-        self.scan.template |=
-            matches!(value.first(), Some(b'%' | b'\\' | b'{' | b'*')) && !value.starts_with(b"**");
+        self.scan.template |= is_template(value);
     }
 
     fn finish(mut self) -> Scan {

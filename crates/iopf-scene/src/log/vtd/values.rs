@@ -1,10 +1,9 @@
-//! The values in a message: numbers, devices, words.
+//! The values in a message that only VT-d's have: reasons and words.
 
-use iopf::{Pasid, Rid};
 use memchr::memmem;
 
-use crate::log::cursor::Number;
-use crate::log::normal::{PciAddress, Wanted};
+use crate::log::normal::Wanted;
+use crate::log::values::hexadecimal;
 
 /// The number of a reason, with what its form says of the base.
 #[derive(Clone, Copy, Debug)]
@@ -43,48 +42,6 @@ pub(super) fn access(word: &[u8]) -> Wanted {
     } else {
         Wanted::Unknown
     }
-}
-
-pub(super) fn pasid(number: Number) -> Option<Pasid> {
-    match number {
-        Number::Whole(number) => u32::try_from(number).ok().and_then(Pasid::new),
-        Number::AtEnd(_) | Number::Unreadable => None,
-    }
-}
-
-/// `00:14.0`, `0x00:0x14.0`, `0000:00:14.0`.
-pub(super) fn device(word: &[u8]) -> Option<PciAddress> {
-    let text = std::str::from_utf8(word).ok()?;
-    let (address, function) = text.split_once('.')?;
-    let mut numbers = address.rsplit(':');
-    let slot = byte(numbers.next()?)?;
-    let bus = byte(numbers.next()?)?;
-    let segment = match numbers.next() {
-        None => 0,
-        Some(digits) if (4..=8).contains(&digits.len()) => hexadecimal(digits)?,
-        Some(_) => return None,
-    };
-    if numbers.next().is_some() || function.len() != 1 {
-        return None;
-    }
-    let function = u8::try_from(hexadecimal(function)?).ok()?;
-    let rid = Rid::new(bus, slot, function)?;
-    Some(PciAddress { segment, rid })
-}
-
-fn byte(digits: &str) -> Option<u8> {
-    let digits = digits.strip_prefix("0x").unwrap_or(digits);
-    if digits.len() != 2 {
-        return None;
-    }
-    u8::try_from(hexadecimal(digits)?).ok()
-}
-
-fn hexadecimal(digits: &str) -> Option<u32> {
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    u32::from_str_radix(digits, 16).ok()
 }
 
 /// The number of a reason, printed with two digits at least; `ended` where something follows it, so that no digit can be missing.

@@ -1,0 +1,100 @@
+//! What `serve` asks of an architecture beside the device itself.
+
+mod amdvi;
+mod vtd;
+
+use super::args::Plan;
+use endpoint::IommuFunction;
+use endpoint::pci::Impossible;
+use iommu_walk::TableMem;
+use iopf::Rid;
+use iopf_scene::capture::Capture;
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
+use std::sync::Arc;
+use vfio_user_server::{Port, Space};
+use viommu::Diagnostic;
+use viommu::arch::Arch;
+use viommu_api::PciFunction;
+
+/// A unit in front of a guest whose memory comes over sockets.
+pub(super) type Unit<X> = viommu::Unit<X, Space>;
+
+/// The body of an ACPI table for registers at an address.
+pub(super) type Body = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
+
+/// How guests and people know an architecture.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// As `--arch` has it.
+    pub(super) arch: &'static str,
+    /// Signature of the ACPI table.
+    pub(super) signature: &'static str,
+    /// Its revision.
+    pub(super) revision: u8,
+    /// Name of its file.
+    pub(super) file: &'static str,
+    /// What Linux wants on its command line, if anything.
+    pub(super) kernel: Option<&'static str>,
+    /// The command queue.
+    pub(super) queue: &'static str,
+}
+
+/// What a fault is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    /// The number in the record.
+    pub(super) code: u32,
+    /// What the specification calls it.
+    pub(super) name: &'static str,
+}
+
+/// Where the unit's registers are, and who stands for it on PCI.
+pub(super) enum Front {
+    /// The function with the registers is all that there is.
+    Registers,
+    /// Software looks for this function; the registers are behind function 1 of the same device.
+    Function(Arc<dyn PciFunction>),
+}
+
+/// An architecture that can be put in front of a guest.
+pub(super) trait Serve: Arch<Refused: Display> {
+    /// How it is known.
+    const NAMES: Names;
+    /// Functions of the unit's device: the last one has the registers.
+    const FUNCTIONS: u8;
+    /// Linux answers page requests with their PASID.
+    const ANSWERS_BY_PASID: bool;
+
+    /// What the unit can do; `legacy`: neither PASIDs nor page requests.
+    fn config(legacy: bool) -> Self::Config;
+
+    /// Where the unit's interrupts go: the port of its first function.
+    fn sink(port: Arc<Port>) -> Arc<Self::Sink>;
+
+    /// The function that software looks for.
+    ///
+    /// # Errors
+    /// Where its configuration space cannot be laid out.
+    fn front(config: &Self::Config, registers: &Arc<IommuFunction>) -> Result<Front, Impossible>;
+
+    /// The table that tells a guest of `unit`, with `functions` behind it.
+    fn body(unit: &Unit<Self>, config: &Self::Config, plan: &Plan, functions: Vec<Rid>) -> Body;
+
+    /// What tells kinds of fault apart, beside the request.
+    type Condition: Copy + Debug + Eq + Hash + Send;
+
+    /// The condition that a request met, and at which level.
+    fn condition(failure: &Self::Failure) -> Self::Condition;
+
+    /// What a fault is called.
+    fn reason(failure: &Self::Failure) -> Reason;
+
+    /// A capture of a fault that was just met.
+    fn capture<M: TableMem>(
+        walk: &Self::Walk,
+        memory: M,
+        fault: &Diagnostic<Self::Failure>,
+        note: &str,
+    ) -> Option<Capture>;
+}

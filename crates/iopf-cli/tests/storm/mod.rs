@@ -1,0 +1,282 @@
+//! A stock guest whose device does nothing but bad DMA, and what it costs us.
+#![allow(dead_code, reason = "each test binary uses its own part of this")]
+
+pub(crate) mod shared;
+
+use crate::process::Usage;
+use crate::served::Served;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use testkit::guest::Guest;
+use testkit::kernel::{Stock, stock};
+
+/// Lines of one device in one interval, and the interval: as Linux's `printk_ratelimited`.
+pub(crate) const BURST: u64 = 10;
+pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
+
+/// From the start of a storm until the interval of its first fault is over for the guest too, whose
+/// clock starts with the first interrupt.
+pub(crate) const OVER: Duration = Duration::from_millis(6500);
+
+/// What our memory may differ by, in KiB: allocators keep some of what they had.
+const FLAT: u64 = 1024;
+
+/// What a guest's driver says of faults.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Said {
+    /// How its lines are known.
+    pub(crate) mine: &'static str,
+    /// That records were lost, or that it has made room for new ones after that.
+    pub(crate) overflow: &'static str,
+    /// That there are records and none was lost, if it says so.
+    pub(crate) pending: Option<&'static str>,
+    /// What stands before an address.
+    pub(crate) address: &'static str,
+}
+
+/// FSTS_REG with PPF alone, and with PFO too. Intel VT-d, "Fault Status Register".
+pub(crate) const VTD: Said = Said {
+    mine: "DMAR",
+    overflow: "DRHD: handling fault status reg 3",
+    pending: Some("DRHD: handling fault status reg 2"),
+    address: "fault addr ",
+};
+
+/// Linux `drivers/iommu/amd/init.c`, `amd_iommu_restart_log`.
+pub(crate) const AMDVI: Said = Said {
+    mine: "AMD-Vi",
+    overflow: "IOMMU Event log restarting",
+    pending: None,
+    address: "address=",
+};
+
+pub(crate) fn count(counts: &Value, name: &str) -> u64 {
+    counts[name].as_u64().expect("a count")
+}
+
+pub(crate) fn sum(counts: &Value, names: &[&str]) -> u64 {
+    names.iter().map(|name| count(counts, name)).sum()
+}
+
+pub(crate) fn every_fault_is_accounted_for(counts: &Value, faults: u64) {
+    assert_eq!(count(counts, "faults"), faults);
+    assert_eq!(sum(counts, &["recorded", "lost", "kept_back"]), faults);
+    assert_eq!(count(counts, "messages_lost"), 0);
+    assert!(count(counts, "recorded") > 2, "the guest took part");
+}
+
+pub(crate) fn is_as_it_was(before: &Usage, after: &Usage) {
+    assert!(after.resident.abs_diff(before.resident) <= FLAT);
+    assert!(after.own.abs_diff(before.own) <= FLAT);
+    assert!(after.peak - before.peak <= FLAT);
+    assert_eq!(after.held(), before.held());
+}
+
+/// The events of this name so far.
+pub(crate) fn events<'a>(served: &'a Served, name: &'a str) -> impl Iterator<Item = &'a Value> {
+    served
+        .events
+        .iter()
+        .filter(move |event| event["event"] == name)
+}
+
+/// What the guest's kernel said since `mark`.
+pub(crate) fn since(guest: &Guest, mark: &str) -> Vec<String> {
+    guest
+        .must(&format!("kmsg-since {mark}"))
+        .expect("the guest answers")
+}
+
+/// Lets the engine at 04.0 do this many bad reads, a page apart, and calls `meanwhile` for as long as
+/// they last; gives how long that was.
+pub(crate) fn storm(guest: &Guest, count: u32, mut meanwhile: impl FnMut()) -> Duration {
+    let order = format!(
+        "dma 00:04.0 0 read 0xdead0000 16 via=untranslated repeat={count} stride=4096 nowait"
+    );
+    let started = Instant::now();
+    guest.must(&order).expect("the guest answers");
+    loop {
+        let status = guest
+            .run("dma-status 00:04.0 0")
+            .expect("the guest answers");
+        if status.value("state") != Some("busy") {
+            let took = started.elapsed();
+            assert_eq!(status.value("state"), Some("error"), "{status:?}");
+            assert_eq!(status.value("code"), Some("blocked"), "{status:?}");
+            let errors = status.value("errors").expect("the guest answers");
+            assert_eq!(errors, count.to_string(), "each of them was blocked");
+            return took;
+        }
+        meanwhile();
+        assert!(started.elapsed() < Duration::from_secs(60), "{status:?}");
+    }
+}
+
+/// One more bad read, an interval after the storm: its record reaches the guest, which has made room
+/// for it.
+pub(crate) fn is_told_again(guest: &Guest, said: &Said) -> Vec<String> {
+    let mark = guest.must("kmsg-mark").expect("the guest answers").join("");
+    guest
+        .must("dma 00:04.0 1 read 0xbeef000 16 via=untranslated")
+        .expect("the guest answers");
+    let told = guest
+        .run(&format!("kmsg-wait {mark} 10000 {}0xbeef000", said.address))
+        .expect("the guest answers");
+    let log = since(guest, &mark);
+    assert_eq!(told.status, 0, "it was not told: {log:#?}");
+    if let Some(pending) = said.pending {
+        assert!(log.iter().any(|line| line.contains(pending)), "{log:#?}");
+    }
+    log
+}
+
+/// The guest's log of a storm: what it must say, and how short it must be.
+pub(crate) fn rate_limited_by_itself(log: &[String], took: Duration, said: &Said) {
+    let has = |text: &str| log.iter().filter(|line| line.contains(text)).count();
+    assert!(has(said.overflow) >= 1, "records were lost: {log:#?}");
+    assert!(has("callbacks suppressed") >= 1, "{log:#?}");
+    let intervals = took.as_secs() / INTERVAL.as_secs() + 3;
+    let lines = has(said.mine) as u64;
+    assert!(lines <= 2 * BURST * intervals, "{lines} lines: {log:#?}");
+    says_nothing_bad(log);
+}
+
+pub(crate) fn says_nothing_bad(log: &[String]) {
+    for bad in ["WARNING", "BUG", "hung", "soft lockup", "stall"] {
+        assert!(!log.iter().any(|line| line.contains(bad)), "{log:#?}");
+    }
+}
+
+/// A second engine whose memory a user of VFIO mapped.
+pub(crate) fn quiet_device(guest: &Guest) {
+    guest
+        .must("bind 00:08.0 vfio-pci")
+        .expect("the guest answers");
+    guest.must("vfio-open 00:08.0").expect("the guest answers");
+    guest
+        .must("vfio-map 0x100000 0x10000 rw 0x5aa5f00d")
+        .expect("the guest answers");
+    guest
+        .must("bus-master 00:08.0 on")
+        .expect("the guest answers");
+}
+
+pub(crate) fn quiet_device_works(guest: &Guest) {
+    let order = "dma 00:08.0 0 verify 0x100000 0x10000 pattern=0x5aa5f00d via=untranslated";
+    let done = guest.run(order).expect("the guest answers");
+    assert_eq!(done.value("state"), Some("done"), "{done:?}");
+    assert_eq!(done.value("check"), Some("0x0"), "every byte is right");
+    assert_eq!(done.value("moved"), Some("65536"));
+}
+
+/// A hundred thousand bad DMAs of the engine at 04.0, while the one at 08.0 does its work.
+pub(crate) fn leaves_guest_log_and_memory_as_they_were(
+    arguments: &[&str],
+    words: &str,
+    said: &Said,
+) {
+    const COUNT: u32 = 100_000;
+    let functions = ["--endpoint", "dma@04.0", "--endpoint", "dma@08.0"];
+    let mut served = Served::start(&[arguments, &functions, &["--verbose"]].concat());
+    let guest = served.boot(
+        Guest::builder(stock(Stock::Newest).expect("Debian's kernel"))
+            .append(words)
+            .module("vfio_pci")
+            .module_with("vfio_iommu_type1", "allow_unsafe_interrupts=1"),
+    );
+    quiet_device(&guest);
+    quiet_device_works(&guest);
+    guest
+        .must("bus-master 00:04.0 on")
+        .expect("the guest answers");
+    guest
+        .must("dma 00:04.0 0 read 0xdead0000 16 via=untranslated repeat=20")
+        .expect("the guest answers");
+    // The budget of the log is whole again, and everything has been done once.
+    std::thread::sleep(OVER);
+    let mark = guest.must("kmsg-mark").expect("the guest answers").join("");
+    let before = Usage::of(served.pid());
+
+    let mut beside = 0;
+    let began = Instant::now();
+    let took = storm(&guest, COUNT, || {
+        quiet_device_works(&guest);
+        beside += 1;
+    });
+    let after = Usage::of(served.pid());
+    println!("{COUNT} bad DMAs in {took:?}; a quiet device worked {beside} times meanwhile");
+    println!("before: {before}\nafter:  {after}");
+    assert!(beside >= 1);
+    is_as_it_was(&before, &after);
+
+    assert_eq!(guest.must("ping").expect("the guest answers"), ["pong"]);
+    std::thread::sleep(OVER.saturating_sub(began.elapsed()));
+    println!("{}", is_told_again(&guest, said).join("\n"));
+    let spent = began.elapsed();
+    let log = since(&guest, &mark);
+    rate_limited_by_itself(&log, took, said);
+    println!("the guest's log has {} lines of it", log.len());
+
+    let last = served.stop_keeping();
+    let counts = &last["counts"];
+    println!("{counts}");
+    let faults = count(counts, "faults");
+    every_fault_is_accounted_for(counts, u64::from(COUNT) + 20 + 1);
+    assert_eq!(sum(counts, &["logged", "suppressed"]), faults);
+    assert_eq!(last["lines_lost"], 0);
+    let lines = events(&served, "fault").count() as u64;
+    assert_eq!(lines, count(counts, "logged"));
+    let intervals = spent.as_secs() / INTERVAL.as_secs() + 1;
+    assert!(lines <= BURST * (intervals + 1), "{lines} lines");
+    let summed: u64 = events(&served, "suppressed")
+        .map(|event| count(event, "count"))
+        .sum();
+    assert_eq!(summed, count(counts, "suppressed"), "the counts are exact");
+    let summaries = events(&served, "suppressed").count() as u64;
+    assert!(summaries <= intervals + 1, "one an interval: {summaries}");
+    println!("our log: {lines} lines and {summaries} with counts");
+}
+
+/// The same without `--verbose`, on the older kernel and in legacy mode.
+pub(crate) fn gets_no_line_of_ours(arguments: &[&str], words: &str, said: &Said) {
+    const COUNT: u32 = 20_000;
+    let arguments = [arguments, &["--endpoint", "dma@04.0", "--legacy"]].concat();
+    let mut served = Served::start(&arguments);
+    let kernel = stock(Stock::Stable).expect("Debian's kernel");
+    let guest = served.boot(Guest::builder(kernel).append(words));
+    guest
+        .must("bus-master 00:04.0 on")
+        .expect("the guest answers");
+    guest
+        .must("dma 00:04.0 0 read 0xdead0000 16 via=untranslated repeat=20")
+        .expect("the guest answers");
+    std::thread::sleep(OVER);
+    let mark = guest.must("kmsg-mark").expect("the guest answers").join("");
+    let (before, began) = (Usage::of(served.pid()), Instant::now());
+    let took = storm(&guest, COUNT, || {});
+    let after = Usage::of(served.pid());
+    println!("{COUNT} bad DMAs in {took:?}\nbefore: {before}\nafter:  {after}");
+    is_as_it_was(&before, &after);
+    std::thread::sleep(OVER.saturating_sub(began.elapsed()));
+    println!("{}", is_told_again(&guest, said).join("\n"));
+    rate_limited_by_itself(&since(&guest, &mark), took, said);
+
+    let last = served.stop_keeping();
+    let counts = &last["counts"];
+    println!("{counts}");
+    let faults = u64::from(COUNT) + 20 + 1;
+    every_fault_is_accounted_for(counts, faults);
+    for name in ["logged", "suppressed"] {
+        assert_eq!(count(counts, name), 0);
+    }
+    let names: BTreeSet<_> = served
+        .events
+        .iter()
+        .filter_map(|event| event["event"].as_str())
+        .collect();
+    println!("{names:?}");
+    assert!(!names.contains("fault") && !names.contains("suppressed"));
+    // The only line about the faults: where the one capture is.
+    assert_eq!(events(&served, "capture").count(), 1);
+}
