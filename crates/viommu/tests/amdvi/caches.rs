@@ -2,8 +2,8 @@
 //! left out in turn, and then made.
 
 use crate::rig::{
-    AT, CR3_TABLE, DEVICE, DTE, INVALIDATE_ALL, OTHER_PAGE, OTHER_TABLES, PAGE, RW, Rig, TABLES,
-    guest, host, invalidate_device,
+    AT, AtEnd, CR3_TABLE, DEVICE, DTE, INVALIDATE_ALL, OTHER_PAGE, OTHER_TABLES, PAGE, RW, Rig,
+    TABLES, guest, host, invalidate_device,
 };
 use iopf::{Access, Rid};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -255,7 +255,6 @@ fn no_access_that_begins_after_the_wait_uses_what_it_invalidated() {
     let (done, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let device = scope.spawn(|| {
-            let mut seen = 0u64;
             while !stop.load(Ordering::Acquire) {
                 let before = done.load(Ordering::Acquire);
                 let at = rig.read_at(None, AT).expect("it is mapped");
@@ -264,11 +263,10 @@ fn no_access_that_begins_after_the_wait_uses_what_it_invalidated() {
                 if before == after && before % 2 == 1 {
                     let expected = if before % 4 == 1 { PAGE } else { OTHER_PAGE };
                     assert_eq!(at, expected, "turn {before}");
-                    seen += 1;
                 }
             }
-            seen
         });
+        let end = AtEnd(|| stop.store(true, Ordering::Release));
         for turn in 0..2_000u64 {
             let page = if turn % 2 == 0 { PAGE } else { OTHER_PAGE };
             // Even: a change is under way. Odd: it is done.
@@ -277,7 +275,7 @@ fn no_access_that_begins_after_the_wait_uses_what_it_invalidated() {
             rig.submit(&[pages(5, AT)]);
             done.store(turn * 2 + 1, Ordering::Release);
         }
-        stop.store(true, Ordering::Release);
+        drop(end);
         device.join().expect("no access was stale");
     });
     assert_eq!(Rig::read_at(&rig, None, AT), Some(OTHER_PAGE));
