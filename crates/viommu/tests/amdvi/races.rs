@@ -78,7 +78,9 @@ fn serve(rig: &Rig, log: &Log, devices: &[&(dyn Fn() + Sync)], each: &mut dyn Fn
         for device in devices {
             let left = &left;
             scope.spawn(move || {
-                let _over = AtEnd(|| drop(left.fetch_sub(1, Ordering::Release)));
+                let _over = AtEnd(|| {
+                    left.fetch_sub(1, Ordering::Release);
+                });
                 device();
             });
         }
