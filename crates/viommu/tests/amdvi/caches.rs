@@ -199,7 +199,7 @@ fn a_changed_guest_cr3_is_seen_by_the_next_walk() {
 }
 
 #[test]
-fn a_page_of_a_size_between_is_cached_by_its_parts() {
+fn a_page_of_any_size_is_cached_as_a_whole() {
     let rig = host(Config::default());
     // Next Level 7: 64 KiB at 0x10000, whose lowest clear address bit is 15.
     let sized = |page: u64| rig.put(TABLES + 0x3000 + 0x10 * 8, RW | page | 0x7000 | 7 << 9 | 1);
@@ -214,7 +214,8 @@ fn a_page_of_a_size_between_is_cached_by_its_parts() {
         Some(PAGE + 0x123),
         "it is cached"
     );
-    rig.submit(&[pages(5, 0x1_7001)]);
+    // Any part of it will do.
+    rig.submit(&[pages(5, 0x1_f000)]);
     assert_eq!(rig.read_at(None, 0x1_0123), Some(OTHER_PAGE + 0x123));
 }
 
