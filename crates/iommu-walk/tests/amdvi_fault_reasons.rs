@@ -52,6 +52,12 @@ fn code_2_a_requester_beyond_the_device_table() {
     };
     let failure = Bed::host().faults(&dma, Cause::DeviceOutsideTable, 2, 0x000);
     assert_eq!(failure.detail.domain, DomainId(0));
+    // A translation request is an invalid one: V kInvalidDevReqType_DevIdInvalid.
+    let dma = Dma {
+        requester: Rid(0x80),
+        ..ats()
+    };
+    Bed::host().faults(&dma, Cause::TranslationOutsideTable, 8, 0x500);
     // The last entry of a page is in it.
     let dma = Dma {
         requester: Rid(0x7f),
@@ -190,7 +196,8 @@ fn code_2_the_device_table_entry_denies_writes() {
     }
 }
 
-/// K sets I where ATS is on (DTE_FLAG_IOTLB); no author has the event. UNCONFIRMED.
+/// V kInvalidDevReqType_PretranslatedTransaction and _TrDisabled; K sets I where ATS is on
+/// (DTE_FLAG_IOTLB).
 #[test]
 fn code_8_device_tlb_requests_without_permission() {
     Bed::host().faults(&ats(), Cause::DeviceTlbDisabled, 8, 0x300);
@@ -619,20 +626,23 @@ fn code_4_a_host_dirty_bit_that_cannot_be_set() {
 
 // ---- page requests ----
 
-/// UNCONFIRMED.
+/// V kInvalidPprReqType_PriNotSupported.
 #[test]
 fn code_9_page_requests_that_are_not_allowed() {
     let bed = Bed::guest();
     asks(&bed, Some(5), Cause::PageRequestsDisabled);
-    let allowed = bed.add(DTE, 1 << 52);
+    let allowed = bed.clone().add(DTE, 1 << 52);
     assert!(page(&allowed, Some(5)).is_ok());
     let off = allowed.control(CONTROL & !(1 << 15));
     asks(&off, Some(5), Cause::PageRequestsDisabled);
-    // An entry that says nothing allows nothing.
+    // An entry that says nothing allows nothing, and one that is not there neither.
+    let beyond = page_request(&bed.unit, &bed.mem, Rid(0x80), None, &mut ());
+    let failure = beyond.expect_err("the page request was let in");
+    assert_eq!(failure.cause, Cause::PageRequestsDisabled);
     asks(&Bed::guest().set(DTE, 0), None, Cause::PageRequestsDisabled);
 }
 
-/// UNCONFIRMED.
+/// V kInvalidPprReqType_GstTranslateDisabled.
 #[test]
 fn code_9_a_page_request_of_a_pasid_without_tables() {
     let host = Bed::host().add(DTE, 1 << 52);
@@ -688,7 +698,7 @@ fn every_condition_is_confirmed_or_listed() {
         "UNCONFIRMED: {} conditions, {unconfirmed:?}",
         unconfirmed.len()
     );
-    assert_eq!((confirmed.len(), unconfirmed.len()), (14, 29));
+    assert_eq!((confirmed.len(), unconfirmed.len()), (17, 27));
     let mut codes: Vec<u32> = Cause::ALL.iter().map(|cause| cause.reason().0).collect();
     codes.sort_unstable();
     codes.dedup();
@@ -703,7 +713,7 @@ fn a_translation_request_records_nothing_but_what_is_no_page_fault() {
     for cause in Cause::ALL {
         let recorded = cause.recorded(kind);
         let page_fault = cause.reason().0 == 2;
-        let told = matches!(cause, Cause::DeviceOutsideTable | Cause::InterruptWithPasid);
+        let told = matches!(cause, Cause::InterruptWithPasid);
         let never = matches!(cause, Cause::Disabled);
         assert_eq!(recorded, !never && (!page_fault || told), "{cause:?}");
     }

@@ -76,7 +76,7 @@ pub(crate) struct DecodeArgs {
     /// The log or the records, or - for stdin
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) file: PathBuf,
-    /// Whose records these are; kernel log lines say so themselves
+    /// Whose records these are, vtd if it is left out; kernel log lines say so themselves
     #[arg(long, value_enum)]
     pub(crate) arch: Option<ArchArg>,
     /// Print one JSON object a line for each fault, then a summary
@@ -92,6 +92,7 @@ Examples:
   dmesg | iopf decode                  the DMA faults in the kernel log
   journalctl -k -o json | iopf decode --json
   iopf decode --arch vtd records.bin   fault records as they lie in the registers
+  iopf decode --arch amdvi log.bin     entries of the event log, or of the PPR log
   echo '00 10 00 7f 00 00 00 00 28 00 00 00 06 00 00 c0' | iopf decode --arch vtd";
 
 /// An architecture, as the command line names it.

@@ -2,26 +2,30 @@
 
 mod text;
 
-use crate::args::DecodeArgs;
+use crate::args::{ArchArg, DecodeArgs};
 use crate::exit::{Exit, Stop};
 use crate::input::Input;
-use iopf_scene::log::{Form, Record, Summary, SummaryObject, decode, detect};
+use iopf_scene::log::{Arch, Form, Record, Summary, SummaryObject, decode_of, detect};
 use std::io::{self, BufRead, Write};
 
 /// What to do, as the arguments say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
     input: Input,
+    /// Whose records raw ones are.
+    arch: Arch,
     json: bool,
     fail_on_fault: bool,
 }
 
 impl From<&DecodeArgs> for Plan {
     fn from(args: &DecodeArgs) -> Self {
-        // One architecture is built in, so that naming it changes nothing yet.
-        let _ = args.arch;
         Self {
             input: args.file.as_path().into(),
+            arch: match args.arch {
+                Some(ArchArg::Vtd) | None => Arch::Vtd,
+                Some(ArchArg::Amdvi) => Arch::Amdvi,
+            },
             json: args.json,
             fail_on_fault: args.fail_on_fault,
         }
@@ -35,12 +39,12 @@ pub(crate) fn main(args: &DecodeArgs, out: &mut dyn Write) -> Result<Exit, Stop>
     let start = from
         .fill_buf()
         .map_err(|error| plan.input.refused(&error))?;
-    let form = detect(start);
+    let form = detect(plan.arch, start);
     let text = form != Form::Log || !start.contains(&0);
 
     // An error of writing comes back through the reader; it is told apart here.
     let mut writing = None;
-    let decoded = decode(&mut from, form, |record| {
+    let decoded = decode_of(plan.arch, &mut from, form, |record| {
         show(&plan, &record, out).map_err(|error| {
             let kind = error.kind();
             writing = Some(error);

@@ -70,6 +70,46 @@ fn raw_records_are_read_in_hex_and_in_binary() {
 }
 
 #[test]
+fn raw_records_of_amd_vi_are_read_when_asked_for() {
+    // A write of 01:00.0 in domain 13 to 0xcff49550, flags 0x070, as it lies in the event log.
+    let event = [
+        0x00, 0x01, 0, 0, 0x0d, 0, 0x70, 0x20, 0x50, 0x95, 0xf4, 0xcf, 0, 0, 0, 0u8,
+    ];
+    let hex: String = event.iter().map(|byte| format!("{byte:02x} ")).collect();
+    for input in [event.repeat(8), hex.into_bytes()] {
+        let output = iopf()
+            .args(["decode", "--arch", "amdvi", "--json"])
+            .write_stdin(input)
+            .assert()
+            .success();
+        let text = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+        assert!(
+            text.contains(
+                r#""arch":"amdvi","kind":"dma","iommu":null,"device":"0000:01:00.0","pasid":null,"address":"0xcff49550","access":"write","privileged":null,"code":2,"name":"IO_PAGE_FAULT","flags":{"gn":false,"nx":false,"us":false,"i":false,"pr":true,"rw":true,"pe":true,"rz":false,"tr":false},"index":null,"text":""#
+            ),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_log_of_amd_vi_needs_no_arch_and_mixes_with_others() {
+    let log = "\
+[    5.000000] nvme 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0000 address=0xfc189000 flags=0x0000]
+[    6.000000] iommu ivhd3: AMD-Vi: Event logged [ILLEGAL_DEV_TABLE_ENTRY device=0000:43:00.0 pasid=0x00000 address=0x3737b01000 flags=0x0020]
+[    6.000001] AMD-Vi: DTE[0]: 6000000000000003
+[    6.000002] AMD-Vi: DTE[1]: 0000000000000001
+[    6.000003] AMD-Vi: DTE[2]: 2000003088b3e013
+[    6.000004] AMD-Vi: DTE[3]: 0000000000000000
+[    7.000000] amd_iommu_report_page_fault: 12 callbacks suppressed
+[    8.000000] DMAR: [DMA Write NO_PASID] Request device [00:14.0] fault addr 0xffcda000 [fault reason 0x05] PTE Write access is not set
+";
+    let output = iopf().arg("decode").write_stdin(log).assert().success();
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    insta::assert_snapshot!("text-log-amdvi", text);
+}
+
+#[test]
 fn faults_set_the_status_only_when_asked() {
     iopf()
         .args(["decode", "--fail-on-fault"])

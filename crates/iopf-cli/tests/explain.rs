@@ -26,7 +26,7 @@ fn all() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|ext| ext == "json"))
         .collect();
     files.sort();
-    assert!(files.len() >= 30);
+    assert!(files.len() >= 60);
     files
 }
 
@@ -65,6 +65,21 @@ fn the_text_view_shows_the_walk_the_entry_and_what_to_do() {
         "sva-page-not-present",
         "nested-table-not-mapped",
         "off",
+        "amdvi-healthy",
+        "amdvi-write-to-read-only",
+        "amdvi-blocked-device",
+        "amdvi-reserved-device-entry",
+        "amdvi-device-outside-table",
+        "amdvi-table-outside-memory",
+        "amdvi-skipped-levels",
+        "amdvi-ats-not-enabled",
+        "amdvi-interrupt-range",
+        "amdvi-sva-page-not-present",
+        "amdvi-sva-pasid-not-bound",
+        "amdvi-page-requests-not-enabled",
+        "amdvi-suppressed-repeats",
+        "amdvi-nested-table-not-mapped",
+        "amdvi-off",
     ] {
         let text = out(iopf().arg("explain").arg(capture(&format!("{name}.json"))));
         insta::assert_snapshot!(format!("text-{name}"), text);
@@ -77,6 +92,7 @@ fn the_json_view_is_one_object_a_request() {
         "legacy-write-to-read-only",
         "sva-page-not-present",
         "legacy-interrupt-range",
+        "amdvi-sva-page-not-present",
     ] {
         let text = out(iopf()
             .args(["explain", "--json"])

@@ -25,6 +25,20 @@
 //! The record of a fault has the type *read* for reads, instruction fetches and translation
 //! requests (which are reads on the bus), *write* for writes, *atomic* for requests that both read
 //! and write.
+//!
+//! # AMD-Vi
+//! Registers that a capture leaves out:
+//! - `IOMMU_CONTROL`: [`amdvi::IOMMU_CONTROL`]: translation, guest translation and page requests are
+//!   on. With it, its bits decide.
+//! - `EXT_FEATURE`, `EXT_FEATURE2`: [`amdvi::EXT_FEATURE`] and [`amdvi::EXT_FEATURE2`], everything the
+//!   walk knows.
+//! - `DEV_TAB_BASE`: its reset value, 0: a device table of one page at address 0. The others: 0.
+//!
+//! The first stage is the guest tables of version 2, the second the host tables of version 1. The name
+//! of a fault is that of its event, which several conditions share. `recoverable` is as above, while
+//! page requests are on. Outcomes are the same; a queued page request is an entry of the PPR log. The
+//! record is the event of 16 bytes; what SA suppresses has none, nor what SE does after the first fault
+//! of a device in the capture.
 
 pub mod amdvi;
 mod check;

@@ -43,7 +43,8 @@ pub fn explain(bytes: &[u8]) {
 /// A capture of 64 KiB of tables made of `bytes`. Most of their pointers stay inside.
 fn tables(bytes: &[u8]) -> Capture {
     const MEMORY: u64 = 0x1_0000;
-    let mut builder = Builder::new(Arch::Vtd);
+    let amdvi = bytes.first().is_some_and(|byte| byte & 1 == 1);
+    let mut builder = Builder::new(if amdvi { Arch::Amdvi } else { Arch::Vtd });
     let words = bytes.as_chunks::<8>().0;
     let word = |index: usize| {
         let word = words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
@@ -55,7 +56,14 @@ fn tables(bytes: &[u8]) -> Capture {
         }
     };
     builder.memory_bounds(Gpa(0), Gpa(MEMORY));
-    let _ = builder.register("RTADDR_REG", word(0) & (MEMORY - 1));
+    if amdvi {
+        // 16 pages of device table, or what the word says.
+        let _ = builder.register("DEV_TAB_BASE", word(0) & (MEMORY - 1) | 0xf);
+        let _ = builder.register("EXCL_BASE", word(1));
+        let _ = builder.register("EXCL_LIMIT", word(2));
+    } else {
+        let _ = builder.register("RTADDR_REG", word(0) & (MEMORY - 1));
+    }
     let count = words.len().max(1);
     for index in 0..MEMORY / 8 {
         let at = usize::try_from(index).unwrap_or(0) % count;

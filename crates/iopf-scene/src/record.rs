@@ -1,9 +1,12 @@
-//! Raw VT-d records, in binary or as hexadecimal text, in the normal form.
+//! Raw records, in binary or as hexadecimal text, in the normal form.
 //!
-//! Two records are known: the fault recording register (16 bytes) and the page request descriptor
+//! Of VT-d, two records are known: the fault recording register (16 bytes) and the page request descriptor
 //! (32 bytes, of which the second half is the device's own). They tell themselves apart: bits 11:0
-//! of the one are reserved and zero, and bits 7:0 of the other hold its type, 1.
+//! of the one are reserved and zero, and bits 7:0 of the other hold its type, 1. Of AMD-Vi, two as well:
+//! the entries of the event log and of the PPR log (16 bytes each). Whose records they are must be
+//! told: [`Arch`].
 
+mod amdvi;
 mod hex;
 
 pub use hex::{HexLine, HexReader};
@@ -14,15 +17,18 @@ use iommu_wire::vtd::page_request::{Descriptor, RawDescriptor};
 use iopf::{Access, Iova, Pasid};
 use zerocopy::FromBytes;
 
-use crate::log::{Arch, Kind, PciAddress, Record, Wanted, names, text_of};
+use crate::log::{self, Arch, Flags, Kind, PciAddress, Record, Wanted, names, text_of};
 
 /// A raw record's meaning: the normal form without its words, and without an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
+    /// Whose record.
+    pub arch: Arch,
     /// What sort of event.
     pub kind: Kind,
-    /// Who sent the transaction; a record has no segment, so it is 0.
-    pub device: PciAddress,
+    /// Who sent the transaction; a record has no segment, so it is 0. `None` where the record is of no
+    /// transaction.
+    pub device: Option<PciAddress>,
     /// In which of the device's address spaces.
     pub pasid: Option<Pasid>,
     /// The page it asked for.
@@ -31,10 +37,12 @@ pub struct Fault {
     pub access: Wanted,
     /// In supervisor mode; known where there is a PASID.
     pub privileged: Option<bool>,
-    /// The fault reason; page request descriptors have none.
+    /// The fault reason of VT-d, the event code of AMD-Vi; page requests have none.
     pub code: Option<u8>,
     /// The interrupt index.
     pub index: Option<u16>,
+    /// The flags of an AMD-Vi event, where they have these names.
+    pub flags: Option<Flags>,
 }
 
 /// The meaning of a fault recording register; `None` where it holds no fault.
@@ -59,17 +67,19 @@ pub fn fault(raw: &RawFault) -> Option<Fault> {
         FaultInfo::InterruptIndex(index) => (None, Some(index)),
     };
     Some(Fault {
+        arch: Arch::Vtd,
         kind,
-        device: PciAddress {
+        device: Some(PciAddress {
             segment: 0,
             rid: event.source,
-        },
+        }),
         pasid: event.pasid.map(|with| with.pasid),
         address,
         access,
         privileged: event.pasid.map(|with| with.privileged),
         code: Some(event.reason.0),
         index,
+        flags: None,
     })
 }
 
@@ -83,28 +93,34 @@ pub fn page_request(raw: &RawDescriptor) -> Option<Fault> {
     else {
         return None;
     };
-    let access = if request.access.contains(Access::EXEC) {
-        Wanted::Exec
-    } else if request.access.contains(Access::WRITE) {
-        Wanted::Write
-    } else if request.access.contains(Access::READ) {
-        Wanted::Read
-    } else {
-        Wanted::Unknown
-    };
     Some(Fault {
+        arch: Arch::Vtd,
         kind: Kind::PageRequest,
-        device: PciAddress {
+        device: Some(PciAddress {
             segment: 0,
             rid: requester,
-        },
+        }),
         pasid: request.pasid,
         address: Some(request.addr),
-        access,
+        access: wanted(request.access),
         privileged: request.pasid.map(|_| request.access.contains(Access::PRIV)),
         code: None,
         index: None,
+        flags: None,
     })
+}
+
+/// What a page request wants most.
+fn wanted(access: Access) -> Wanted {
+    if access.contains(Access::EXEC) {
+        Wanted::Exec
+    } else if access.contains(Access::WRITE) {
+        Wanted::Write
+    } else if access.contains(Access::READ) {
+        Wanted::Read
+    } else {
+        Wanted::Unknown
+    }
 }
 
 impl Fault {
@@ -112,21 +128,25 @@ impl Fault {
     #[must_use]
     pub fn record(&self, record: u64, line: u64) -> Record {
         let code = self.code.map(u32::from);
+        let name = match self.arch {
+            Arch::Vtd => names::reason,
+            Arch::Amdvi => log::amdvi::name_of,
+        };
         let mut record = Record {
             record,
             line,
             time: None,
-            arch: Arch::Vtd,
+            arch: self.arch,
             kind: self.kind,
             iommu: None,
-            device: Some(self.device),
+            device: self.device,
             pasid: self.pasid,
             address: self.address,
             access: self.access,
             privileged: self.privileged,
             code,
-            name: code.and_then(names::reason).map(Into::into),
-            flags: None,
+            name: code.and_then(name).map(Into::into),
+            flags: self.flags,
             index: self.index.map(u32::from),
             text: String::new(),
             dump: None,
@@ -148,9 +168,10 @@ const fn is_page_request(head: u64) -> bool {
     head & 0xff == 1 && head & 0xfc00 == 0 && head >> 54 == 0
 }
 
-/// Whether `bytes` begin with something that can be a raw record, empty ones before it or not.
+/// Whether `bytes` begin with something that can be a raw record of `arch`, empty ones before it or
+/// not.
 #[must_use]
-pub fn looks_raw(bytes: &[u8]) -> bool {
+pub fn looks_raw(arch: Arch, bytes: &[u8]) -> bool {
     let mut slots = bytes.chunks_exact(size_of::<RawFault>());
     let Some(first) = slots.find(|slot| slot.iter().any(|&byte| byte != 0)) else {
         return false;
@@ -158,7 +179,11 @@ pub fn looks_raw(bytes: &[u8]) -> bool {
     let Ok(raw) = RawFault::read_from_bytes(first) else {
         return false;
     };
-    is_fault(raw.low.get(), raw.high.get()) || is_page_request(raw.low.get())
+    let (low, high) = (raw.low.get(), raw.high.get());
+    match arch {
+        Arch::Vtd => is_fault(low, high) || is_page_request(low),
+        Arch::Amdvi => amdvi::is_entry(low),
+    }
 }
 
 /// Reads one raw record after the other from memory, as fast as it goes.
@@ -171,18 +196,25 @@ pub fn looks_raw(bytes: &[u8]) -> bool {
 /// // A write of 00:14.0 to page 0xffcda000 met an entry without write permission.
 /// let frcd = [0, 0xa0, 0xcd, 0xff, 0, 0, 0, 0, 0xa0, 0, 0, 0, 0x05, 0, 0, 0x80];
 /// let fault = Faults::new(&frcd).next().flatten().unwrap();
-/// assert_eq!((fault.device.to_string(), fault.code), ("0000:00:14.0".into(), Some(5)));
+/// assert_eq!((fault.device.unwrap().to_string(), fault.code), ("0000:00:14.0".into(), Some(5)));
 /// ```
 #[derive(Clone, Debug)]
 pub struct Faults<'a> {
+    arch: Arch,
     rest: &'a [u8],
 }
 
 impl<'a> Faults<'a> {
-    /// Reads `bytes`, which begin with a record.
+    /// Reads `bytes`, which begin with a record of VT-d.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes }
+        Self::of(Arch::Vtd, bytes)
+    }
+
+    /// Reads `bytes`, which begin with a record of `arch`.
+    #[must_use]
+    pub const fn of(arch: Arch, bytes: &'a [u8]) -> Self {
+        Self { arch, rest: bytes }
     }
 
     /// What has not been read yet.
@@ -198,6 +230,10 @@ impl Iterator for Faults<'_> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (raw, rest) = RawFault::ref_from_prefix(self.rest).ok()?;
+        if self.arch == Arch::Amdvi {
+            self.rest = rest;
+            return Some(amdvi::entry(raw.low.get(), raw.high.get()));
+        }
         if is_page_request(raw.low.get()) {
             let (raw, rest) = RawDescriptor::ref_from_prefix(self.rest).ok()?;
             self.rest = rest;

@@ -41,13 +41,27 @@ use epoch::History;
 use iopf::{Iova, Pasid, Rid};
 use scope::{EVERY_DOMAIN, SOURCES};
 use std::sync::atomic::{
-    AtomicU64,
+    AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use table::{Key, Set, Table};
 
-/// Page sizes that are cached, with the code each has in a key. Any other is not cached.
-const SIZES: [(u64, u8); 3] = [(0, 12), (1, 21), (2, 30)];
+/// Pages larger than 2 to the power of this are not cached: in a key and in an entry, a size takes five
+/// bits.
+const LARGEST: u8 = SMALLEST + 31;
+/// The size of the smallest page, as a power of two.
+const SMALLEST: u8 = 12;
+
+/// The page sizes of a set of them, as powers of two.
+fn shifts(mut sizes: u32) -> impl Iterator<Item = u8> + Clone {
+    std::iter::from_fn(move || {
+        let lowest = sizes.trailing_zeros();
+        sizes &= sizes.wrapping_sub(1);
+        // At most 32: none.
+        u8::try_from(lowest).ok().filter(|lowest| *lowest < 32)
+    })
+    .map(|code| SMALLEST + code)
+}
 
 /// The cache.
 ///
@@ -57,8 +71,8 @@ pub struct Iotlb {
     hits: Table,
     translations: Table,
     sources: Table,
-    // Page sizes that were ever inserted, by code. Grows, and is read-mostly.
-    sizes: AtomicU64,
+    // Page sizes that were ever inserted, 4 KiB in bit 0. Grows, and is read-mostly.
+    sizes: AtomicU32,
     // Domains that ever had a first-stage or nested entry, 64 classes of them.
     first_stage_domains: AtomicU64,
     history: History,
@@ -73,7 +87,7 @@ impl Iotlb {
             hits: Table::new(entries),
             translations: Table::new(entries),
             sources: Table::new(entries / 4),
-            sizes: AtomicU64::new(0),
+            sizes: AtomicU32::new(0),
             first_stage_domains: AtomicU64::new(0),
             history: History::new(),
         }
@@ -120,13 +134,9 @@ impl Iotlb {
     /// The page around `iova` in the address space of `tag`.
     #[must_use]
     pub fn lookup_tag(&self, tag: Tag, iova: Iova) -> Option<Hit> {
-        let sizes = self.sizes.load(Relaxed);
-        SIZES.iter().find_map(|&(code, shift)| {
-            // A page size costs a probe only once a page of that size was cached.
-            if sizes >> code & 1 == 0 {
-                return None;
-            }
-            let key = page_key(tag, iova, code, shift);
+        // A page size costs a probe only once a page of that size was cached.
+        shifts(self.sizes.load(Relaxed)).find_map(|shift| {
+            let key = page_key(tag, iova, shift);
             let word = self.translations.get(key.hash(), key)?;
             Some(Hit(word).mapping().frame(iova))
         })
@@ -173,18 +183,21 @@ impl Iotlb {
     /// `epoch`, another writer is in the way, or the page size is none that is cached. Says whether
     /// it did; either way the caller may use the translation within the session that made it.
     pub fn insert(&self, epoch: Epoch, tag: Tag, iova: Iova, mapping: &Mapping) -> bool {
-        let size = SIZES.iter().find(|(_, shift)| *shift == mapping.page_shift);
-        let Some(&(code, shift)) = size else {
+        let shift = mapping.page_shift;
+        if !(SMALLEST..=LARGEST).contains(&shift) {
             return false;
-        };
+        }
         // Before the epoch is compared: an invalidation either sees the bits or refuses the entry.
-        note(&self.sizes, 1 << code);
+        let size = 1 << (shift - SMALLEST);
+        if self.sizes.load(SeqCst) & size == 0 {
+            self.sizes.fetch_or(size, SeqCst);
+        }
         if tag.stage() != Stage::Second {
             note(&self.first_stage_domains, class(tag.domain()));
         }
         let domain = u64::from(tag.domain());
         let covers = |covered| covered == domain || covered == EVERY_DOMAIN;
-        let key = page_key(tag, iova, code, shift);
+        let key = page_key(tag, iova, shift);
         // Of the page as a whole, wherever in it the address lies.
         let word = mapping.frame(Iova(0)).0;
         self.translations.insert(key.hash(), key, word, || {
@@ -216,23 +229,22 @@ impl Iotlb {
     }
 
     fn remove_pages(&self, scope: Scope, tags: &[Tag], pages: Pages) {
-        let present = self.sizes.load(SeqCst);
-        let sizes = SIZES.iter().filter(|(code, _)| present >> code & 1 != 0);
+        let sizes = shifts(self.sizes.load(SeqCst));
         // Pages of one size in the range, as a power of two.
         let order = |shift: u8| u32::from(pages.size_shift.saturating_sub(shift));
         let probes = sizes
             .clone()
-            .map(|(_, shift)| 1u64.checked_shl(order(*shift)).unwrap_or(u64::MAX))
+            .map(|shift| 1u64.checked_shl(order(shift)).unwrap_or(u64::MAX))
             .fold(0, u64::saturating_add);
         // A probe is some four times the work of looking at the next set.
         if probes.saturating_mul(4 * tags.len() as u64) > self.translations.sets() as u64 {
             return self.translations.remove_if(|key| scope.covers(key));
         }
-        for &(code, shift) in sizes {
+        for shift in sizes {
             for page in 0..1u64 << order(shift) {
                 let at = Iova(pages.first().wrapping_add(page << shift));
                 for &tag in tags {
-                    let key = page_key(tag, at, code, shift);
+                    let key = page_key(tag, at, shift);
                     self.translations.remove(key.hash(), key);
                 }
             }
@@ -312,15 +324,13 @@ const fn stamped(now: Epoch, key: Key) -> Key {
     Key(key.0 | now.count() << STAMP_SHIFT, key.1)
 }
 
-fn page_key(tag: Tag, iova: Iova, code: u64, shift: u8) -> Key {
-    Key(tag.0, iova.0 >> shift << 2 | code)
+fn page_key(tag: Tag, iova: Iova, shift: u8) -> Key {
+    Key(tag.0, iova.0 >> shift << 5 | u64::from(shift - SMALLEST))
 }
 
 /// First address and size of the page that a key of a translation names.
 fn page_of(key: Key) -> (u64, u8) {
-    let shift = SIZES
-        .iter()
-        .find(|(code, _)| *code == key.1 & 3)
-        .map_or(0, |(_, shift)| *shift);
-    ((key.1 >> 2) << shift, shift)
+    let [low, ..] = key.1.to_le_bytes();
+    let shift = SMALLEST + (low & 31);
+    (key.1 >> 5 << shift, shift)
 }

@@ -482,11 +482,19 @@ fn asked(dma: &Dma) -> Option<Access> {
 
 const RWX: Access = Access::RW.union(Access::EXEC);
 
+/// What the IOTLB is to hold of a translation: of a page of a size between those it knows, the part
+/// of the next smaller size.
 fn mapping(translation: &Translation) -> Mapping {
-    let mask = (1u64 << (translation.page_shift & 63)) - 1;
+    let page_shift = match translation.page_shift {
+        shift @ 0..=12 => shift,
+        13..=20 => 12,
+        21..=29 => 21,
+        _ => 30,
+    };
+    let mask = (1u64 << page_shift) - 1;
     Mapping {
         page: Gpa(translation.pa.0 & !mask),
-        page_shift: translation.page_shift,
+        page_shift,
         user: translation.rights.user,
         supervisor: translation.rights.privileged,
         dirty: translation.dirty,

@@ -88,13 +88,17 @@ causes! {
 
     /// The device table has no entry for the requester. VirtualBox has it so, and with domain 0;
     /// OpenVMM reports an `ILLEGAL_DEV_TABLE_ENTRY`.
-    DeviceOutsideTable = IO_PAGE_FAULT, NO, ur, UNCONFIRMED;
+    DeviceOutsideTable = IO_PAGE_FAULT, NO, none, UNCONFIRMED;
+    /// A translation request, and the device table has no entry for the requester. VirtualBox lists
+    /// it among the invalid requests; its type is by the place in that list.
+    TranslationOutsideTable = INVALID_DEVICE_REQUEST, Flags::invalid_request(2), ur, UNCONFIRMED;
     /// The device table entry could not be read.
     DeviceEntryUnreadable = DEV_TAB_HARDWARE_ERROR, MASTER_ABORT, ca, confirmed;
     /// Reserved bits in the device table entry, or bits of a feature that the unit does not have.
     DeviceEntryReserved = ILLEGAL_DEV_TABLE_ENTRY, Flags::RESERVED, ca, confirmed;
-    /// The device table entry's Mode is 7, or more levels than the unit has. OpenVMM has it so;
-    /// VirtualBox, in doubt, reports an `IO_PAGE_FAULT`.
+    /// The device table entry's Mode is 7, or more levels than the unit has. OpenVMM has it so, and
+    /// RZ of this event stands for reserved bits *or else for a level*; VirtualBox, in doubt, reports
+    /// an `IO_PAGE_FAULT`.
     PagingMode = ILLEGAL_DEV_TABLE_ENTRY, NO, ca, UNCONFIRMED;
     /// The device table entry's HAD is 10b.
     AccessDirtyMode = ILLEGAL_DEV_TABLE_ENTRY, NO, ca, UNCONFIRMED;
@@ -109,7 +113,7 @@ causes! {
     /// The device table entry does not allow writes (IW=0).
     DeviceWriteDenied = IO_PAGE_FAULT, PE, none, confirmed;
     /// A translation or translated request, and the device table entry does not allow them (I=0).
-    DeviceTlbDisabled = INVALID_DEVICE_REQUEST, Flags::invalid_request(1), ur, UNCONFIRMED;
+    DeviceTlbDisabled = INVALID_DEVICE_REQUEST, Flags::invalid_request(1), ur, confirmed;
 
     /// A read in the interrupt range, or a translated request to it.
     InterruptRange = INVALID_DEVICE_REQUEST, Flags::invalid_request(0), ur, UNCONFIRMED;
@@ -179,9 +183,9 @@ causes! {
     HostUpdateFailed = PAGE_TAB_HARDWARE_ERROR, MASTER_ABORT, ca, UNCONFIRMED;
 
     /// A page request, and the device table entry or the unit does not allow them.
-    PageRequestsDisabled = INVALID_PPR_REQUEST, NO, ur, UNCONFIRMED;
+    PageRequestsDisabled = INVALID_PPR_REQUEST, NO, ur, confirmed;
     /// A page request with a PASID, and the device table entry has no guest tables, or none for it.
-    PageRequestPasid = INVALID_PPR_REQUEST, NO, ur, UNCONFIRMED;
+    PageRequestPasid = INVALID_PPR_REQUEST, NO, ur, confirmed;
 }
 
 impl Cause {

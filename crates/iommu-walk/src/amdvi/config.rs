@@ -9,7 +9,7 @@ use crate::outcome::Translation;
 use crate::trail::{Raw, Recorder, Step, Table, Verdict};
 use crate::{TableMem, Unreachable};
 use iommu_wire::amdvi::tables::{DeviceEntry, DeviceWord0, DeviceWord2};
-use iopf::{Access, Dma, Gpa, Pasid, Rid};
+use iopf::{Access, Dma, DmaKind, Gpa, Pasid, Rid};
 
 /// Reads one device table entry. A method that returns [`Stop`] leaves the reason in `failure`.
 struct Reader<'a, M, R> {
@@ -161,15 +161,17 @@ const fn switches(words: &[u64; 4]) -> Switches {
     Switches::from_bits_retain(bits)
 }
 
+/// Reads an entry; `none`: the table has none.
 #[inline(always)]
 fn read<M: TableMem, R: Recorder>(
     unit: &Unit,
     mem: &M,
     requester: Rid,
+    none: Cause,
     recorder: &mut R,
 ) -> Result<Space, Failure> {
     let Some((addr, index)) = unit.device_entry(requester) else {
-        return Err(outside());
+        return Err(outside(none));
     };
     let mut reader = Reader {
         unit,
@@ -186,8 +188,8 @@ fn read<M: TableMem, R: Recorder>(
 }
 
 #[cold]
-fn outside() -> Failure {
-    Failure::with(Cause::DeviceOutsideTable, Detail::default())
+fn outside(cause: Cause) -> Failure {
+    Failure::with(cause, Detail::default())
 }
 
 /// Reads the device table entry of a request's sender.
@@ -204,7 +206,11 @@ pub fn read_space<M: TableMem, R: Recorder>(
     dma: &Dma,
     recorder: &mut R,
 ) -> Result<Space, Failure> {
-    read(unit, mem, dma.requester, recorder)
+    let none = match dma.kind {
+        DmaKind::Translation { .. } => Cause::TranslationOutsideTable,
+        _ => Cause::DeviceOutsideTable,
+    };
+    read(unit, mem, dma.requester, none, recorder)
 }
 
 /// Lets a translated request through: it needs nothing but its device table entry.
@@ -231,7 +237,7 @@ pub(super) fn refuse(cause: Cause, space: Space, pasid: Option<Pasid>) -> Failur
 /// Checks a page request: whether its sender may ask.
 ///
 /// No table but the device table is read: a page request is about a page that is not there, and the
-/// unit does not look why. UNCONFIRMED, as are the conditions of page requests.
+/// unit does not look why. That part is UNCONFIRMED.
 ///
 /// # Errors
 /// [`Failure`] of a condition of the device table, or of a page request.
@@ -242,7 +248,8 @@ pub fn page_request<M: TableMem, R: Recorder>(
     pasid: Option<Pasid>,
     recorder: &mut R,
 ) -> Result<Space, Failure> {
-    let space = read(unit, mem, requester, recorder)?;
+    let none = Cause::PageRequestsDisabled;
+    let space = read(unit, mem, requester, none, recorder)?;
     if !unit.page_requests_enabled() || !space.switches().contains(Switches::PAGE_REQUESTS) {
         return Err(refuse(Cause::PageRequestsDisabled, space, pasid));
     }

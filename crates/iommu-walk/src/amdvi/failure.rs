@@ -48,8 +48,10 @@ impl Flags {
         Self::from_bits_retain((kind & 3) << 9)
     }
 
-    /// Type 0–7 of an `INVALID_DEVICE_REQUEST`: 0 is a read in the interrupt range, 1 a translated
-    /// request, 4 a range that is not valid. UNCONFIRMED.
+    /// Type 0–7 of an `INVALID_DEVICE_REQUEST`, as VirtualBox lists them
+    /// (`EVT_INVALID_DEV_REQ_TYPE_T`): 0 is a read or non-posted write, 1 a translated request, 4 to 6
+    /// are ranges; of translation requests, 1 is one that is not allowed and 2 one without a device
+    /// table entry.
     #[must_use]
     pub const fn invalid_request(kind: u16) -> Self {
         Self::from_bits_retain((kind & 7) << 9)

@@ -66,7 +66,7 @@ pub enum HostTarget {
     Page {
         /// The page.
         base: Gpa,
-        /// Its size as a power of two: 12–51.
+        /// Its size as a power of two: 12–53. Above 51 it is of no use: there are 52 bits of address.
         shift: u8,
     },
     /// Its Next Level does not lead down.

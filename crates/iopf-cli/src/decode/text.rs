@@ -20,6 +20,9 @@ pub(super) fn record(record: &Record, out: &mut dyn Write) -> io::Result<()> {
         Kind::Dma => "dma",
         Kind::InterruptRemapping => "interrupt",
         Kind::PageRequest => "page request",
+        Kind::Configuration => "configuration",
+        Kind::Command => "command",
+        Kind::Hardware => "hardware",
         _ => "fault",
     };
     write!(out, "  {kind}")?;

@@ -1,7 +1,5 @@
 //! AMD-Vi captures.
 
-mod record;
-
 use super::fields::Formats;
 use super::scene::{Asked, Walks};
 use super::sentence::{self, Blame};
@@ -11,9 +9,12 @@ use iommu_walk::amdvi::{
     self, Applied, Cause, Detail, Failure, PAGE_REQUEST_ANSWER, Switches, Unit,
 };
 use iommu_walk::{Completion, Step, Table, Trail, Updates};
+use iommu_wire::amdvi::ppr::Ppr;
 use iommu_wire::amdvi::tables::{DeviceWord0, DeviceWord1};
 use iommu_wire::pcie::pri::PageMessage;
 use iopf::{Dma, DmaKind, Pasid, Rid};
+use viommu::amdvi::fault_event;
+use zerocopy::IntoBytes;
 
 /// `EXT_FEATURE` of a capture that has none: page requests (`PPRSup`), no-execute (`NXSup`), guest
 /// translation (`GTSup`), host tables of up to 6 levels (HATS), guest tables of up to 5 (GATS), guest
@@ -140,7 +141,7 @@ impl Walks for Amdvi {
     fn fault(&mut self, asked: &Asked<'_>, failure: Failure) -> Fault {
         let failure = attributed(&self.unit, failure, asked);
         let dma = &asked.dma;
-        let due = if asked.page_request {
+        let due = if asked.page_request.is_some() {
             failure.cause != Cause::Disabled && !failure.suppressed()
         } else {
             failure.recorded(dma.kind)
@@ -150,7 +151,7 @@ impl Walks for Amdvi {
             self.reported.push(dma.requester);
         }
         let recorded = due && !repeated;
-        let response = if asked.page_request {
+        let response = if asked.page_request.is_some() {
             asked.page_answer(PAGE_REQUEST_ANSWER)
         } else {
             let answer = Answer::from(failure.cause.completion(dma.kind));
@@ -167,9 +168,12 @@ impl Walks for Amdvi {
         };
         Fault {
             code: (code != 0).then_some(code),
-            name: failure.cause.code(),
-            recoverable: !asked.page_request && self.recoverable(&failure),
-            record: recorded.then(|| record::record(&failure, asked)),
+            name: match code {
+                0 => "IommuEn=0",
+                _ => failure.cause.code(),
+            },
+            recoverable: asked.page_request.is_none() && self.recoverable(&failure),
+            record: recorded.then(|| record(&failure, asked)),
             response,
             text: sentence::amdvi::text(&story, &failure, repeated),
             ..Fault::from(story.blame)
@@ -177,7 +181,12 @@ impl Walks for Amdvi {
     }
 
     fn descriptor(requester: Rid, message: PageMessage) -> Vec<u8> {
-        record::page_request(requester, &message).to_vec()
+        let entry = Ppr::PageServiceRequest {
+            requester,
+            message,
+            malformed: false,
+        };
+        entry.encode().as_bytes().to_vec()
     }
 }
 
@@ -215,4 +224,11 @@ fn attributed(unit: &Unit, mut failure: Failure, asked: &Asked<'_>) -> Failure {
         failure.bits = bits;
     }
     failure
+}
+
+fn record(failure: &Failure, asked: &Asked<'_>) -> [u8; 16] {
+    let event = fault_event(&asked.dma, failure, asked.page_request.as_ref());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(event.as_bytes());
+    bytes
 }

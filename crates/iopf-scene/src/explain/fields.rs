@@ -66,10 +66,10 @@ impl Field {
         }
     }
 
-    /// Whether the field is an address of a 4 KiB page.
+    /// Whether the field is an address: of a 4 KiB page, or of a table of 64 bytes.
     #[must_use]
     pub const fn is_address(self) -> bool {
-        self.low == 12 && self.high > 32
+        matches!(self.low, 6 | 12) && self.high > 32
     }
 }
 
@@ -293,6 +293,25 @@ mod tests {
             spell(Formats::Legacy, Table::Root, 1, 0x10, 0),
             "reserved=0x10"
         );
+    }
+
+    #[test]
+    fn an_amd_vi_device_table_entry_is_spelled_word_by_word() {
+        let of = |word, value| spell(Formats::Amdvi, Table::DeviceTable, word, value, 0);
+        // Linux 6.12 printed these for a device that uses PASIDs.
+        assert_eq!(
+            of(0, 0x7d90_0000_0000_0003),
+            "V=1 TV=1 PPR=1 GV=1 GLX=1 GCR3[14:12]=7 IR=1 IW=1"
+        );
+        assert_eq!(
+            of(1, 0x0000_1001_03fc_0009),
+            "DomainID=9 GCR3[30:15]=0x3fc I=1 GCR3[51:31]=2"
+        );
+        assert_eq!(
+            of(2, 0x2000_0001_1784_0013),
+            "IV=1 IntTabLen=9 IntTabPtr=0x117840000 IntCtl=2"
+        );
+        assert_eq!(of(3, 1), "reserved=0x1");
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct Asked<'a> {
     pub(super) request: &'a Request,
     /// Of a page request: who asks and where, as an untranslated request.
     pub(super) dma: Dma,
-    pub(super) page_request: bool,
+    pub(super) page_request: Option<PageRequest>,
     pub(super) trail: &'a [Step],
 }
 
@@ -101,7 +101,7 @@ impl<'a, W: Walks> Scene<'a, W> {
             .translate(&self.memory, &dma, &mut self.updates, &mut self.trail);
         let response = is_translation(dma.kind).then_some(Answer::Success);
         match walked {
-            Err(failure) => self.fault(request, dma, failure),
+            Err(failure) => self.fault(request, dma, None, failure),
             Ok(iommu_walk::Outcome::InterruptRange) => Outcome::Interrupt {
                 response,
                 text: sentence::interrupt(request),
@@ -115,11 +115,17 @@ impl<'a, W: Walks> Scene<'a, W> {
         }
     }
 
-    fn fault(&mut self, request: &Request, dma: Dma, failure: W::Failure) -> Outcome {
+    fn fault(
+        &mut self,
+        request: &Request,
+        dma: Dma,
+        page_request: Option<PageRequest>,
+        failure: W::Failure,
+    ) -> Outcome {
         let asked = Asked {
             request,
             dma,
-            page_request: request.kind == RequestKind::PageRequest,
+            page_request,
             trail: self.trail.steps(),
         };
         Outcome::Fault(self.walks.fault(&asked, failure))
@@ -127,6 +133,15 @@ impl<'a, W: Walks> Scene<'a, W> {
 
     fn page_request(&mut self, request: &Request, requester: Rid) -> Outcome {
         self.updates.clear();
+        let page = PageRequest {
+            pasid: request.pasid,
+            group: request.group,
+            addr: Iova(request.addr.0 & !0xfff),
+            access: request.access,
+            last: request.last,
+            response_needs_pasid: request.pasid.is_some(),
+            private_data: [0; 2],
+        };
         let checked =
             self.walks
                 .page_request(&self.memory, requester, request.pasid, &mut self.trail);
@@ -138,21 +153,13 @@ impl<'a, W: Walks> Scene<'a, W> {
                 addr: request.addr,
                 access: request.access,
             };
-            return self.fault(request, dma, failure);
+            return self.fault(request, dma, Some(page), failure);
         }
         let message = match request.access.intersects(Access::RW) {
             false if request.last => PageMessage::StopMarker {
                 pasid: request.pasid,
             },
-            _ => PageMessage::Request(PageRequest {
-                pasid: request.pasid,
-                group: request.group,
-                addr: Iova(request.addr.0 & !0xfff),
-                access: request.access,
-                last: request.last,
-                response_needs_pasid: request.pasid.is_some(),
-                private_data: [0; 2],
-            }),
+            _ => PageMessage::Request(page),
         };
         Outcome::Queued {
             descriptor: W::descriptor(requester, message),

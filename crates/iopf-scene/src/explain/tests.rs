@@ -136,3 +136,37 @@ fn a_capture_without_registers_is_a_unit_with_everything_and_translation_on() {
     assert_eq!(unit.cap(), 0x11d2_008c_0078_0e06);
     assert_eq!(unit.ecap(), 0x0333_e99e_e600_00c7);
 }
+
+#[test]
+fn an_amd_vi_capture_without_registers_is_a_unit_with_everything_and_translation_on() {
+    let text = r#"{"iopf_capture":1,"arch":"amdvi","requests":[]}"#;
+    let unit = amdvi::unit(&Capture::parse(text.as_bytes()).unwrap());
+    assert!(unit.enabled() && unit.guest_enabled() && unit.page_requests_enabled());
+    // Typed from the bit numbers of the specification's register tables.
+    assert_eq!(unit.efr(), 0x0017_00f3_0000_981a);
+    assert_eq!(unit.efr2(), 0x8);
+    assert_eq!(unit.control(), 0x1_8001);
+    assert_eq!((unit.device_table(0), unit.exclusion()), (0, [0, 0]));
+}
+
+#[test]
+fn an_amd_vi_record_is_laid_out_as_linux_takes_it_apart() {
+    // A device table entry in bytes 0x1500: valid, SA and SE clear, domain 0x1234, IR and IW clear.
+    let text = r#"{"iopf_capture":1,"arch":"amdvi","registers":{"DEV_TAB_BASE":"0x1000"},
+        "memory":[{"addr":"0x1500","words":["0x3","0x1234","0x0","0x0"]}],
+        "requests":[{"device":"0000:00:05.0","addr":"0x123456789abc","access":"w"}]}"#;
+    let capture = Capture::parse(text.as_bytes()).unwrap();
+    let one = only(&capture);
+    let Outcome::Fault(fault) = one.outcome else {
+        panic!("it faults")
+    };
+    let record = fault.record.unwrap();
+    let dword = |nth: usize| u32::from_le_bytes(record[4 * nth..][..4].try_into().unwrap());
+    // drivers/iommu/amd/amd_iommu_types.h: EVENT_TYPE_SHIFT 28, EVENT_DEVID_MASK 0xffff,
+    // EVENT_DOMID_MASK_LO 0xffff, EVENT_FLAGS_SHIFT 16 and mask 0xfff.
+    assert_eq!(dword(1) >> 28 & 0xf, 2);
+    assert_eq!(dword(0) & 0xffff, 0x28);
+    assert_eq!(dword(1) & 0xffff, 0x1234);
+    assert_eq!(dword(1) >> 16 & 0xfff, 0x070, "PR RW PE");
+    assert_eq!((dword(3), dword(2)), (0x1234, 0x5678_9abc));
+}

@@ -138,7 +138,7 @@ impl Walks for Vtd {
     fn fault(&mut self, asked: &Asked<'_>, failure: Failure) -> Fault {
         let failure = attributed(&failure, asked.trail);
         let dma = &asked.dma;
-        let (recorded, kind, response) = if asked.page_request {
+        let (recorded, kind, response) = if asked.page_request.is_some() {
             let silent = failure.suppressed() || failure.cause == vtd::Cause::Disabled;
             let answer = asked.page_answer(PAGE_REQUEST_ANSWER);
             (!silent, RequestType::PAGE, answer)
@@ -159,7 +159,7 @@ impl Walks for Vtd {
         Fault {
             code: (code != 0).then_some(code),
             name: failure.cause.code(),
-            recoverable: !asked.page_request && self.recoverable(&failure),
+            recoverable: asked.page_request.is_none() && self.recoverable(&failure),
             record: recorded.then(|| record(&self.unit, &failure, dma, kind)),
             response,
             text: sentence::vtd::text(&story, &self.unit, &failure),

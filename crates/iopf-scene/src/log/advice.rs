@@ -9,6 +9,9 @@ use super::normal::{Arch, Kind, Record, Wanted};
 /// One sentence on `record`: who wanted what, why it was refused, and what to do.
 #[must_use]
 pub fn text_of(record: &Record) -> String {
+    if record.arch == Arch::Amdvi && record.kind == Kind::PageRequest && record.code.is_none() {
+        return asked(record);
+    }
     let mut text = subject(record);
     match why(record) {
         Some(why) => {
@@ -68,6 +71,15 @@ fn subject(record: &Record) -> String {
         .pasid
         .map_or_else(String::new, |pasid| format!(" in PASID {pasid}"));
     format!("{device} was refused {what}{place}{space}")
+}
+
+/// An entry of AMD-Vi's PPR log: nothing was refused.
+fn asked(record: &Record) -> String {
+    let refused = subject(record);
+    let asked = refused.replace(" was refused ", " sent ");
+    format!(
+        "{asked}; it waits until the driver answers with COMPLETE_PPR_REQUEST, so look at who handles page requests of that PASID if it waits in vain."
+    )
 }
 
 /// The events that tell of the IOMMU's own work and not of a request.

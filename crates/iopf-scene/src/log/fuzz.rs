@@ -2,27 +2,38 @@
 
 use std::io::BufReader;
 
-use super::{Form, Record, Summary, decode};
+use super::{Arch, Form, Record, Summary, decode_of};
 
 /// Decodes `data` as a log, as a hex dump and as binary records.
 ///
 /// # Panics
 /// Where a promise of [`decode`] is broken.
 pub fn log(data: &[u8]) {
-    for form in [Form::Log, Form::Hex, Form::Binary] {
-        let whole = all(data, form, 8192);
+    for (arch, form) in [
+        (Arch::Vtd, Form::Log),
+        (Arch::Vtd, Form::Hex),
+        (Arch::Vtd, Form::Binary),
+        (Arch::Amdvi, Form::Hex),
+        (Arch::Amdvi, Form::Binary),
+    ] {
+        let whole = all(arch, data, form, 8192);
         // How the input arrives makes no difference.
-        assert_eq!(whole, all(data, form, 3));
+        assert_eq!(whole, all(arch, data, form, 3));
         check(data, &whole.0, &whole.1);
     }
 }
 
-fn all(data: &[u8], form: Form, chunk: usize) -> (Vec<Record>, Summary) {
+fn all(arch: Arch, data: &[u8], form: Form, chunk: usize) -> (Vec<Record>, Summary) {
     let mut records = Vec::new();
-    let summary = decode(BufReader::with_capacity(chunk, data), form, |record| {
-        records.push(record);
-        Ok(())
-    })
+    let summary = decode_of(
+        arch,
+        BufReader::with_capacity(chunk, data),
+        form,
+        |record| {
+            records.push(record);
+            Ok(())
+        },
+    )
     .unwrap_or_default();
     (records, summary)
 }

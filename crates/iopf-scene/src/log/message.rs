@@ -8,19 +8,19 @@ use super::normal::{Arch, Flags, Kind, PciAddress, Wanted};
 
 /// The fields that a message states.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fields {
-    pub(super) arch: Arch,
-    pub(super) kind: Kind,
-    pub(super) iommu: Option<String>,
-    pub(super) device: Option<PciAddress>,
-    pub(super) pasid: Option<Pasid>,
-    pub(super) address: Option<Iova>,
-    pub(super) access: Wanted,
-    pub(super) privileged: Option<bool>,
-    pub(super) code: Option<u32>,
-    pub(super) name: Option<Cow<'static, str>>,
-    pub(super) index: Option<u32>,
-    pub(super) flags: Option<Flags>,
+pub(crate) struct Fields {
+    pub(crate) arch: Arch,
+    pub(crate) kind: Kind,
+    pub(crate) iommu: Option<String>,
+    pub(crate) device: Option<PciAddress>,
+    pub(crate) pasid: Option<Pasid>,
+    pub(crate) address: Option<Iova>,
+    pub(crate) access: Wanted,
+    pub(crate) privileged: Option<bool>,
+    pub(crate) code: Option<u32>,
+    pub(crate) name: Option<Cow<'static, str>>,
+    pub(crate) index: Option<u32>,
+    pub(crate) flags: Option<Flags>,
 }
 
 impl Fields {

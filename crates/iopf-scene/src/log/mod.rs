@@ -72,47 +72,61 @@ pub enum Form {
 /// Bytes of a line that are kept; the rest of a longer one is passed over.
 const LINE: usize = 256 * 1024;
 
-/// Decodes all of `input`, giving each record to `sink` as soon as it is complete.
+/// Decodes all of `input`, giving each record to `sink` as soon as it is complete. Raw records are
+/// those of VT-d.
 ///
 /// Memory is bounded whatever the input: one line, and the messages under way.
 ///
 /// # Errors
 /// Those of reading `input`, and those that `sink` returns.
 pub fn decode(
+    input: impl BufRead,
+    form: Form,
+    sink: impl FnMut(Record) -> io::Result<()>,
+) -> io::Result<Summary> {
+    decode_of(Arch::Vtd, input, form, sink)
+}
+
+/// The same, with raw records being those of `arch`. Lines of a log say themselves whose they are.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_of(
+    arch: Arch,
     mut input: impl BufRead,
     form: Form,
     mut sink: impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
     let form = match form {
-        Form::Detect => detect(input.fill_buf()?),
+        Form::Detect => detect(arch, input.fill_buf()?),
         form => form,
     };
     match form {
-        Form::Binary => binary(input, &mut sink),
-        Form::Hex => hex(input, &mut sink),
+        Form::Binary => binary(arch, input, &mut sink),
+        Form::Hex => hex(arch, input, &mut sink),
         Form::Detect | Form::Log => text(input, &mut sink),
     }
 }
 
-/// What an input that begins with `bytes` is made of.
+/// What an input that begins with `bytes` is made of, if raw records are those of `arch`.
 #[must_use]
-pub fn detect(bytes: &[u8]) -> Form {
+pub fn detect(arch: Arch, bytes: &[u8]) -> Form {
     let bytes = bytes.get(..4096).unwrap_or(bytes);
     let odd = bytes
         .iter()
         .filter(|&&byte| byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b))
         .count();
-    if odd * 8 > bytes.len() && looks_raw(bytes) {
+    if odd * 8 > bytes.len() && looks_raw(arch, bytes) {
         return Form::Binary;
     }
-    let mut reader = HexReader::default();
+    let mut reader = HexReader::of(arch);
     let lines: Vec<&[u8]> = bytes
         .split(|&byte| byte == b'\n')
         .map(<[u8]>::trim_ascii)
         .filter(|line| !line.is_empty() && !HexReader::is_offset(line))
         .take(64)
         .collect();
-    let dumps = lines.iter().filter(|line| HexReader::is_dump(line)).count();
+    let dumps = lines.iter().filter(|line| reader.is_dump(line)).count();
     let log = lines.iter().any(|line| dialect::marked(line));
     let mut records = lines.iter().map(|line| reader.line(line));
     if !log && dumps * 2 > lines.len() && records.any(|line| matches!(line, HexLine::Fault(_))) {
@@ -141,11 +155,11 @@ fn text(
 }
 
 fn hex(
+    arch: Arch,
     mut input: impl BufRead,
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
-    let (mut reader, mut summary, mut line) =
-        (HexReader::default(), Summary::default(), Vec::new());
+    let (mut reader, mut summary, mut line) = (HexReader::of(arch), Summary::default(), Vec::new());
     while next_line(&mut input, &mut line)? {
         summary.lines += 1;
         let slots = reader.lines(line.trim_ascii());
@@ -162,6 +176,7 @@ fn hex(
 }
 
 fn binary(
+    arch: Arch,
     mut input: impl BufRead,
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
@@ -172,7 +187,7 @@ fn binary(
         let (used, ended) = (read.len(), read.is_empty());
         buffer.extend_from_slice(read);
         input.consume(used);
-        let mut faults = Faults::new(&buffer);
+        let mut faults = Faults::of(arch, &buffer);
         for slot in &mut faults {
             summary.lines += 1;
             match slot {

@@ -3,7 +3,8 @@
 use iommu_wire::vtd::event::RawFault;
 use iommu_wire::vtd::page_request::RawDescriptor;
 
-use super::{Fault, fault, is_fault, is_page_request, page_request};
+use super::{Fault, amdvi, fault, is_fault, is_page_request, page_request};
+use crate::log::Arch;
 
 /// Reads dumps of raw records line by line.
 ///
@@ -11,8 +12,9 @@ use super::{Fault, fault, is_fault, is_page_request, page_request};
 /// 64 bits in order, or the whole as one number; with or without `0x`, an offset before it and the
 /// characters beside it. Of the two orders that words of one width can have, the one is taken in
 /// which the reserved bits are zero.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HexReader {
+    arch: Arch,
     /// The line before was the first half of a page request descriptor.
     half: bool,
 }
@@ -28,10 +30,23 @@ pub enum HexLine {
     Nothing,
 }
 
+impl Default for HexReader {
+    /// For records of VT-d.
+    fn default() -> Self {
+        Self::of(Arch::Vtd)
+    }
+}
+
 impl HexReader {
+    /// For records of `arch`.
+    #[must_use]
+    pub const fn of(arch: Arch) -> Self {
+        Self { arch, half: false }
+    }
+
     /// Whether `line` has as many hexadecimal digits as a record.
-    pub(crate) fn is_dump(line: &[u8]) -> bool {
-        Words::read(line).is_some()
+    pub(crate) fn is_dump(&self, line: &[u8]) -> bool {
+        Words::read(self.arch, line).is_some()
     }
 
     /// Whether `line` is an offset and nothing else, as the last line of a dump is.
@@ -53,7 +68,7 @@ impl HexReader {
     /// Reads the next line: what there is in it, one item for every 16 bytes or record.
     pub fn lines(&mut self, line: &[u8]) -> Vec<HexLine> {
         let half = std::mem::take(&mut self.half);
-        let Some(words) = Words::read(line) else {
+        let Some(words) = Words::read(self.arch, line) else {
             return vec![HexLine::Nothing];
         };
         let mut found = Vec::new();
@@ -83,6 +98,7 @@ const RECORD: usize = 16;
 /// The words of one line, all of one width.
 #[derive(Clone, Debug)]
 struct Words {
+    arch: Arch,
     /// Bytes as the digits have them, not yet in memory order; whole records.
     digits: Vec<u8>,
     /// Bytes in a word.
@@ -90,7 +106,7 @@ struct Words {
 }
 
 impl Words {
-    fn read(line: &[u8]) -> Option<Self> {
+    fn read(arch: Arch, line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let text = text.split('|').next()?;
         // `00:a0:cd:…`; otherwise what a colon follows is an address.
@@ -111,9 +127,9 @@ impl Words {
                 .count();
             let (words, after) = rest.split_at_checked(run)?;
             // The first word may be an offset of the words' own width.
-            let offset = words.get(1..).and_then(Self::of);
+            let offset = words.get(1..).and_then(|run| Self::of(arch, run));
             let offset = offset.filter(|found| found.first(&found.digits).is_some());
-            let found = Self::of(words);
+            let found = Self::of(arch, words);
             let begins = |found: &Self| found.first(&found.digits).is_some();
             if let Some(found) = found.filter(|found| offset.is_none() || begins(found)) {
                 return Some(found);
@@ -127,7 +143,7 @@ impl Words {
     }
 
     /// The words of a run.
-    fn of(run: &[&str]) -> Option<Self> {
+    fn of(arch: Arch, run: &[&str]) -> Option<Self> {
         let width = digits(run.first()?)?.len() / 2;
         if !matches!(width, 1 | 2 | 4 | 8) && width % RECORD != 0 {
             return None;
@@ -141,7 +157,11 @@ impl Words {
         }
         // What is left over is characters behind the words.
         out.truncate(out.len() / RECORD * RECORD);
-        (!out.is_empty()).then_some(Self { digits: out, width })
+        (!out.is_empty()).then_some(Self {
+            arch,
+            digits: out,
+            width,
+        })
     }
 
     /// The record that `rest` begins with and its bytes, of which the last may be missing. `None`
@@ -159,18 +179,21 @@ impl Words {
             let back: Vec<u8> = all.iter().rev().copied().collect();
             [swapped.as_slice(), all, &back]
                 .into_iter()
-                .find_map(record)
+                .find_map(|bytes| record(self.arch, bytes))
         })
     }
 }
 
 /// The record that `bytes` are, in memory order, and how many bytes it has.
-fn record(bytes: &[u8]) -> Option<(Option<Fault>, usize)> {
+fn record(arch: Arch, bytes: &[u8]) -> Option<(Option<Fault>, usize)> {
     let qword = |nth: usize| {
         let bytes = bytes.get(nth * 8..)?.first_chunk()?;
         Some(u64::from_le_bytes(*bytes))
     };
     let (low, high) = (qword(0)?, qword(1)?);
+    if arch == Arch::Amdvi {
+        return amdvi::is_entry(low).then(|| (amdvi::entry(low, high), RECORD));
+    }
     if is_page_request(low) {
         let private = [qword(2).unwrap_or(0).into(), qword(3).unwrap_or(0).into()];
         let raw = RawDescriptor {

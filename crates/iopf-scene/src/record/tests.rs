@@ -5,7 +5,7 @@ use std::io;
 use iopf::{Iova, Pasid};
 
 use super::{Faults, HexLine, HexReader};
-use crate::log::{Form, Kind, Record, Wanted, decode};
+use crate::log::{Arch, Form, Kind, Record, Wanted, decode, decode_of};
 
 /// A write of 00:14.0 to page 0xffcda000 met an entry without write permission.
 const WRITE: [u8; 16] = [
@@ -201,5 +201,125 @@ fn empty_registers_and_text_are_no_faults() {
             HexLine::Nothing,
             "{line}"
         );
+    }
+}
+
+/// AMD-Vi: a write of 01:00.0 in domain 0xd to 0xcff49550 lacked the right. Typed by hand: dword 0 is
+/// the device, dword 1 code 2, flags 0x070 and the domain, dwords 2 and 3 the address. Linux
+/// `iommu_print_event` takes the code from bits 31:28 of dword 1 and the flags from 27:16.
+const EVENT: [u8; 16] = [
+    0x00, 0x01, 0x00, 0x00, // device 01:00.0
+    0x0d, 0x00, 0x70, 0x20, // domain 0xd, PR RW PE, IO_PAGE_FAULT
+    0x50, 0x95, 0xf4, 0xcf, 0x00, 0x00, 0x00, 0x00,
+];
+
+/// AMD-Vi: 00:05.0 asks for the page 0x7f001000 in PASID 0x10005, to read and write, as a user; group 3,
+/// last. Linux `PPR_…`: PASID in 31:16 and 45:42, tag in 40:32, last in 41, flags in 59:48.
+const PPR: [u8; 16] = [
+    0x28, 0x00, 0x05, 0x00, // device 00:05.0, PASID 15:0
+    0x03, 0x06, 0x64, 0x11, // group 3, last, PASID 19:16; READ WRITE US GN, code 1
+    0x00, 0x10, 0x00, 0x7f, 0x00, 0x00, 0x00, 0x00,
+];
+
+fn amdvi(bytes: &[u8]) -> super::Fault {
+    Faults::of(Arch::Amdvi, bytes).next().flatten().unwrap()
+}
+
+#[test]
+fn an_amd_vi_event_is_read_from_literal_bytes() {
+    let fault = amdvi(&EVENT);
+    assert_eq!((fault.kind, fault.code), (Kind::Dma, Some(2)));
+    assert_eq!(fault.device.unwrap().to_string(), "0000:01:00.0");
+    assert_eq!(fault.address, Some(Iova(0xcff4_9550)));
+    assert_eq!((fault.access, fault.pasid), (Wanted::Write, None));
+    let flags = fault.flags.unwrap();
+    assert!(flags.pr && flags.rw && flags.pe && !flags.gn && !flags.rz && !flags.i && !flags.tr);
+    let record = fault.record(0, 1);
+    assert_eq!(record.name.as_deref(), Some("IO_PAGE_FAULT"));
+    assert!(
+        record
+            .text
+            .starts_with("0000:01:00.0 was refused a write to 0xcff49550: ")
+    );
+}
+
+#[test]
+fn a_page_request_of_the_ppr_log_is_told_from_an_illegal_entry() {
+    let fault = amdvi(&PPR);
+    assert_eq!((fault.kind, fault.code), (Kind::PageRequest, None));
+    assert_eq!(fault.device.unwrap().to_string(), "0000:00:05.0");
+    assert_eq!(fault.pasid.map(Pasid::get), Some(0x1_0005));
+    assert_eq!(fault.address, Some(Iova(0x7f00_1000)));
+    assert_eq!(
+        (fault.access, fault.privileged),
+        (Wanted::Write, Some(false))
+    );
+    assert!(
+        fault
+            .record(0, 1)
+            .text
+            .contains("sent a page request for writing at 0x7f001000")
+    );
+    // ILLEGAL_DEV_TABLE_ENTRY: RW and RZ, which no page request of a user lacks US with.
+    let mut illegal = EVENT;
+    illegal[4..8].copy_from_slice(&[0x00, 0x00, 0xa0, 0x10]);
+    let fault = amdvi(&illegal);
+    assert_eq!((fault.kind, fault.code), (Kind::Configuration, Some(1)));
+    assert!(fault.flags.unwrap().rz);
+}
+
+#[test]
+fn amd_vi_events_of_commands_have_no_device_and_those_of_page_requests_their_own_pasid() {
+    let mut command = EVENT;
+    command[..8].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0x50]);
+    let fault = amdvi(&command);
+    assert_eq!((fault.device, fault.flags), (None, None));
+    assert_eq!((fault.kind, fault.code), (Kind::Command, Some(5)));
+    // INVALID_PPR_REQUEST: PASID 5 in bits 31:16, GN is bit 57.
+    let mut request = PPR;
+    request[4..8].copy_from_slice(&[0x03, 0x02, 0x00, 0x92]);
+    let fault = amdvi(&request);
+    assert_eq!((fault.kind, fault.code), (Kind::PageRequest, Some(9)));
+    assert_eq!(fault.pasid.map(Pasid::get), Some(5));
+    // An empty slot and an unknown code.
+    assert_eq!(Faults::of(Arch::Amdvi, &[0; 16]).next(), Some(None));
+    command[7] = 0xb0;
+    assert_eq!(Faults::of(Arch::Amdvi, &command).next(), Some(None));
+}
+
+#[test]
+fn every_way_to_write_an_amd_vi_event_in_hex_gives_the_same() {
+    let expected = amdvi(&EVENT);
+    for form in [
+        "00 01 00 00 0d 00 70 20 50 95 f4 cf 00 00 00 00",
+        "0000:  00 01 00 00 0d 00 70 20  50 95 f4 cf 00 00 00 00  |....|",
+        "0x00000100 0x2070000d 0xcff49550 0x00000000",
+        "2070000d00000100 00000000cff49550",
+        "00000000cff495502070000d00000100",
+    ] {
+        let line = HexReader::of(Arch::Amdvi).line(form.as_bytes());
+        assert_eq!(line, HexLine::Fault(expected), "{form}");
+    }
+}
+
+#[test]
+fn a_log_of_amd_vi_entries_is_detected_in_binary_and_in_hex() {
+    let binary = [EVENT, [0; 16], PPR].concat();
+    let hex = "00 01 00 00 0d 00 70 20 50 95 f4 cf 00 00 00 00\n28 00 05 00 03 06 64 11 00 10 00 7f 00 00 00 00\n";
+    for (input, slots) in [(binary.as_slice(), 3), (hex.as_bytes(), 2)] {
+        let mut kinds = Vec::new();
+        let summary = decode_of(
+            Arch::Amdvi,
+            io::Cursor::new(input),
+            Form::Detect,
+            |record| {
+                assert_eq!(record.arch, Arch::Amdvi);
+                kinds.push(record.kind);
+                Ok(())
+            },
+        )
+        .unwrap();
+        assert_eq!(kinds, [Kind::Dma, Kind::PageRequest]);
+        assert_eq!((summary.records, summary.lines), (2, slots));
     }
 }

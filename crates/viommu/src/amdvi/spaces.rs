@@ -169,7 +169,14 @@ impl Tables for Amdvi {
                 }
                 None => Tag::new(domain, None, Stage::Second),
             };
-            (tag, space.rights())
+            // A PASID without guest tables is a fault, and no translation of its domain serves it.
+            let lost = pasid.is_some() && space.guest_pasid(pasid).is_none();
+            let rights = if lost {
+                Access::empty()
+            } else {
+                space.rights()
+            };
+            (tag, rights)
         };
         Source {
             tag,

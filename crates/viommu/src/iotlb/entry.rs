@@ -1,5 +1,6 @@
 //! What the tables hold: sources, translations and hits, and their tags.
 
+use super::SMALLEST;
 use iopf::{Access, Gpa, Iova, Pasid};
 
 /// Which tables an address went through.
@@ -91,7 +92,7 @@ impl Source {
 pub struct Mapping {
     /// First address of the page in the output space.
     pub page: Gpa,
-    /// Size of the page as a power of two: 12, 21 or 30.
+    /// Size of the page as a power of two: 12–43.
     pub page_shift: u8,
     /// Rights of user-mode requests, of [`Access::READ`], [`Access::WRITE`], [`Access::EXEC`].
     pub user: Access,
@@ -117,11 +118,7 @@ impl Mapping {
     /// The 4 KiB frame that `iova` falls into, as a hit.
     pub(super) fn frame(&self, iova: Iova) -> Hit {
         let mask = (1 << self.page_shift) - 1;
-        let code = match self.page_shift {
-            12 => 0,
-            21 => 1,
-            _ => 2,
-        };
+        let code = u64::from(self.page_shift - SMALLEST) & 31;
         let dirty = if self.dirty { DIRTY } else { 0 };
         Hit((self.page.0 & !mask | iova.0 & mask) & ADDRESS
             | rights(self.user, self.supervisor)
@@ -160,7 +157,7 @@ impl Need {
 /// A translation found: of the page around the address that was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit(
-    // 4 KiB frame in 51:12, size code in 8:7, dirty in 6, supervisor and user rights in 5:3, 2:0.
+    // 4 KiB frame in 51:12, size in 11:7 (4 KiB is 0), dirty in 6, supervisor and user rights in 5:3, 2:0.
     pub(super) u64,
 );
 
@@ -191,11 +188,7 @@ impl Hit {
     #[inline]
     #[must_use]
     pub const fn page_shift(self) -> u8 {
-        match self.0 >> 7 & 3 {
-            0 => 12,
-            1 => 21,
-            _ => 30,
-        }
+        SMALLEST + (self.0 >> 7 & 31) as u8
     }
 
     /// The translation of the whole page.

@@ -61,6 +61,10 @@ fn a_page_of_each_size_is_found_at_any_address_in_it() {
         (12, 0x7f_ffff_f123, 0x9_8000_0123),
         (21, 0x7f_ffff_f123, 0x9_801f_f123),
         (30, 0x7f_ffff_f123, 0x9_bfff_f123),
+        // AMD-Vi has every size.
+        (13, 0x7f_ffff_f123, 0x9_8000_1123),
+        (16, 0x7f_ffff_f123, 0x9_8000_f123),
+        (29, 0x7f_ffff_f123, 0x9_9fff_f123),
     ] {
         let tag = first(9, 4);
         let tlb = with(&[(tag, inside, page(0x9_8000_0000, shift))]);
@@ -79,9 +83,33 @@ fn a_page_of_each_size_is_found_at_any_address_in_it() {
 }
 
 #[test]
+fn an_invalidation_of_a_part_of_a_page_takes_the_page() {
+    for shift in 12..=43 {
+        let last = (1u64 << shift) - 0x1000;
+        let tlb = with(&[
+            (second(1), 0, page(0, shift)),
+            (second(1), 1 << shift, page(1 << shift, shift)),
+            (second(2), 0, page(0, shift)),
+        ]);
+        assert_eq!(
+            tlb.lookup_tag(second(1), Iova(last)).map(Hit::page_shift),
+            Some(shift)
+        );
+        let pages = Pages {
+            addr: Iova(last),
+            size_shift: 12,
+        };
+        tlb.invalidate(Scope::DomainPages(1, pages));
+        assert_eq!(tlb.lookup_tag(second(1), Iova(0)), None);
+        assert!(tlb.lookup_tag(second(1), Iova(1 << shift)).is_some());
+        assert!(tlb.lookup_tag(second(2), Iova(0)).is_some());
+    }
+}
+
+#[test]
 fn other_page_sizes_are_not_cached() {
     let tlb = Iotlb::new(64);
-    for shift in [0, 11, 13, 16, 39, 64] {
+    for shift in [0, 11, 44, 57, 64] {
         assert!(!tlb.insert(tlb.epoch(), second(1), Iova(0), &page(0, shift)));
     }
 }

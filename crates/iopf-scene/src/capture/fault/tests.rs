@@ -99,3 +99,88 @@ fn tables_that_changed_meanwhile_give_no_capture() {
     let worse = Capture::parse(worse.as_bytes()).unwrap();
     assert!(vtd_fault(&unit, SceneMemory::new(&worse), &fault, "").is_none());
 }
+
+/// AMD-Vi: a device table entry for 00:05.0 in domain 7, and host tables of three levels with one
+/// read-only page at 0x1000. Words typed by hand.
+const HOST_TABLES: &str = r#"{"iopf_capture":1,"arch":"amdvi","requests":[],
+    "registers":{"DEV_TAB_BASE":"0x1000"},"memory_limit":"0x10000",
+    "memory":[{"addr":"0x1500","words":["0x6000000000003603","0x7","0x0","0x0"]},
+              {"addr":"0x3000","words":["0x6000000000004401"]},
+              {"addr":"0x4000","words":["0x6000000000005201"]},
+              {"addr":"0x5008","words":["0x2000000000008001"]}]}"#;
+
+fn of_amdvi(dma: Dma, page_request: bool) -> (Capture, amdvi::Unit, Diagnostic<amdvi::Failure>) {
+    let scene = Capture::parse(HOST_TABLES.as_bytes()).unwrap();
+    let unit = crate::explain::amdvi::unit(&scene);
+    let memory = SceneMemory::new(&scene);
+    let failure = if page_request {
+        amdvi::page_request(&unit, &memory, dma.requester, dma.pasid, &mut ()).unwrap_err()
+    } else {
+        amdvi::translate(&unit, &memory, &dma, &mut Updates::new(), &mut ()).unwrap_err()
+    };
+    let fault = Diagnostic {
+        dma,
+        failure,
+        recorded: true,
+        page_request,
+    };
+    (scene, unit, fault)
+}
+
+#[test]
+fn a_capture_of_an_amd_vi_fault_holds_what_the_walk_reads_and_explains_to_the_same_event() {
+    for (kind, page_request, code, words, entry) in [
+        // The device table entry, then one word a level.
+        (DmaKind::Untranslated, false, 2, 4 + 3, 0x5008),
+        // Neither I nor PPR is set.
+        (DmaKind::Translated, false, 8, 4, 0x1508),
+        (DmaKind::Untranslated, true, 9, 4, 0x1500),
+    ] {
+        let (scene, unit, fault) = of_amdvi(dma(kind, 0x1234, Access::WRITE), page_request);
+        let capture = amdvi_fault(&unit, SceneMemory::new(&scene), &fault, "a test").unwrap();
+        let held: usize = capture
+            .memory
+            .iter()
+            .map(|range| range.data.len() / 8)
+            .sum();
+        assert_eq!(held, words, "{kind:?}");
+        assert_eq!(capture.registers.get("DEV_TAB_BASE"), Some(0x1000));
+        assert_eq!(capture.registers.get("EXCL_BASE"), None);
+        let read = Capture::parse(capture.to_text().as_bytes()).unwrap();
+        assert_eq!(read, capture, "what is written is what is read");
+        assert_eq!(crate::explain::amdvi::unit(&read), unit);
+        let explained = crate::explain::amdvi::Scene::new(&read).next().unwrap();
+        let Outcome::Fault(found) = explained.outcome else {
+            panic!("it faults")
+        };
+        assert_eq!(
+            (found.code, found.entry_addr),
+            (Some(code), Some(Gpa(entry)))
+        );
+        assert!(found.record.is_some());
+    }
+}
+
+#[test]
+fn amd_vi_tables_that_changed_meanwhile_give_no_capture() {
+    let (_, unit, fault) = of_amdvi(dma(DmaKind::Untranslated, 0x1234, Access::WRITE), false);
+    for (from, to) in [
+        ("0x2000000000008001", "0x6000000000008001"),
+        ("0x6000000000005201", "0x0"),
+    ] {
+        assert!(HOST_TABLES.contains(from));
+        let changed = Capture::parse(HOST_TABLES.replace(from, to).as_bytes()).unwrap();
+        assert!(amdvi_fault(&unit, SceneMemory::new(&changed), &fault, "").is_none());
+    }
+}
+
+#[test]
+fn a_capture_holds_the_exclusion_range_and_the_segments_of_the_device_table() {
+    let (scene, unit, fault) = of_amdvi(dma(DmaKind::Untranslated, 0x1234, Access::WRITE), false);
+    let unit = unit.with_exclusion(0x9003, 0x9000).with_segment(7, 0xa000);
+    let capture = amdvi_fault(&unit, SceneMemory::new(&scene), &fault, "").unwrap();
+    assert_eq!(capture.registers.get("EXCL_BASE"), Some(0x9003));
+    assert_eq!(capture.registers.get("DEV_TAB_SEG7_BASE"), Some(0xa000));
+    assert_eq!(capture.registers.get("DEV_TAB_SEG1_BASE"), None);
+    assert_eq!(crate::explain::amdvi::unit(&capture), unit);
+}

@@ -116,11 +116,17 @@ fn finding(story: &Story<'_>, failure: &Failure) -> String {
             story.bits()
         ),
         C::GuestCr3NotPresent => format!("{}, not valid: {} is clear", entry(), story.bits()),
-        C::GuestEntryNotPresent | C::HostEntryNotPresent => format!(
-            "{}, not present: {} is clear{}",
+        C::GuestEntryNotPresent => {
+            format!("{}, not present: {} is clear", entry(), story.bits())
+        }
+        C::HostEntryNotPresent => format!(
+            "{}, not present: {} is clear, so nothing is mapped{}",
             entry(),
             story.bits(),
-            story.guest()
+            match failure.guest_addr {
+                Some(_) => story.guest(),
+                None => " there".into(),
+            }
         ),
         C::GuestAddressWidth => {
             "the address does not fit the guest tables: it is not canonical, or, with PASID 0, too \

@@ -17,11 +17,14 @@
 //! `rw` is read as Linux does, whatever `pr` is: hardware sets it for pages that are not present too.
 
 mod advice;
+mod meaning;
 mod names;
 mod scan;
 mod tables;
 
 pub(super) use advice::{advice, why};
+pub(crate) use meaning::raw_event;
+pub(crate) use names::name_of;
 pub(super) use scan::{find_start, scan};
 pub(super) use tables::{dump, is_table};
 

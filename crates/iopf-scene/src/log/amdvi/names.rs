@@ -112,6 +112,11 @@ pub(super) fn event(code: u32) -> Option<&'static Event> {
     EVENTS.iter().find(|event| u32::from(event.code) == code)
 }
 
+/// The name of the event with this code.
+pub(crate) fn name_of(code: u32) -> Option<&'static str> {
+    event(code).map(|event| event.name)
+}
+
 /// All names.
 pub(super) fn all() -> impl Iterator<Item = &'static str> {
     EVENTS.iter().map(|event| event.name)

@@ -2,14 +2,15 @@
 
 use std::borrow::Cow;
 
-use iopf::{Iova, Pasid, Rid};
+use iopf::{Iova, Rid};
 use memchr::memmem;
 
+use super::meaning::{PAGE_FAULT, describe};
 use super::names::{self, Event};
 use crate::log::cursor::{Cursor, Words};
 use crate::log::dialect::Start;
 use crate::log::message::{Fields, Scan};
-use crate::log::normal::{Arch, Flags, Kind, PciAddress, Wanted};
+use crate::log::normal::{Arch, Kind, PciAddress};
 use crate::log::values::{device, is_template};
 
 /// The words before the bracket.
@@ -17,13 +18,6 @@ const LOGGED: &str = "Event logged [";
 
 /// Linux prints this for a page fault of a device without a domain, and the device on the next line.
 const DETACHED: &str = "Device not attached to domain properly";
-
-/// The code of an `IO_PAGE_FAULT`.
-const PAGE_FAULT: u32 = 2;
-
-/// The flag GN of an `INVALID_PPR_REQUEST`: bit 57 of the record, other than in all other events.
-/// Linux `EVENT_FLAG_PPR_GN`.
-const PAGE_REQUEST_GN: u16 = 1 << 9;
 
 /// The first place from `from` on where an event message or a part of one begins.
 pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
@@ -466,33 +460,6 @@ impl Reader<'_> {
             describe(fields, event, bits, self.space);
         }
         self.scan
-    }
-}
-
-/// Fills in what the flags of `event` say.
-fn describe(fields: &mut Fields, event: &Event, bits: u16, space: Option<u32>) {
-    let page_request = event.kind == Kind::PageRequest;
-    let flags = Flags::from_bits(bits & event.flags);
-    if flags.gn || page_request && bits & PAGE_REQUEST_GN != 0 {
-        fields.pasid = space.and_then(Pasid::new);
-    }
-    if event.flags == 0 {
-        return;
-    }
-    fields.flags = Some(flags);
-    if flags.i && event.kind == Kind::Dma {
-        fields.kind = Kind::InterruptRemapping;
-    }
-    // Only these events say what was wanted.
-    if event.flags & 1 << 5 != 0 && !flags.i && !flags.tr {
-        fields.access = if flags.rw {
-            Wanted::Write
-        } else {
-            Wanted::Read
-        };
-    }
-    if u32::from(event.code) == PAGE_FAULT && flags.gn {
-        fields.privileged = Some(!flags.us);
     }
 }
 

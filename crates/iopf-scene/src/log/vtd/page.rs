@@ -78,7 +78,7 @@ fn describe(fields: &mut Fields, head: Number, request: Number) {
         ..RawDescriptor::default()
     };
     if let Some(fault) = record::page_request(&raw) {
-        fields.device = Some(fault.device);
+        fields.device = fault.device;
         fields.pasid = fault.pasid;
         fields.address = fault.address;
         fields.access = fault.access;

@@ -3,10 +3,6 @@
 use iommu_walk::amdvi::Cause;
 
 /// The second half of the sentence.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one line a condition: a table, read as one"
-)]
 pub(super) fn advice(cause: Cause) -> &'static str {
     use Cause as C;
     match cause {
