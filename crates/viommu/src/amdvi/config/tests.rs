@@ -3,14 +3,16 @@ use super::*;
 #[test]
 fn the_default_has_what_linux_asks_for() {
     let (features, features2) = Config::default().registers().unwrap();
-    // PreF, PPR, NX, GT, IA, HE; HATS 2, GATS 1, GLX 2; PASMax 15; US, PprAutoRsp, GIo, HA, EPH, HD.
-    assert_eq!(features.into_bits(), 0x0017_022f_0000_995b);
+    // PreF, PPR, NX, GT, IA, GA, HE; HATS 2, GATS 1, GLX 2; PASMax 15; US, PprAutoRsp, GIo, HA, EPH, HD.
+    assert_eq!(features.into_bits(), 0x0017_022f_0000_99db);
     assert_eq!(features2.into_bits(), 0);
     // amd_iommu_gt_ppr_supported, amd_iommu_v2_pgtbl_supported, and iommu_init_pci's
     // BUG_ON(max_pasids & ~PASID_MASK).
     let all = |mask: u64| features.into_bits() & mask == mask;
     assert!(all(1 << 4 | 1 << 1 | 1 << 50));
     assert!(all(1 << 48 | 1 << 4));
+    // init_iommu_one: features are taken from the ACPI table.
+    assert!(all(1 << 7));
     assert_eq!(((1u32 << (features.pas_max() + 1)) - 1) & !0xffff, 0);
 }
 
