@@ -33,6 +33,8 @@ pub(crate) struct Said {
     pub(crate) pending: Option<&'static str>,
     /// What stands before an address.
     pub(crate) address: &'static str,
+    /// Bad reads after a storm until it says so of one, at most.
+    pub(crate) reads: u64,
 }
 
 /// FSTS_REG with PPF alone, and with PFO too. Intel VT-d, "Fault Status Register".
@@ -41,6 +43,7 @@ pub(crate) const VTD: Said = Said {
     overflow: "DRHD: handling fault status reg 3",
     pending: Some("DRHD: handling fault status reg 2"),
     address: "fault addr ",
+    reads: 1,
 };
 
 /// Linux `drivers/iommu/amd/init.c`, `amd_iommu_restart_log`.
@@ -49,6 +52,7 @@ pub(crate) const AMDVI: Said = Said {
     overflow: "IOMMU Event log restarting",
     pending: None,
     address: "address=",
+    reads: 2,
 };
 
 pub(crate) fn count(counts: &Value, name: &str) -> u64 {
@@ -142,21 +146,28 @@ fn storms(
 }
 
 /// One more bad read, an interval after the storm: its record reaches the guest, which has made room
-/// for it.
-pub(crate) fn is_told_again(guest: &Guest, said: &Said) -> Vec<String> {
+/// for it. An AMD IOMMU's guest may have overlooked that its log stands still: then this read is lost
+/// too, which tells it, and the next is not. Gives how many reads it took, too.
+pub(crate) fn is_told_again(guest: &Guest, said: &Said) -> (Vec<String>, u64) {
     let mark = guest.must("kmsg-mark").expect("the guest answers").join("");
-    guest
-        .must("dma 00:04.0 1 read 0xbeef000 16 via=untranslated")
-        .expect("the guest answers");
-    let told = guest
-        .run(&format!("kmsg-wait {mark} 10000 {}0xbeef000", said.address))
-        .expect("the guest answers");
-    let log = since(guest, &mark);
-    assert_eq!(told.status, 0, "it was not told: {log:#?}");
-    if let Some(pending) = said.pending {
-        assert!(log.iter().any(|line| line.contains(pending)), "{log:#?}");
+    let mut reads = 0;
+    loop {
+        reads += 1;
+        guest
+            .must("dma 00:04.0 1 read 0xbeef000 16 via=untranslated")
+            .expect("the guest answers");
+        let told = guest
+            .run(&format!("kmsg-wait {mark} 10000 {}0xbeef000", said.address))
+            .expect("the guest answers");
+        let log = since(guest, &mark);
+        if told.status == 0 {
+            if let Some(pending) = said.pending {
+                assert!(log.iter().any(|line| line.contains(pending)), "{log:#?}");
+            }
+            return (log, reads);
+        }
+        assert!(reads < said.reads, "it was not told: {log:#?}");
     }
-    log
 }
 
 /// The guest's log of a storm: what it must say, and how short it must be.
@@ -242,7 +253,8 @@ pub(crate) fn leaves_guest_log_and_memory_as_they_were(
 
     assert_eq!(guest.must("ping").expect("the guest answers"), ["pong"]);
     std::thread::sleep(OVER.saturating_sub(began.elapsed()));
-    println!("{}", is_told_again(&guest, said).join("\n"));
+    let (told, more) = is_told_again(&guest, said);
+    println!("at read {more}: {}", told.join("\n"));
     let spent = began.elapsed();
     let log = since(&guest, &mark);
     rate_limited_by_itself(&log, took, said);
@@ -252,7 +264,7 @@ pub(crate) fn leaves_guest_log_and_memory_as_they_were(
     let counts = &last["counts"];
     println!("{counts}");
     let faults = count(counts, "faults");
-    every_fault_is_accounted_for(counts, reads + u64::from(FIRST) + 1);
+    every_fault_is_accounted_for(counts, reads + u64::from(FIRST) + more);
     assert_eq!(sum(counts, &["logged", "suppressed"]), faults);
     assert_eq!(last["lines_lost"], 0);
     let lines = events(&served, "fault").count() as u64;
@@ -291,13 +303,14 @@ pub(crate) fn gets_no_line_of_ours(arguments: &[&str], words: &str, said: &Said)
     println!("{reads} bad DMAs in {took:?}\nbefore: {before}\nafter:  {after}");
     is_as_it_was(&before, &after);
     std::thread::sleep(OVER.saturating_sub(began.elapsed()));
-    println!("{}", is_told_again(&guest, said).join("\n"));
+    let (told, more) = is_told_again(&guest, said);
+    println!("at read {more}: {}", told.join("\n"));
     rate_limited_by_itself(&since(&guest, &mark), took, said);
 
     let last = served.stop_keeping();
     let counts = &last["counts"];
     println!("{counts}");
-    every_fault_is_accounted_for(counts, reads + u64::from(FIRST) + 1);
+    every_fault_is_accounted_for(counts, reads + u64::from(FIRST) + more);
     for name in ["logged", "suppressed"] {
         assert_eq!(count(counts, name), 0);
     }

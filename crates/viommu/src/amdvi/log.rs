@@ -50,7 +50,10 @@ pub(super) enum Logged {
 /// A log.
 ///
 /// It is full when one more entry would make the tail equal to the head. An entry that finds it full
-/// sets the overflow bit and stops the log; entries are lost until software switches it off and on.
+/// sets the overflow bit and stops the log; entries are lost until software switches it off and on. One
+/// that is lost after software has cleared the bit sets it again (UNCONFIRMED): Linux clears it together
+/// with the others, and would never hear of an overflow that came in between
+/// (`amd_iommu_handle_irq`).
 #[derive(Debug, Default)]
 pub(super) struct Log {
     base: RingBase,
@@ -95,7 +98,7 @@ impl Log {
     #[inline]
     pub(super) fn push<A: Ram>(&mut self, ram: &GuestRam<A>, entry: [u64; 2]) -> Logged {
         let (true, Some(entries)) = (self.running, self.base.entries()) else {
-            return Logged::Off;
+            return self.refuse();
         };
         let next = (self.tail + 1) & (entries - 1);
         if next == self.head {
@@ -113,6 +116,17 @@ impl Log {
         self.logged = true;
         let pending = self.pending();
         Logged::Yes(self.line.condition(pending))
+    }
+
+    /// An entry comes while the log stands still.
+    #[cold]
+    fn refuse(&mut self) -> Logged {
+        if !self.stalled || self.overflow {
+            return Logged::Off;
+        }
+        self.overflow = true;
+        let pending = self.pending();
+        Logged::Overflow(self.line.condition(pending))
     }
 
     fn place(&self) -> Option<Gpa> {

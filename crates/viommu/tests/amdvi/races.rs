@@ -1,13 +1,14 @@
 //! Devices, a driver's interrupt handler and a driver's commands at once.
 
 use crate::rig::{
-    AtEnd, EVENT_HEAD, EVENT_TAIL, EVENTS, INVALIDATE_ALL, PAGES, PPR_HEAD, PPR_TAIL, Rig, STATUS,
-    guest, host, invalidate_device,
+    AT, AtEnd, EVENT_HEAD, EVENT_TAIL, EVENTS, INVALIDATE_ALL, PAGES, PPR_HEAD, PPR_TAIL, Rig,
+    STATUS, STORE, guest, host, invalidate_device, wait,
 };
 use iopf::{Access, Dma, Rid};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use viommu::amdvi::Config;
-use viommu_api::PageRequestOutcome;
+use viommu_api::{PageRequestOutcome, Translate};
 
 /// A log of 256 entries: its place, its pointers, its status bits and its enable bits.
 struct Log {
@@ -189,4 +190,41 @@ fn commands_come_true_while_devices_fault_and_translate() {
     let counters = rig.unit.counters();
     assert_eq!(counters.queue_errors, 0);
     assert_eq!(counters.recorded + counters.lost, counters.faults);
+}
+
+#[test]
+fn a_wait_of_a_buffer_that_was_switched_off_stores_nothing() {
+    let rig = host(Config::default());
+    rig.put(STORE, 0);
+    let inside = AtomicBool::new(false);
+    let go = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _go = AtEnd(|| go.store(true, Ordering::Release));
+        scope.spawn(|| {
+            let _inside = AtEnd(|| inside.store(true, Ordering::Release));
+            let dma = rig.dma(None, AT, Access::READ);
+            rig.unit
+                .with_translation(&dma, 1, &mut |_, _| {
+                    inside.store(true, Ordering::Release);
+                    while !go.load(Ordering::Acquire) {
+                        std::thread::yield_now();
+                    }
+                })
+                .expect("it is mapped");
+        });
+        while !inside.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+        let software = scope.spawn(|| rig.queue(&[wait(STORE, 1)]));
+        // Time for the wait to begin. If it does not, nothing is shown, and nothing fails.
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(rig.get(STORE), 0, "the access is under way");
+        rig.disable(12);
+        go.store(true, Ordering::Release);
+        software.join().expect("it ended");
+    });
+    assert_eq!(rig.get(STORE), 0);
+    // The wait is still the next command.
+    rig.enable(12);
+    assert_eq!(rig.get(STORE), 1);
 }

@@ -11,6 +11,8 @@ fn the_default_has_what_linux_asks_for() {
     let all = |mask: u64| features.into_bits() & mask == mask;
     assert!(all(1 << 4 | 1 << 1 | 1 << 50));
     assert!(all(1 << 48 | 1 << 4));
+    // init_iommu_one: features are taken from the ACPI table.
+    assert!(all(1 << 7));
     assert_eq!(((1u32 << (features.pas_max() + 1)) - 1) & !0xffff, 0);
 }
 

@@ -73,7 +73,9 @@ fn a_full_log_stands_still_until_it_is_switched() {
     assert!(log.overflow() && log.stalled() && !log.running());
     log.clear(true, true);
     log.set_head(0x800);
-    assert_eq!(log.push(&ram, [2; 2]), Logged::Off);
+    assert_eq!(log.push(&ram, [2; 2]), Logged::Overflow(true));
+    assert_eq!(log.push(&ram, [2; 2]), Logged::Off, "it was said");
+    log.clear(true, true);
     log.switch(true);
     assert!(log.stalled(), "it was on already");
     log.switch(false);
