@@ -25,7 +25,7 @@ struct Args {
 const HELP: &str = "Examples:
   cargo xtask test                       every tier, with all set-up
   cargo xtask test --tier unit           unit, property and snapshot tests alone
-  cargo xtask test --tier differential   our VT-d walk against QEMU's model
+  cargo xtask test --tier differential   our walks against QEMU's models
   cargo xtask test --tier guests         real Linux guests in QEMU
   cargo xtask test --tier rig            the real iommufd of our own kernel, in QEMU
   cargo xtask rig -- PROGRAM ARGUMENTS   a static program on our own kernel, in QEMU

@@ -1,24 +1,11 @@
-//! QEMU's q35 machine with its VT-d model, and devices that do DMA when told to.
+//! QEMU's q35 machine with one of its IOMMUs, and devices that do DMA when told to.
 
-use crate::case::{Case, End, FIXED, Memory, RAM_SIZE, Record, SCRATCH};
-use crate::generate::Mode;
+use super::case::{Arch, Case, End, Memory, RAM_SIZE, SCRATCH};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use testkit::qemu::qtest::{Qtest, QtestError, Read};
 use testkit::qemu::root::QemuRoot;
-
-/// Registers of the unit; offsets as Intel VT-d, "Register Descriptions".
-const UNIT: u64 = 0xfed9_0000;
-const CAP: u64 = 0x08;
-const ECAP: u64 = 0x10;
-const GCMD: u64 = 0x18;
-const RTADDR: u64 = 0x20;
-const FSTS: u64 = 0x34;
-/// Where QEMU has its one fault recording register, `CAP_REG.FRO`.
-const FRCD: u64 = 0x220;
-const TRANSLATE: u32 = 1 << 31;
-const SET_ROOT: u32 = 1 << 30;
 
 /// Registers of `edu`: QEMU `docs/specs/edu.rst`.
 const EDU_SOURCE: u64 = 0x80;
@@ -45,7 +32,7 @@ const TEST_FAILED: u64 = 0xdead_0002;
 /// What it writes.
 const PATTERN: u32 = 0x1234_5678;
 
-/// The functions that do DMA: two a kind, one in each half of a scalable root entry.
+/// The functions that do DMA: two a kind, one with a function number above 127.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Device {
     /// Writes one 32-bit word.
@@ -55,7 +42,7 @@ pub(crate) enum Device {
 }
 
 impl Device {
-    const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Writer { upper: false },
         Self::Reader { upper: false },
         Self::Writer { upper: true },
@@ -87,38 +74,47 @@ const RAM_FILE: &str = "the file behind guest memory is open and as long as it";
 
 /// What QEMU did with a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Observed {
-    pub(crate) end: End,
+pub(crate) struct Observed<A: Arch> {
+    pub(crate) end: End<A>,
     /// The words of the case afterwards.
     pub(crate) words: BTreeMap<u64, u64>,
 }
 
-pub(crate) struct Machine {
-    qtest: Qtest,
+/// The way to registers and to memory.
+pub(crate) struct Bus {
+    pub(crate) qtest: Qtest,
     ram: File,
-    pub(crate) cap: u64,
-    pub(crate) ecap: u64,
-    /// `RTADDR_REG` for tables that map the readers' buffer page to itself.
-    ///
-    /// Turning translation off would do as well, and takes QEMU 20 ms.
-    fixed: u64,
     _dir: tempfile::TempDir,
 }
 
-impl Machine {
-    /// A machine whose VT-d unit has these properties.
-    pub(crate) fn start(root: &QemuRoot, unit: &str, mode: Mode) -> Result<Self, QtestError> {
+impl Bus {
+    pub(crate) fn put(&self, at: u64, word: u64) {
+        self.ram
+            .write_all_at(&word.to_le_bytes(), at)
+            .expect(RAM_FILE);
+    }
+
+    pub(crate) fn get(&self, at: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.ram.read_exact_at(&mut bytes, at).expect(RAM_FILE);
+        u64::from_le_bytes(bytes)
+    }
+}
+
+pub(crate) struct Machine<A> {
+    bus: Bus,
+    pub(crate) iommu: A,
+}
+
+impl<A: Arch> Machine<A> {
+    /// A machine whose IOMMU is this device with these properties.
+    pub(crate) fn start(root: &QemuRoot, unit: &str, mode: A::Mode) -> Result<Self, QtestError> {
         let dir = tempfile::tempdir().map_err(QtestError::Start)?;
         let path = dir.path().join("ram");
         let ram = File::create_new(&path).map_err(QtestError::Start)?;
         ram.set_len(RAM_SIZE).map_err(QtestError::Start)?;
         for (at, page) in Memory::default_pages() {
             ram.write_all_at(&page, at).map_err(QtestError::Start)?;
-        }
-        let (fixed, words) = fixed_tables(mode);
-        for (at, word) in words {
-            ram.write_all_at(&word.to_le_bytes(), at)
-                .map_err(QtestError::Start)?;
         }
         let backend = format!(
             "memory-backend-file,id=ram,size={RAM_SIZE},share=on,mem-path={}",
@@ -146,35 +142,37 @@ impl Machine {
                 qtest.outl(0xcfc, low(value))?;
             }
         }
-        let registers = qtest.reads(&[Read::Quad(UNIT + CAP), Read::Quad(UNIT + ECAP)])?;
-        Ok(Self {
+        let mut bus = Bus {
             qtest,
             ram,
-            cap: registers[0],
-            ecap: registers[1],
-            fixed,
             _dir: dir,
+        };
+        Ok(Self {
+            iommu: A::start(&mut bus, mode)?,
+            bus,
         })
     }
 
     /// Runs one case; `likely` is where a write is looked for first.
-    pub(crate) fn run(&mut self, case: &Case, likely: &[u64]) -> Result<Observed, QtestError> {
+    pub(crate) fn run(
+        &mut self,
+        case: &Case<A>,
+        likely: &[u64],
+    ) -> Result<Observed<A>, QtestError> {
         for (at, word) in &case.memory.words {
-            self.put(*at, *word);
+            self.bus.put(*at, *word);
         }
-        self.qtest.writeq(UNIT + RTADDR, case.rtaddr)?;
-        self.qtest.writel(UNIT + GCMD, TRANSLATE | SET_ROOT)?;
-        let reached = if case.device.writes() {
+        self.iommu.enter(&mut self.bus, Some(case))?;
+        let (record, reached) = if case.device.writes() {
             self.write_dma(case, likely)?
         } else {
             self.read_dma(case)?
         };
         let words = case.memory.words.keys();
-        let words = words.map(|at| (*at, self.get(*at))).collect();
+        let words = words.map(|at| (*at, self.bus.get(*at))).collect();
         for at in case.memory.words.keys() {
-            self.put(*at, Memory::default_word(*at));
+            self.bus.put(*at, Memory::default_word(*at));
         }
-        let (record, reached) = reached;
         let end = match (record, reached) {
             (Some(record), None) => End::Fault(record),
             (None, Some(at)) => End::Memory(at),
@@ -186,9 +184,9 @@ impl Machine {
 
     fn write_dma(
         &mut self,
-        case: &Case,
+        case: &Case<A>,
         likely: &[u64],
-    ) -> Result<(Option<Record>, Option<u64>), QtestError> {
+    ) -> Result<(Option<A::Record>, Option<u64>), QtestError> {
         let bar = case.device.bar();
         for (register, value) in [
             (TEST_ADDRESS, low(case.iova)),
@@ -198,15 +196,15 @@ impl Machine {
             (TEST_READ_BACK + 4, 0),
             (TEST_ARM, 1),
         ] {
-            self.qtest.writel(bar + register, value)?;
+            self.bus.qtest.writel(bar + register, value)?;
         }
-        let values = self.qtest.reads(&[
+        let mut reads = vec![
             Read::Long(bar + TEST_TRIGGER),
             Read::Long(bar + TEST_RESULT),
-            Read::Quad(UNIT + FRCD),
-            Read::Quad(UNIT + FRCD + 8),
-        ])?;
-        let record = self.take_record(values[2], values[3])?;
+        ];
+        reads.extend(self.iommu.status());
+        let values = self.bus.qtest.reads(&reads)?;
+        let record = self.iommu.take(&mut self.bus, &values[2..])?;
         let reached = match values[1] {
             TEST_FAILED => None,
             TEST_MISMATCH => Some(self.find_pattern(likely)),
@@ -215,37 +213,28 @@ impl Machine {
         Ok((record, reached))
     }
 
-    fn read_dma(&mut self, case: &Case) -> Result<(Option<Record>, Option<u64>), QtestError> {
-        self.put(SCRATCH, u64::MAX);
+    fn read_dma(&mut self, case: &Case<A>) -> Result<(Option<A::Record>, Option<u64>), QtestError> {
+        self.bus.put(SCRATCH, u64::MAX);
         self.edu(case.device, case.iova, EDU_BUFFER, EDU_FROM_RAM)?;
-        let values = self
-            .qtest
-            .reads(&[Read::Quad(UNIT + FRCD), Read::Quad(UNIT + FRCD + 8)])?;
-        let record = self.take_record(values[0], values[1])?;
+        let values = self.bus.qtest.reads(&self.iommu.status())?;
+        let record = self.iommu.take(&mut self.bus, &values)?;
         // The buffer comes out where it can be seen.
-        self.qtest.writeq(UNIT + RTADDR, self.fixed)?;
-        self.qtest.writel(UNIT + GCMD, TRANSLATE | SET_ROOT)?;
+        self.iommu.enter(&mut self.bus, None)?;
         self.edu(case.device, EDU_BUFFER, SCRATCH, EDU_TO_RAM)?;
-        self.qtest.settle()?;
-        let seen = self.get(SCRATCH) & 0xffff_ffff;
+        self.bus.qtest.settle()?;
+        let seen = self.bus.get(SCRATCH) & 0xffff_ffff;
         // Every word of the data pages holds its own address; a blocked read gives zero.
         Ok((record, (seen != 0).then_some(seen)))
     }
 
     fn edu(&mut self, device: Device, from: u64, to: u64, command: u64) -> Result<(), QtestError> {
         let bar = device.bar();
-        self.qtest.writeq(bar + EDU_SOURCE, from)?;
-        self.qtest.writeq(bar + EDU_DESTINATION, to)?;
-        self.qtest.writeq(bar + EDU_COUNT, 4)?;
-        self.qtest.writeq(bar + EDU_COMMAND, command)?;
-        self.qtest.clock_step(EDU_DELAY)
-    }
-
-    /// The fault record, if there is one; cleared for the next case.
-    fn take_record(&mut self, lo: u64, hi: u64) -> Result<Option<Record>, QtestError> {
-        self.qtest.writel(UNIT + FRCD + 12, 1 << 31)?;
-        self.qtest.writel(UNIT + FSTS, 1)?;
-        Ok((hi >> 63 != 0).then(|| Record::from_register(lo, hi)))
+        let qtest = &mut self.bus.qtest;
+        qtest.writeq(bar + EDU_SOURCE, from)?;
+        qtest.writeq(bar + EDU_DESTINATION, to)?;
+        qtest.writeq(bar + EDU_COUNT, 4)?;
+        qtest.writeq(bar + EDU_COMMAND, command)?;
+        qtest.clock_step(EDU_DELAY)
     }
 
     /// Where the pattern landed; it is taken away again.
@@ -253,7 +242,7 @@ impl Machine {
         let mut bytes = vec![0; 1 << 20];
         let mut within = |at: u64, length: usize| {
             let bytes = &mut bytes[..length];
-            self.ram.read_exact_at(bytes, at).expect(RAM_FILE);
+            self.bus.ram.read_exact_at(bytes, at).expect(RAM_FILE);
             let mut words = (at..).step_by(4).zip(bytes.chunks_exact(4));
             words.find_map(|(at, word)| (word == PATTERN.to_le_bytes()).then_some(at))
         };
@@ -265,56 +254,12 @@ impl Machine {
                 chunks.find_map(|at| within(at, 1 << 20))
             })
             .expect("the write went to memory");
-        self.put(found & !7, Memory::default_word(found & !7));
+        self.bus.put(found & !7, Memory::default_word(found & !7));
         found
-    }
-
-    fn put(&self, at: u64, word: u64) {
-        self.ram
-            .write_all_at(&word.to_le_bytes(), at)
-            .expect(RAM_FILE);
-    }
-
-    fn get(&self, at: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.ram.read_exact_at(&mut bytes, at).expect(RAM_FILE);
-        u64::from_le_bytes(bytes)
     }
 }
 
 /// The low half of a word.
 fn low(value: u64) -> u32 {
     (value & 0xffff_ffff) as u32
-}
-
-/// Tables that map the first GiB to itself for the readers, with the `RTADDR_REG` that leads there.
-fn fixed_tables(mode: Mode) -> (u64, Vec<(u64, u64)>) {
-    let page = |number: u64| FIXED + number * 4096;
-    let (root, context, top) = (page(0), page(1), page(2));
-    let (directory, pasids, upper) = (page(3), page(4), page(5));
-    let readers = [false, true].map(|upper| u64::from(Device::Reader { upper }.rid() & 0xff));
-    let mut words = vec![(root, context | 1)];
-    if let Mode::Legacy { .. } = mode {
-        for devfn in readers {
-            // Second stage, three levels.
-            words.extend([
-                (context + devfn * 16, top | 1),
-                (context + devfn * 16 + 8, 1),
-            ]);
-        }
-        words.push((top, 0x83));
-        return (root, words);
-    }
-    words.push((root + 8, context | 1));
-    for devfn in readers {
-        words.push((context + (devfn & 0x7f) * 32, directory | 1));
-    }
-    words.push((directory, pasids | 1));
-    if mode == Mode::First {
-        words.extend([(pasids, 1 << 6 | 1), (pasids + 16, upper)]);
-        words.extend([(upper, top | 0x27), (top, 0xe7)]);
-    } else {
-        words.extend([(pasids, top | 2 << 6 | 1 << 2 | 1), (top, 0x83)]);
-    }
-    (root | 1 << 10, words)
 }

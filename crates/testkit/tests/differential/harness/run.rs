@@ -1,11 +1,9 @@
 //! Runs the cases of one mode and says how they compare.
 
-use crate::case::{Case, End, Walked};
-use crate::deviations::{self, Deviation};
-use crate::generate::{self, Mode};
-use crate::machine::{Machine, Observed};
+use super::case::{Arch, Case, Deviation, End, Walked};
+use super::generate;
+use super::machine::{Machine, Observed};
 use fastrand::Rng;
-use iommu_walk::vtd::Unit;
 use std::collections::BTreeMap;
 use std::time::Instant;
 use testkit::qemu::root;
@@ -31,17 +29,18 @@ enum Verdict {
 ///
 /// # Panics
 /// On an unexplained disagreement, and on a deviation of this mode that no case met.
-pub(crate) fn differential(device: &str, mode: Mode, count: u64) {
+pub(crate) fn differential<A: Arch>(device: &str, mode: A::Mode, count: u64) {
     let root = root::ensure().unwrap_or_else(|error| panic!("{error}"));
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>());
     let seed = number("IOPF_SEED").map_or(SEED, |n| n.expect("IOPF_SEED is a number"));
     let only = number("IOPF_CASE").map(|n| n.expect("IOPF_CASE is a number"));
-    let mut machine = Machine::start(root, device, mode).unwrap_or_else(|error| panic!("{error}"));
-    let unit = unit(&machine, mode);
+    let mut machine =
+        Machine::<A>::start(root, device, mode).unwrap_or_else(|error| panic!("{error}"));
+    let unit = machine.iommu.unit();
     println!("{device}: {}, seed {seed}", root.version());
-    println!("  CAP {:#x} ECAP {:#x}", machine.cap, machine.ecap);
+    println!("  {}", machine.iommu.capabilities());
 
-    let known = deviations::of(mode);
+    let known = A::deviations(mode);
     let mut hits: BTreeMap<&str, u64> = known.iter().map(|d| (d.name, 0)).collect();
     let mut ends: BTreeMap<String, u64> = BTreeMap::new();
     let (mut played, mut agreed, mut explained, mut wrong) = (0_u32, 0, 0, Vec::new());
@@ -94,27 +93,18 @@ pub(crate) fn differential(device: &str, mode: Mode, count: u64) {
     }
 }
 
-/// QEMU's unit as our walk sees it: its own registers, and as many host address bits as it has.
-fn unit(machine: &Machine, mode: Mode) -> Unit {
-    let width = match mode {
-        Mode::Legacy { width } => width,
-        Mode::Second | Mode::First => 48,
-    };
-    Unit::new(machine.cap, machine.ecap, width)
-}
-
 /// The case of this number, walked: the first of its stream that the harness can watch, whichever
 /// way QEMU goes.
-fn watchable_case(
+fn watchable_case<A: Arch>(
     seed: u64,
     number: u64,
-    mode: Mode,
-    unit: Unit,
-    known: &[&'static Deviation],
-) -> (Walked, Vec<u64>) {
+    mode: A::Mode,
+    unit: A::Unit,
+    known: &[&'static Deviation<A>],
+) -> (Walked<A>, Vec<u64>) {
     let mut rng = Rng::with_seed(seed << 32 | number);
     loop {
-        let walked = Walked::new(generate::case(&mut rng, mode), unit);
+        let walked = Walked::new(A::case(&mut rng, mode), unit);
         let likely = likely(&walked, known);
         let steps = walked.trail.steps().iter().map(|step| step.addr.0);
         if generate::watchable(&likely, steps) {
@@ -123,15 +113,19 @@ fn watchable_case(
     }
 }
 
-fn same(walked: &Walked, original: &Case, observed: &Observed) -> bool {
+fn same<A: Arch>(walked: &Walked<A>, original: &Case<A>, observed: &Observed<A>) -> bool {
     walked.end == observed.end && walked.words(original) == observed.words
 }
 
 /// The longest chain of deviations that one case may need.
-const CHAIN: usize = 4;
+const CHAIN: usize = 7;
 
 /// Compares; where the sides differ, looks for the shortest chain of known deviations.
-fn judge(walked: &Walked, observed: &Observed, known: &[&'static Deviation]) -> Verdict {
+fn judge<A: Arch>(
+    walked: &Walked<A>,
+    observed: &Observed<A>,
+    known: &[&'static Deviation<A>],
+) -> Verdict {
     let original = &walked.case;
     if same(walked, original, observed) {
         return Verdict::Agreed;
@@ -161,7 +155,7 @@ fn judge(walked: &Walked, observed: &Observed, known: &[&'static Deviation]) -> 
 }
 
 /// Where the DMA may land: where our walk says, or where it would with two deviations.
-fn likely(walked: &Walked, known: &[&'static Deviation]) -> Vec<u64> {
+fn likely<A: Arch>(walked: &Walked<A>, known: &[&'static Deviation<A>]) -> Vec<u64> {
     let mut states = vec![walked.clone()];
     let mut found = Vec::new();
     for _ in 0..3 {
@@ -170,7 +164,7 @@ fn likely(walked: &Walked, known: &[&'static Deviation]) -> Vec<u64> {
             _ => None,
         });
         found.extend(ends);
-        let next = |state: &Walked| -> Vec<Walked> {
+        let next = |state: &Walked<A>| -> Vec<Walked<A>> {
             let next = known.iter().filter_map(|d| (d.as_qemu)(state));
             next.collect()
         };
@@ -179,15 +173,15 @@ fn likely(walked: &Walked, known: &[&'static Deviation]) -> Vec<u64> {
     found
 }
 
-fn kind(end: &End) -> String {
+fn kind<A: Arch>(end: &End<A>) -> String {
     match end {
         End::Memory(_) => "reached memory".to_owned(),
         End::Nothing => "reached nothing, no record".to_owned(),
-        End::Fault(record) => format!("recorded reason {:#04x}", record.reason),
+        End::Fault(record) => A::kind(record),
     }
 }
 
-fn show(number: u64, seed: u64, walked: &Walked, observed: &Observed) {
+fn show<A: Arch>(number: u64, seed: u64, walked: &Walked<A>, observed: &Observed<A>) {
     println!("\ncase {number} of seed {seed}: {:?}", walked.case);
     println!("  ours: {:?}; {:?}", walked.end, walked.failure);
     println!("  QEMU: {:?}", observed.end);

@@ -1,7 +1,8 @@
 //! Random cases: valid tables, then up to three changes that lean towards interesting bits.
 
-use crate::case::{Case, DATA, LOW, Memory, NOWHERE, TABLES};
-use crate::machine::Device;
+use super::Vtd;
+use super::unit::Rtaddr;
+use crate::harness::{Bits, Builder, Case, DATA, Device, NOWHERE, address, device, pick};
 use fastrand::Rng;
 
 /// The kind of translation under test, and the QEMU unit that does it.
@@ -14,9 +15,6 @@ pub(crate) enum Mode {
     /// Scalable mode, first stage.
     First,
 }
-
-/// Bits of an entry, by what changing one is likely to hit.
-struct Bits(&'static [(&'static str, std::ops::RangeInclusive<u8>)]);
 
 /// Intel VT-d, "Root Entry".
 const ROOT: Bits = Bits(&[("P", 0..=0), ("reserved", 1..=11), ("wide", 48..=63)]);
@@ -122,164 +120,72 @@ const FIRST: Bits = Bits(&[
     ("XD", 63..=63),
 ]);
 
-/// A word of the case that a change may hit.
-struct Target {
-    name: String,
-    at: u64,
-    bits: &'static Bits,
-    /// The word holds a pointer to a table or page.
-    pointer: bool,
-}
-
-/// One of `values`, each as likely as the others.
-fn pick<T: Copy, const N: usize>(rng: &mut Rng, values: [T; N]) -> T {
-    values[rng.usize(..N)]
-}
-
-struct Builder<'a> {
-    rng: &'a mut Rng,
-    memory: Memory,
-    used: Vec<u64>,
-    targets: Vec<Target>,
-}
-
-impl Builder<'_> {
-    /// A page of tables that nothing else uses.
-    fn table(&mut self) -> u64 {
-        loop {
-            let page = self.rng.u64(TABLES.start >> 12..TABLES.end >> 12) << 12;
-            if !self.used.contains(&page) {
-                self.used.push(page);
-                return page;
-            }
-        }
-    }
-
-    fn put(&mut self, name: &str, at: u64, word: u64, bits: &'static Bits, pointer: bool) {
-        self.memory.words.insert(at, word);
-        self.targets.push(Target {
-            name: name.to_owned(),
-            at,
-            bits,
-            pointer,
-        });
-    }
-
-    /// Page tables for `iova`, each entry with `flags`; gives the top table.
-    fn pages(&mut self, iova: u64, levels: u8, flags: u64, bits: &'static Bits) -> u64 {
-        let leaf = pick(self.rng, [1, 1, 1, 2, 2, 3]);
-        let top = self.table();
-        let mut table = top;
-        for level in (1..=levels).rev() {
-            let shift = 12 + 9 * (level - 1);
-            let at = table + (iova >> shift & 0x1ff) * 8;
-            let word = if level > leaf {
-                table = self.table();
-                table | flags
-            } else {
-                let page = self.page(iova, shift);
-                let large = if level > 1 { 1 << 7 } else { 0 };
-                page | flags | large
-            };
-            let ignored = if self.rng.u8(0..4) == 0 {
-                u64::from(self.rng.u8(..)) << 52 & 0x3ff << 52
-            } else {
-                0
-            };
-            self.put(&format!("level {level}"), at, word | ignored, bits, true);
-            if level <= leaf {
-                break;
-            }
-        }
-        top
-    }
-
-    /// A page of this size to map `iova` to.
-    fn page(&mut self, iova: u64, shift: u8) -> u64 {
-        let offset = iova & ((1 << shift) - 1);
-        if shift >= 30 {
-            // The page from 0 on holds all of memory.
-            return 0;
-        }
-        let base = self.rng.u64(DATA.start >> shift..=DATA.end >> shift) << shift;
-        if DATA.contains(&(base + offset)) {
-            base
+/// Page tables for `iova`, each entry with `flags`; gives the top table.
+fn pages(b: &mut Builder<'_>, iova: u64, levels: u8, flags: u64, bits: &'static Bits) -> u64 {
+    let leaf = pick(b.rng, [1, 1, 1, 2, 2, 3]);
+    let top = b.table();
+    let mut table = top;
+    for level in (1..=levels).rev() {
+        let shift = 12 + 9 * (level - 1);
+        let at = table + (iova >> shift & 0x1ff) * 8;
+        let word = if level > leaf {
+            table = b.table();
+            table | flags
         } else {
-            DATA.start
+            let page = b.page(iova, shift);
+            let large = if level > 1 { 1 << 7 } else { 0 };
+            page | flags | large
+        };
+        let ignored = if b.rng.u8(0..4) == 0 {
+            u64::from(b.rng.u8(..)) << 52 & 0x3ff << 52
+        } else {
+            0
+        };
+        b.put(&format!("level {level}"), at, word | ignored, bits, true);
+        if level <= leaf {
+            break;
         }
     }
-
-    /// One change; says what it did.
-    fn change(&mut self, iova: &mut u64, rtaddr: &mut u64) -> String {
-        let roll = self.rng.u8(0..100);
-        if roll < 8 {
-            let bit = pick(self.rng, [37, 38, 39, 46, 47, 48, 50, 63]);
-            *iova ^= 1 << bit;
-            return format!("iova bit {bit}");
-        }
-        if roll < 10 {
-            *rtaddr = NOWHERE | *rtaddr & 0xfff;
-            return "root table nowhere".to_owned();
-        }
-        let pages = self.rng.bool();
-        let of_kind = |target: &&Target| target.name.starts_with("level") == pages;
-        let targets: Vec<_> = self.targets.iter().filter(of_kind).collect();
-        let mut target = targets[self.rng.usize(..targets.len())];
-        let dead_end = target.name.starts_with("root") || target.bits.0.len() == 1;
-        if dead_end && self.rng.u8(0..4) > 0 {
-            // Nothing behind such an entry is ever looked at.
-            target = targets[self.rng.usize(..targets.len())];
-        }
-        let word = self.memory.words.entry(target.at).or_insert(0);
-        if target.pointer && roll < 18 {
-            *word = *word & !0x000f_ffff_ffff_f000 | NOWHERE;
-            return format!("{} to nowhere", target.name);
-        }
-        if target.pointer && roll < 24 && target.name.starts_with("level") {
-            // The interrupt range, or a large page around it.
-            *word = *word & !0x000f_ffff_ffff_f000 | 0xfee0_0000 & !0xfff;
-            let large = *word >> 7 & 1 == 1;
-            if large && self.rng.bool() {
-                *word = *word & !0x3fff_f000 | 0xc000_0000;
-            }
-            return format!("{} to the interrupt range", target.name);
-        }
-        if roll < 30 && target.name.starts_with("level") {
-            *word &= !0b11;
-            return format!("{} without rights", target.name);
-        }
-        let mut what = target.name.clone();
-        for _ in 0..pick(self.rng, [1, 1, 2]) {
-            let group = &target.bits.0[self.rng.usize(..target.bits.0.len())];
-            let bit = self.rng.u8(group.1.clone());
-            *word ^= 1 << bit;
-            what += &format!(" bit {bit} ({})", group.0);
-        }
-        what
-    }
+    top
 }
 
-/// An address for the tables to map, below `width` bits.
-fn address(rng: &mut Rng, width: u8) -> u64 {
-    let width = if rng.u8(0..4) == 0 {
-        rng.u8(21..=width)
-    } else {
-        width
-    };
-    loop {
-        let mut at = rng.u64(..) >> (64 - width) & !3;
-        if rng.u8(0..4) == 0 {
-            // So that a 1 GiB page from 0 on reaches memory that is there.
-            at = at & !0x3fff_ffff | rng.u64(DATA) & !3;
-        }
-        if at >> 20 != 0xfee {
-            return at;
-        }
+/// One change; says what it did.
+fn change(b: &mut Builder<'_>, iova: &mut u64, rtaddr: &mut u64) -> String {
+    let roll = b.rng.u8(0..100);
+    if roll < 8 {
+        let bit = pick(b.rng, [37, 38, 39, 46, 47, 48, 50, 63]);
+        *iova ^= 1 << bit;
+        return format!("iova bit {bit}");
     }
+    if roll < 10 {
+        *rtaddr = NOWHERE | *rtaddr & 0xfff;
+        return "root table nowhere".to_owned();
+    }
+    let number = b.choose();
+    let target = &b.targets[number];
+    let (name, pointer, page_table) = (target.name.clone(), target.pointer, target.is_page_table());
+    if pointer && roll < 18 {
+        b.aim(number, NOWHERE);
+        return format!("{name} to nowhere");
+    }
+    if pointer && roll < 24 && page_table {
+        // The interrupt range, or a large page around it.
+        b.aim(number, 0xfee0_0000);
+        let large = *b.word(number) >> 7 & 1 == 1;
+        if large && b.rng.bool() {
+            let word = b.word(number);
+            *word = *word & !0x3fff_f000 | 0xc000_0000;
+        }
+        return format!("{name} to the interrupt range");
+    }
+    if roll < 30 && page_table {
+        *b.word(number) &= !0b11;
+        return format!("{name} without rights");
+    }
+    b.flip(number)
 }
 
-/// Builds one case. The same generator state gives the same case.
-pub(crate) fn case(rng: &mut Rng, mode: Mode) -> Case {
+pub(crate) fn case(rng: &mut Rng, mode: Mode) -> Case<Vtd> {
     loop {
         let case = attempt(rng, mode);
         // Messages to the interrupt range are no DMA.
@@ -289,28 +195,18 @@ pub(crate) fn case(rng: &mut Rng, mode: Mode) -> Case {
     }
 }
 
-fn attempt(rng: &mut Rng, mode: Mode) -> Case {
-    let upper = mode != Mode::Legacy { width: 39 } && rng.bool();
-    let device = if rng.u8(0..5) < 3 {
-        Device::Writer { upper }
-    } else {
-        Device::Reader { upper }
-    };
+fn attempt(rng: &mut Rng, mode: Mode) -> Case<Vtd> {
+    let device = device(rng, mode != Mode::Legacy { width: 39 });
     let changes = pick(rng, [0, 1, 1, 1, 1, 2, 2, 3]);
-    let mut builder = Builder {
-        rng,
-        memory: Memory::default(),
-        used: Vec::new(),
-        targets: Vec::new(),
-    };
+    let mut builder = Builder::new(rng);
     let (mut iova, mut rtaddr) = match mode {
         Mode::Legacy { width } => legacy(&mut builder, device, width),
         Mode::Second | Mode::First => scalable(&mut builder, device, mode == Mode::First),
     };
-    let changes = (0..changes).map(|_| builder.change(&mut iova, &mut rtaddr));
+    let changes = (0..changes).map(|_| change(&mut builder, &mut iova, &mut rtaddr));
     let changes = changes.collect();
     Case {
-        rtaddr,
+        setup: Rtaddr(rtaddr),
         device,
         iova,
         memory: builder.memory,
@@ -331,7 +227,7 @@ fn legacy(b: &mut Builder<'_>, device: Device, width: u8) -> (u64, u64) {
     } else {
         iova
     };
-    let top = b.pages(iova, aw + 2, 0b11, &SECOND);
+    let top = pages(b, iova, aw + 2, 0b11, &SECOND);
     let kind = if pass_through { 0b1000 } else { 0 };
     let at = context + u64::from(device.rid() & 0xff) * 16;
     b.put("context", at, top | kind | 1, &CONTEXT_LO, true);
@@ -375,7 +271,7 @@ fn scalable(b: &mut Builder<'_>, device: Device, first: bool) -> (u64, u64) {
         iova
     };
     let bits = if first { &FIRST } else { &SECOND };
-    let top = b.pages(iova & ((1 << 48) - 1), levels, flags, bits);
+    let top = pages(b, iova & ((1 << 48) - 1), levels, flags, bits);
     if first {
         // Accessed and dirty bits that are there already, anywhere on the path.
         for target in 0..b.targets.len() {
@@ -413,10 +309,4 @@ fn first_stage_address(rng: &mut Rng) -> (u64, u64) {
         _ => (0, canonical(48)),
     };
     (width, at.cast_unsigned())
-}
-
-/// Whether the case keeps away from what the harness cannot watch: firmware, tables as targets of
-/// DMA, and the devices below 4 GiB.
-pub(crate) fn watchable(ends: &[u64], mut steps: impl Iterator<Item = u64>) -> bool {
-    ends.iter().all(|at| DATA.contains(at)) && steps.all(|at| at >= LOW)
 }

@@ -5,43 +5,35 @@
 //! is also where the masks come from (`intel_iommu_internal.h`). The specification is Intel VT-d,
 //! sections by name.
 
-use crate::case::{Case, End, NOWHERE, Record, Walked, record};
-use crate::generate::Mode;
+use super::Vtd;
+use super::generate::Mode;
+use super::unit::{Record, record};
+use crate::harness::{self, NOWHERE};
 use iommu_walk::vtd::Cause;
 use iommu_walk::{Step, Table, Verdict};
 
-/// A departure with a name. Its evidence is beside it.
-pub(crate) struct Deviation {
-    pub(crate) name: &'static str,
-    modes: &'static [Kind],
-    /// Our result as it would be if QEMU were right here; `None` where this has no bearing.
-    pub(crate) as_qemu: fn(&Walked) -> Option<Walked>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Legacy,
-    Second,
-    First,
-}
+type Walked = harness::Walked<Vtd>;
+type Case = harness::Case<Vtd>;
+type End = harness::End<Vtd>;
+type Deviation = harness::Deviation<Vtd>;
 
 /// The deviations that cases of this mode must meet.
 pub(crate) fn of(mode: Mode) -> Vec<&'static Deviation> {
-    let kind = match mode {
-        Mode::Legacy { .. } => Kind::Legacy,
-        Mode::Second => Kind::Second,
-        Mode::First => Kind::First,
+    let groups: &[&'static [Deviation]] = match mode {
+        Mode::Legacy { .. } => &[ALL],
+        Mode::Second => &[ALL, SCALABLE, SECOND],
+        Mode::First => &[ALL, SCALABLE, FIRST],
     };
-    ALL.iter().filter(|d| d.modes.contains(&kind)).collect()
+    groups.iter().copied().flatten().collect()
 }
 
+/// In every mode.
 const ALL: &[Deviation] = &[
     // "Access Rights": a request is weighed against a *valid* translation, so the whole path is
     // read and checked first. `vtd_iova_to_slpte` and `vtd_iova_to_flpte` test the right at each
     // level before that level's reserved bits, and before they read the next level.
     Deviation {
         name: "a missing right is reported before what is wrong at or below its level",
-        modes: &[Kind::Legacy, Kind::Second, Kind::First],
         as_qemu: |walked| rights_first(walked),
     },
     // "Pass-through Translation": an address beyond the host address width is blocked (LGN.1,
@@ -49,7 +41,6 @@ const ALL: &[Deviation] = &[
     // address.
     Deviation {
         name: "pass-through does not check the width of the address",
-        modes: &[Kind::Legacy, Kind::Second, Kind::First],
         as_qemu: |walked| {
             let wide = [Cause::LegacyPassThroughWidth, Cause::PassThroughWidth];
             failed(walked, &wide).map(|_| walked.ending(End::Nothing))
@@ -59,69 +50,42 @@ const ALL: &[Deviation] = &[
     // the interrupt address range*. `vtd_do_iommu_translate` compares the whole page.
     Deviation {
         name: "a large page around the interrupt range is blocked everywhere",
-        modes: &[Kind::Legacy, Kind::Second, Kind::First],
         as_qemu: |walked| whole_page(walked),
     },
     // "Fault Conditions ...": LCT.3 and SCT.3 are qualified. `vtd_qualified_faults` has no entry
     // for VTD_FR_CONTEXT_ENTRY_RSVD, so FPD does not suppress it.
     Deviation {
         name: "reserved bits in a context entry are recorded despite its FPD",
-        modes: &[Kind::Legacy, Kind::Second, Kind::First],
         as_qemu: |walked| {
             let reserved = [Cause::ContextReserved, Cause::ScalableContextReserved];
             unhidden(walked, &reserved)
         },
     },
+];
+
+/// In both scalable modes.
+const SCALABLE: &[Deviation] = &[
     // `enum VTDFaultReason` has no scalable-mode numbers for the root and context tables and for
     // most of the second stage; the functions that walk them return the legacy ones.
     Deviation {
         name: "scalable mode reports the root table with legacy numbers",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| renumbered(walked, &[(0x38, 0x08), (0x39, 0x01), (0x3a, 0x0a)]),
     },
     Deviation {
         name: "scalable mode reports the context table with legacy numbers",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| renumbered(walked, &[(0x40, 0x09), (0x41, 0x02), (0x42, 0x0b)]),
-    },
-    Deviation {
-        name: "scalable mode reports the second stage with legacy numbers",
-        modes: &[Kind::Second],
-        as_qemu: |walked| {
-            // SSL.2, no right at all, is an ordinary missing right there.
-            let none = if walked.case.device.writes() { 5 } else { 6 };
-            let numbers = [
-                (0x78, 0x07),
-                (0x79, none),
-                (0x7a, 0x0c),
-                (0x7b, 0x03),
-                (0x84, 0x04),
-                (0x85, 0x05),
-                (0x86, 0x06),
-            ];
-            renumbered(walked, &numbers)
-        },
     },
     // "Root Entry", scalable: the half that a request does not use plays no part in it.
     // `vtd_root_entry_rsvd_bits_check` checks both.
     Deviation {
         name: "reserved bits in the unused half of a scalable root entry count",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| other_half(walked),
-    },
-    // "Second-Stage Paging Entries": SNP is reserved where ECAP.SC is clear. `vtd_init` takes it
-    // out of the reserved bits of leaves in scalable mode, whatever ECAP says.
-    Deviation {
-        name: "SNP is accepted in second-stage leaves without snoop control",
-        modes: &[Kind::Second],
-        as_qemu: |walked| ignoring(walked, &[Cause::SecondEntryReserved], |_| 1 << 11),
     },
     // "Scalable-Mode Context-Entry": DTE, PASIDE and PRE are reserved where ECAP lacks DT, PASID
     // and PRS, RID_PASID and RID_PRIV where it lacks RPS and RPRIVS.
     // VTD_SM_CONTEXT_ENTRY_RSVD_VAL0 and _VAL1 have none of the five.
     Deviation {
         name: "context bits of absent capabilities are accepted",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| {
             let lo = at_step(walked, Table::Context)?.addr;
             let blamed = |at: &Walked| at.failure.and_then(|f| f.entry_addr);
@@ -139,14 +103,12 @@ const ALL: &[Deviation] = &[
     // reserved. Nothing between `vtd_get_pdire_from_pdir_table` and its callers checks them.
     Deviation {
         name: "no reserved bits in PASID directory entries",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| ignoring(walked, &[Cause::DirectoryReserved], |_| 0xffc),
     },
     // "Scalable-Mode PASID Table Entry". `vtd_get_pe_in_pasid_leaf_table` checks the type and the
     // number of levels, and nothing else.
     Deviation {
         name: "no reserved bits in PASID table entries",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| {
             let mask = |at: &Walked| if pointer_in_use(at) { 0xfff } else { !0 };
             ignoring(walked, &[Cause::PasidEntryReserved], mask)
@@ -157,7 +119,6 @@ const ALL: &[Deviation] = &[
     // of an address where there is no memory.
     Deviation {
         name: "reserved bits of PASID pointers are taken for address bits",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| {
             let cause = failed(
                 walked,
@@ -179,7 +140,6 @@ const ALL: &[Deviation] = &[
     // levels, and only its caller's caller, `vtd_get_pe_from_pasid_table`, presence.
     Deviation {
         name: "an absent PASID table entry is checked for its type first",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| type_before_presence(walked),
     },
     // "Scalable-Mode PASID Table Entry" and "... Directory Entry", FPD. `vtd_do_iommu_translate`
@@ -187,15 +147,44 @@ const ALL: &[Deviation] = &[
     // way of `vtd_ce_rid2pasid_check`, found no fault.
     Deviation {
         name: "FPD of PASID entries does not suppress faults of these entries",
-        modes: &[Kind::Second, Kind::First],
         as_qemu: |walked| pasid_fpd(walked),
     },
+];
+
+/// With second-stage tables, scalable.
+const SECOND: &[Deviation] = &[
+    Deviation {
+        name: "scalable mode reports the second stage with legacy numbers",
+        as_qemu: |walked| {
+            // SSL.2, no right at all, is an ordinary missing right there.
+            let none = if walked.case.device.writes() { 5 } else { 6 };
+            let numbers = [
+                (0x78, 0x07),
+                (0x79, none),
+                (0x7a, 0x0c),
+                (0x7b, 0x03),
+                (0x84, 0x04),
+                (0x85, 0x05),
+                (0x86, 0x06),
+            ];
+            renumbered(walked, &numbers)
+        },
+    },
+    // "Second-Stage Paging Entries": SNP is reserved where ECAP.SC is clear. `vtd_init` takes it
+    // out of the reserved bits of leaves in scalable mode, whatever ECAP says.
+    Deviation {
+        name: "SNP is accepted in second-stage leaves without snoop control",
+        as_qemu: |walked| ignoring(walked, &[Cause::SecondEntryReserved], |_| 1 << 11),
+    },
+];
+
+/// With first-stage tables.
+const FIRST: &[Deviation] = &[
     // "First-Stage Translation", canonical addresses: 48 bits for four levels.
     // `vtd_iova_fl_check_canonical` takes the width from the second stage's AW field of the PASID
     // table entry, which has no meaning there.
     Deviation {
         name: "the canonical form follows the second stage's width",
-        modes: &[Kind::First],
         as_qemu: |walked| canonical(walked),
     },
     // "Accessed and Dirty Flags". `vtd_set_flag_in_pte` is asked for both flags at the leaf of a
@@ -203,7 +192,6 @@ const ALL: &[Deviation] = &[
     // marked dirty.
     Deviation {
         name: "a write marks nothing in a leaf that has one flag already",
-        modes: &[Kind::First],
         as_qemu: |walked| {
             let leaf = page_steps(walked).find(|step| step.verdict == Verdict::Leaf)?;
             let marked = leaf.raw.words().first()? & FLAGS != 0;
@@ -216,7 +204,6 @@ const ALL: &[Deviation] = &[
     // `vtd_do_iommu_translate` looks at the address.
     Deviation {
         name: "a leaf is marked though its page is in the interrupt range",
-        modes: &[Kind::First],
         as_qemu: |walked| {
             failed(walked, &[Cause::InterruptRange])?;
             mark_leaf(walked)
@@ -281,7 +268,7 @@ fn qualified(walked: &Walked, reason: u32) -> End {
 fn rights_first(walked: &Walked) -> Option<Walked> {
     walked.failure?;
     let write = walked.case.device.writes();
-    let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
+    let scalable = walked.case.setup.0 >> 10 & 1 != 0;
     let first = page_steps(walked).any(|step| step.table == Table::FirstStage);
     // What each table must grant, and the reason when it does not.
     let needs: &[(u64, u32)] = match (first, write, scalable) {
@@ -320,7 +307,7 @@ fn whole_page(walked: &Walked) -> Option<Walked> {
     let holds = page >> shift == 0xfee0_0000 >> shift;
     let outside = address >> 20 != 0xfee;
     let ends_well = walked.failure.is_none();
-    let scalable = walked.unit.rtaddr() >> 10 & 1 != 0;
+    let scalable = walked.case.setup.0 >> 10 & 1 != 0;
     let reason = if scalable { 0x87 } else { 0x0e };
     (holds && outside && ends_well).then(|| walked.ending(qualified(walked, reason)))
 }

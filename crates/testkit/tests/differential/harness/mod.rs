@@ -1,0 +1,13 @@
+//! What every comparison with QEMU shares: a machine, cases, chains of deviations, and the report.
+
+mod case;
+mod generate;
+mod machine;
+mod run;
+
+pub(crate) use case::{
+    Arch, Case, DATA, Deviation, End, FIXED, NOWHERE, RAM_SIZE, Walked, Walking,
+};
+pub(crate) use generate::{Bits, Builder, address, device, pick};
+pub(crate) use machine::{Bus, Device};
+pub(crate) use run::differential;
