@@ -120,11 +120,12 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 15] = [
+const CORPORA: [(&str, &str); 16] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
+    ("amdvi_model", "crates/viommu/tests/corpus/amdvi_model"),
     (
         "vfio_user_codec",
         "crates/vfio-user-server/tests/corpus/vfio_user_codec",

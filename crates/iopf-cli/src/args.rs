@@ -43,6 +43,9 @@ pub(crate) struct ExplainArgs {
     /// The capture, or - for stdin
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Take captures of this IOMMU only; a capture says itself whose it is
+    #[arg(long, value_enum)]
+    pub(crate) arch: Option<ArchArg>,
     /// Print one JSON object a line for each request
     #[arg(long)]
     pub(crate) json: bool,

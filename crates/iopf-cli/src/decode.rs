@@ -59,7 +59,7 @@ pub(crate) fn main(args: &DecodeArgs, out: &mut dyn Write) -> Result<Exit, Stop>
     if summary.records == 0 && !text {
         return Err(Stop::input(format_args!(
             "{}: neither a log nor fault records; give dmesg output, or records of 16 or 32 bytes \
-             in binary or hex",
+             in binary or hex, with --arch where they are not those of VT-d",
             plan.input.name()
         )));
     }

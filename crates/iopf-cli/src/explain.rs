@@ -3,10 +3,10 @@
 mod lines;
 mod text;
 
-use crate::args::ExplainArgs;
+use crate::args::{ArchArg, ExplainArgs};
 use crate::exit::{Exit, Stop};
 use crate::input::Input;
-use iopf_scene::capture::{Capture, Limits, Problem};
+use iopf_scene::capture::{Arch, Capture, Limits, Problem};
 use iopf_scene::explain::{Difference, Explanation, check, explain};
 use std::fmt::Write as _;
 use std::io::Write;
@@ -16,6 +16,8 @@ use std::io::Write;
 struct Plan {
     input: Input,
     form: Form,
+    /// The only architecture to take.
+    arch: Option<Arch>,
     check: bool,
     fail_on_fault: bool,
 }
@@ -36,6 +38,10 @@ impl From<&ExplainArgs> for Plan {
                 (false, true) => Form::Json,
                 (false, false) => Form::Text,
             },
+            arch: args.arch.map(|arch| match arch {
+                ArchArg::Vtd => Arch::Vtd,
+                ArchArg::Amdvi => Arch::Amdvi,
+            }),
             check: args.check,
             fail_on_fault: args.fail_on_fault,
         }
@@ -85,6 +91,9 @@ fn one(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
         };
         Stop::input(format_args!("{name}: {error}{hint}"))
     })?;
+    if let Some(text) = other(plan, &capture) {
+        return Err(Stop::input(format_args!("{name}: {text}")));
+    }
     let explanations =
         explain(&capture).map_err(|error| Stop::input(format_args!("{name}: {error}")))?;
     let mut tally = Tally::default();
@@ -116,6 +125,12 @@ fn one(plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
         }
     }
     Ok(tally.exit(plan))
+}
+
+/// What to say where the capture is of another architecture than asked for.
+fn other(plan: &Plan, capture: &Capture) -> Option<String> {
+    let asked = plan.arch.filter(|arch| *arch != capture.arch)?;
+    Some(format!("a capture of {}, not of {asked}", capture.arch))
 }
 
 /// What is not as the capture expects, where that is asked for.

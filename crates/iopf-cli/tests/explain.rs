@@ -194,6 +194,32 @@ fn faults_set_the_status_only_when_asked() {
 }
 
 #[test]
+fn a_capture_of_another_iommu_than_asked_for_is_refused() {
+    let amdvi = capture("amdvi-healthy.json");
+    iopf()
+        .args(["explain", "--arch", "amdvi", &amdvi])
+        .assert()
+        .code(0);
+    let output = iopf()
+        .args(["explain", "--arch", "vtd", &amdvi])
+        .assert()
+        .code(4);
+    let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        error.ends_with("amdvi-healthy.json: a capture of amdvi, not of vtd\n"),
+        "{error}"
+    );
+    let line = fs::read_to_string(&amdvi).unwrap().replace('\n', " ");
+    let text = out(iopf()
+        .args(["explain", "--arch", "vtd", "--lines", "-"])
+        .write_stdin(line));
+    assert_eq!(
+        text,
+        "{\"capture\":0,\"error\":\"a capture of amdvi, not of vtd\"}\n"
+    );
+}
+
+#[test]
 fn a_packed_capture_is_unpacked() {
     let bytes = fs::read(capture("legacy-healthy.json")).unwrap();
     let capture = iopf_scene::capture::Capture::parse(&bytes).unwrap();

@@ -82,12 +82,15 @@ struct Cause {
     flags: u64,
     device: &'static str,
     address: u64,
-    /// What stands where Linux prints `domain=` or `pasid=`, if it is known beforehand.
+    /// What stands where Linux prints `domain=`, if it is known beforehand.
     space: Option<&'static str>,
+    /// What follows the flags.
+    tail: &'static str,
 }
 
 const IO_PAGE_FAULT: (u64, &str) = (2, "IO_PAGE_FAULT");
 const INVALID_DEVICE_REQUEST: (u64, &str) = (8, "INVALID_DEVICE_REQUEST");
+const INVALID_PPR_REQUEST: (u64, &str) = (9, "INVALID_PPR_REQUEST");
 
 /// Flags: guest address, user mode, present, write, permission, translation request.
 const GN: u64 = 0x001;
@@ -110,6 +113,7 @@ const READ: Cause = Cause {
     device: "00:04.0",
     address: 0,
     space: None,
+    tail: "]",
 };
 
 /// With host tables (version 1).
@@ -244,6 +248,18 @@ const NO_ATS: [Cause; 2] = [
     },
 ];
 
+/// A page request that Linux has not allowed (PPR of the device table entry). Flag 0 is RX: the unit has
+/// answered, and Linux must not. The tag is that of the entry: group 0, and "last" above it.
+const NO_PRI: [Cause; 1] = [Cause {
+    action: "page-requests 0x10000 4096",
+    ends: "response-invalid",
+    event: INVALID_PPR_REQUEST,
+    flags: 1,
+    address: 0x1_0000,
+    tail: " tag=0x200]",
+    ..READ
+}];
+
 /// Does what a cause says and looks at what the guest says, and at what the capture says.
 fn provoke(cause: &Cause, guest: &Guest, served: &mut Served) {
     let (code, name) = cause.event;
@@ -260,8 +276,8 @@ fn provoke(cause: &Cause, guest: &Guest, served: &mut Served) {
     let (address, flags) = (cause.address, cause.flags);
     let mut said = vec![
         format!("AMD-Vi: Event logged [{name} "),
-        format!("address={address:#x} flags=0x{flags:04x}]"),
-        format!("{}", cause.device),
+        format!("address={address:#x} flags=0x{flags:04x}{}", cause.tail),
+        cause.device.to_owned(),
     ];
     said.extend(cause.space.map(|space| format!("domain={space} ")));
     for said in said {
@@ -337,8 +353,10 @@ fn a_guest_with_guest_tables_is_told_the_cause_of_every_bad_dma() {
     assert_eq!(counts["recorded"], counts["faults"], "each had its record");
 }
 
-/// The ATS capability of the engine: its control register.
+/// Registers of the engine: the control register of ATS; control and allocation of PRI.
 const ATS_CONTROL: &str = "0x106";
+const PRI_CONTROL: &str = "0x10c";
+const PRI_ALLOCATION: &str = "0x114";
 
 #[test]
 fn a_device_that_uses_ats_without_leave_is_found_out() {
@@ -354,4 +372,23 @@ fn a_device_that_uses_ats_without_leave_is_found_out() {
     provoke_all(&NO_ATS, &guest, &mut served);
     let counts = served.stop()["counts"].clone();
     assert_eq!(counts["faults"], NO_ATS.len(), "{counts}");
+}
+
+#[test]
+fn a_device_that_asks_for_pages_without_leave_is_found_out_and_answered() {
+    let (mut served, _file) = serve(&AMDVI);
+    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), ""));
+    prepare(&guest);
+    // Behind vfio, with host tables, Linux turns page requests off (`attach_device`).
+    let control = format!("config 00:04.0 read {PRI_CONTROL} 2");
+    assert_eq!(guest.must(&control).unwrap(), ["0x0"]);
+    for (register, width, value) in [(PRI_ALLOCATION, 4, 32), (PRI_CONTROL, 2, 1)] {
+        let write = format!("config 00:04.0 write {register} {width} {value}");
+        guest.must(&write).unwrap();
+    }
+    provoke_all(&NO_PRI, &guest, &mut served);
+    let counts = served.stop()["counts"].clone();
+    assert_eq!(counts["faults"], 1, "{counts}");
+    assert_eq!(counts["page_requests_refused"], 1, "{counts}");
+    assert_eq!(counts["answers_unexpected"], 0, "one answer: {counts}");
 }

@@ -5,7 +5,7 @@ mod dsa_guest;
 mod served;
 
 use dsa_guest::scenarios::{all_pass, run};
-use dsa_guest::{SLOT, complaints, guest, mix};
+use dsa_guest::{SLOT, complaints, guest, guest_told, mix};
 use served::Served;
 
 /// Debian's newest kernel with its own `idxd`, and nothing on its command line that is about AMD-Vi.
@@ -23,6 +23,23 @@ fn processes_share_every_kind_of_memory_with_the_device() {
     let last = served.stop();
     assert_eq!(last["counts"]["faults"], 0, "{last}");
     assert_eq!(last["counts"]["page_requests_lost"], 0, "{last}");
+}
+
+/// The device's own tables stay what they were: with PASIDs, Linux gives it none.
+#[test]
+fn a_kernel_that_prefers_guest_tables_does_the_same() {
+    let mut served = serve(&["--trace"]);
+    let guest = guest_told(&mut served, "amd_iommu=pgtbl_v2", 1, 1);
+    let log = guest.must("dmesg").expect("a log").join("\n");
+    assert!(log.contains("AMD-Vi: V2 page table enabled"), "{log}");
+    for scenario in ["operations", "anonymous", "read-only"] {
+        let (lines, status) = run(&guest, scenario);
+        assert_eq!(status, 0, "{scenario}: {lines:#?}");
+    }
+    assert_eq!(complaints(&guest), [""; 0]);
+    let last = served.stop();
+    assert_eq!(last["counts"]["faults"], 0, "{last}");
+    assert!(last["counts"]["responses"].as_u64() >= Some(3), "{last}");
 }
 
 #[test]

@@ -44,14 +44,45 @@ fn qmp(socket: &Path, command: &str) {
     }
 }
 
+/// An IOMMU and its driver.
+struct Side {
+    /// Arguments of the server.
+    arguments: &'static [&'static str],
+    /// Words for the kernel.
+    words: &'static str,
+    /// What the driver says when it has found its unit.
+    found: &'static str,
+    /// What it says of a read at 0xbeef000.
+    told: &'static str,
+}
+
+const VTD: Side = Side {
+    arguments: &[],
+    words: "intel_iommu=on,sm_on",
+    found: "DMAR: dmar0: reg_base_addr",
+    told: "fault addr 0xbeef000",
+};
+
+/// Without PASIDs, so that Linux gives the engines address spaces.
+const AMDVI: Side = Side {
+    arguments: &["--arch", "amdvi", "--legacy"],
+    words: "",
+    found: "AMD-Vi: Using global IVHD EFR:",
+    told: "address=0xbeef000",
+};
+
 /// A bad read of the engine at 04.0 reaches the guest's log: the IOMMU works, and so does the driver.
 fn translates(guest: &Guest) {
+    translates_as(guest, &VTD);
+}
+
+fn translates_as(guest: &Guest, side: &Side) {
     guest.must("bus-master 00:04.0 on").unwrap();
     let mark = guest.must("kmsg-mark").unwrap().join("");
     let order = "dma 00:04.0 0 read 0xbeef000 16 via=untranslated";
     let done = guest.run(order).unwrap();
     assert_eq!(done.value("code"), Some("blocked"), "{done:?}");
-    let told = guest.must(&format!("kmsg-wait {mark} 10000 fault addr 0xbeef000"));
+    let told = guest.must(&format!("kmsg-wait {mark} 10000 {}", side.told));
     println!("{}", told.unwrap().join("\n"));
 }
 
@@ -69,10 +100,11 @@ fn keeps_at_it(guest: &Guest, engines: &[&str]) {
     }
 }
 
-fn found_translation_off(guest: &Guest) {
+fn found_translation_off(guest: &Guest, side: &Side) {
     let log = guest.must("dmesg").unwrap().join("\n");
-    assert!(log.contains("DMAR: dmar0: reg_base_addr"), "{log}");
-    // Linux, drivers/iommu/intel/iommu.c: what it says where translation is on when it comes.
+    assert!(log.contains(side.found), "{log}");
+    // Linux, drivers/iommu/intel/iommu.c and drivers/iommu/amd/init.c: what it says where translation
+    // is on when it comes.
     for said in ["Translation already enabled", "Translation was enabled"] {
         assert!(!log.contains(said), "{log}");
     }
@@ -80,18 +112,28 @@ fn found_translation_off(guest: &Guest) {
 
 #[test]
 fn a_reset_of_the_machine_stops_its_dma_and_the_next_boot_binds_again() {
-    let mut served = Served::start(&["--endpoint", "dma@04.0", "--endpoint", "dma@08.0"]);
+    survives_resets(&VTD);
+}
+
+#[test]
+fn a_reset_of_a_machine_with_an_amd_iommu_does_the_same() {
+    survives_resets(&AMDVI);
+}
+
+fn survives_resets(side: &Side) {
+    let functions = ["--endpoint", "dma@04.0", "--endpoint", "dma@08.0"];
+    let mut served = Served::start(&[side.arguments, &functions].concat());
     // So the IOMMU is reset, and translation off, while the engines are still at work.
     served.put_unit_last();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("qmp");
     let control = format!("unix:{},server=on,wait=off", socket.display());
     let builder = Guest::builder(stock(Stock::Newest).unwrap())
-        .append("intel_iommu=on,sm_on")
+        .append(side.words)
         .arguments(["-qmp", &control])
         .reboots();
     let guest = served.boot(builder);
-    translates(&guest);
+    translates_as(&guest, side);
     keeps_at_it(&guest, &["00:04.0", "00:08.0"]);
     for how in ["system_reset", "reboot"] {
         if how == "reboot" {
@@ -103,10 +145,10 @@ fn a_reset_of_the_machine_stops_its_dma_and_the_next_boot_binds_again() {
         let started = Instant::now();
         let hello = guest.wait_hello(Duration::from_secs(60)).unwrap();
         println!("{how}: up again after {:?}, {hello:?}", started.elapsed());
-        found_translation_off(&guest);
+        found_translation_off(&guest, side);
         let status = guest.run("dma-status 00:04.0 0").unwrap();
         assert_eq!(status.value("state"), Some("idle"), "{status:?}");
-        translates(&guest);
+        translates_as(&guest, side);
     }
     let last = served.stop();
     println!("{last}");

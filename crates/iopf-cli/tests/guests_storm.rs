@@ -30,7 +30,7 @@ fn a_page_request_ring_that_overflows_is_cleared_by_the_guest_and_works_again() 
     let mut served = Served::start(&["--endpoint", "dma@04.0"]);
     let guest = served.boot(Guest::builder(own().unwrap()).append("intel_iommu=on,sm_on"));
     let shared = Shared::open(&guest);
-    println!("before: {}", shared.fill(0));
+    println!("before: {}", shared.fill(0, 1));
     let mut groups = 2;
     let mut lost = 0;
     for round in 1..=ROUNDS {
@@ -48,7 +48,7 @@ fn a_page_request_ring_that_overflows_is_cleared_by_the_guest_and_works_again() 
                 break;
             }
         }
-        println!("after overflow {round}: {}", shared.fill(round));
+        println!("after overflow {round}: {}", shared.fill(round, 1));
         groups += 2;
         // Linux says "cleared" without an end of line, so that it shows with the next message.
         guest.must("write /dev/kmsg end of the round").unwrap();

@@ -33,6 +33,14 @@ fn arguments_that_make_no_sense_are_named() {
             "a guest finds 04.1 only beside a function 0",
         ),
         (&["--bar", "0xfebf0100"], "write a page's address in hex"),
+        (
+            &["--arch", "amdvi", "--slot", "05.1"],
+            "the IOMMU takes 2 functions: 05.1 is no function 0",
+        ),
+        (
+            &["--arch", "amdvi", "--endpoint", "dma@05.1"],
+            "two functions at 05.1",
+        ),
     ] {
         let text = refused(arguments, 2);
         assert!(text.contains(said), "{arguments:?}: {text}");
@@ -112,6 +120,40 @@ fn it_says_how_to_start_qemu_and_leaves_no_socket_behind() {
     assert_eq!(table.len(), 12 + 24);
     assert_eq!((table[0], table[14]), (51, 24));
     assert_eq!(table[20..28], 0xfebf_0000u64.to_le_bytes());
+}
+
+#[test]
+fn an_amd_iommu_is_two_functions_and_an_ivrs_table() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let arguments = ["--arch", "amdvi", "--endpoint", "dma@04.0"];
+    let said = told_to_stop(dir.path(), &arguments, 6).join("\n");
+    for part in [
+        "05.0  iommu",
+        "05.1  registers",
+        "-acpitable sig=IVRS,rev=2,",
+        "\"addr\":\"05.0\",\"driver\":\"vfio-user-pci\",\"multifunction\":true",
+        "stopped: 0 bytes moved, 0 faults",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("kernel parameters"), "{said}");
+    // 12 bytes of header, a block of type 10h (24) and one of 11h (40) with an entry (4) each.
+    let table = std::fs::read(dir.path().join("ivrs.table")).expect("a table");
+    assert_eq!(table.len(), 12 + 28 + 44);
+    assert_eq!((table[12], table[40]), (0x10, 0x11));
+    for block in [12, 40] {
+        assert_eq!(table[block + 4..block + 6], [0x28, 0], "00:05.0");
+        assert_eq!(
+            table[block + 8..block + 16],
+            0xfebf_0000u64.to_le_bytes(),
+            "the guessed base"
+        );
+    }
+    // The features that Linux must find in the table: PPR, GT, GA, GIo, EPH; five-level guest tables.
+    let features = u64::from_le_bytes(table[64..72].try_into().expect("eight bytes"));
+    for bit in [1, 4, 7, 12, 48, 50] {
+        assert_ne!(features & 1 << bit, 0, "bit {bit} of {features:#x}");
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Raw records, in binary or as hexadecimal text, in the normal form.
 //!
-//! Of VT-d, two records are known: the fault recording register (16 bytes) and the page request descriptor
-//! (32 bytes, of which the second half is the device's own). They tell themselves apart: bits 11:0
-//! of the one are reserved and zero, and bits 7:0 of the other hold its type, 1. Of AMD-Vi, two as well:
-//! the entries of the event log and of the PPR log (16 bytes each). Whose records they are must be
+//! Of VT-d, two records are known: the fault recording register (16 bytes) and the page request
+//! descriptor (32 bytes, of which the second half is the device's own). They tell themselves apart: bits
+//! 11:0 of the one are reserved and zero, and bits 7:0 of the other hold its type, 1. Of AMD-Vi, two as
+//! well: the entries of the event log and of the PPR log (16 bytes each). Whose records they are must be
 //! told: [`Arch`].
 
 mod amdvi;

@@ -3,15 +3,15 @@
 //! A script is a byte that chooses the configuration, then steps of sixteen bytes. The guest owns
 //! the registers and the memory, the device everything it puts on the bus: both are hostile here.
 
-use crate::Counters;
+use crate::arch::Arch;
 use crate::mem::GuestRam;
-use crate::vtd::{Config, Setup, VtdUnit};
+use crate::{Counters, Setup, Unit, amdvi, vtd};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use viommu_api::{
-    Ats, AtsCompletion, Endpoint, Invalidation, MsiSink, PageRequestOutcome, Pri, Registers,
-    Translate,
+    Ats, AtsCompletion, Endpoint, InterruptKind, Invalidation, IrqSink, MsiSink,
+    PageRequestOutcome, Pri, Registers, Translate,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -39,6 +39,12 @@ impl MsiSink for World {
     }
 }
 
+impl IrqSink for World {
+    fn raise(&self, _: InterruptKind, _: u16) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Endpoint for World {
     fn invalidate(&self, invalidation: &Invalidation) {
         assert!(invalidation.size_shift <= 64, "{invalidation:?}");
@@ -50,7 +56,7 @@ impl Endpoint for World {
     }
 }
 
-type Unit = VtdUnit<Arc<GuestMemoryMmap>>;
+type Memory = Arc<GuestMemoryMmap>;
 
 /// One step: `kind`, `size`, a PASID of 16 bits, an offset or address of 32 bits, and a value.
 struct Step {
@@ -101,42 +107,76 @@ pub fn vtd_model(data: &[u8]) {
     let Some((flavour, script)) = data.split_first() else {
         return;
     };
-    let mut config = Config {
+    let mut config = vtd::Config {
         fault_records: 1 + u16::from(flavour & 7),
-        ..Config::default()
+        ..vtd::Config::default()
     };
     if flavour & 8 != 0 {
         config.scalable = None;
     }
+    let world = Arc::new(World::default());
+    model::<vtd::Vtd>(config, world.clone(), &world, 0xfff, script);
+}
+
+/// Plays a script against the AMD-Vi model.
+///
+/// # Panics
+/// As [`vtd_model`].
+pub fn amdvi_model(data: &[u8]) {
+    let Some((flavour, script)) = data.split_first() else {
+        return;
+    };
+    let mut config = amdvi::Config {
+        device_table_segments: 1 << (flavour & 3),
+        device_tlb_types: flavour & 4 != 0,
+        iotlb_entries: if flavour & 0x10 == 0 { 4096 } else { 0 },
+        hypertransport_ignored: flavour & 0x20 != 0,
+        ..amdvi::Config::default()
+    };
+    if flavour & 8 != 0 {
+        config.guest = None;
+        config.page_requests = None;
+    }
+    let world = Arc::new(World::default());
+    model::<amdvi::Amdvi>(config, world.clone(), &world, 0x3fff, script);
+}
+
+/// Plays a script against a model whose registers lie below `registers`, a mask.
+fn model<X: Arch>(
+    config: X::Config,
+    sink: Arc<X::Sink>,
+    world: &Arc<World>,
+    registers: u32,
+    script: &[u8],
+) {
     let Ok(memory) = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), MEMORY)]) else {
         return;
     };
     let ram = GuestRam::new(Arc::new(memory));
-    let world = Arc::new(World::default());
     let setup = Setup {
         config,
         ram: ram.clone(),
     };
-    let Ok(unit) = Unit::new(setup, world.clone()) else {
+    let Ok(unit) = Unit::<X, Memory>::new(setup, sink) else {
         return;
     };
     let endpoint: Arc<dyn Endpoint> = world.clone();
     unit.attach(DEVICE, Arc::downgrade(&endpoint) as Weak<dyn Endpoint>);
     let (chunks, _) = script.as_chunks::<16>();
     for chunk in chunks.iter().take(STEPS) {
-        play(&unit, &ram, &Step::read(chunk));
+        play(&unit, &ram, registers, &Step::read(chunk));
     }
     let answers = world.answers.load(Ordering::Relaxed);
     check(&unit.counters(), answers, unit.take_diagnostics().len());
 }
 
-fn play(unit: &Unit, ram: &GuestRam<Arc<GuestMemoryMmap>>, step: &Step) {
+fn play<X: Arch>(unit: &Unit<X, Memory>, ram: &GuestRam<Memory>, registers: u32, step: &Step) {
     match step.kind % 8 {
         0 => {
             let size = 1 << (step.detail & 3);
             let bytes = step.value.to_le_bytes();
             unit.write(
-                u64::from(step.at & 0xfff),
+                u64::from(step.at & registers),
                 bytes.get(..size).unwrap_or(&bytes),
             );
         }
@@ -168,7 +208,7 @@ fn play(unit: &Unit, ram: &GuestRam<Arc<GuestMemoryMmap>>, step: &Step) {
     }
 }
 
-fn untranslated(unit: &Unit, step: &Step, kind: DmaKind) {
+fn untranslated(unit: &impl Translate, step: &Step, kind: DmaKind) {
     let len = u64::from(step.at & 0x3fff);
     let mut moved = 0;
     let done = unit.with_translation(&step.dma(kind), len, &mut |_, piece| {
@@ -181,7 +221,7 @@ fn untranslated(unit: &Unit, step: &Step, kind: DmaKind) {
     }
 }
 
-fn translation(unit: &Unit, step: &Step) {
+fn translation(unit: &impl Ats, step: &Step) {
     let no_write = step.detail & 0x20 != 0;
     let dma = step.dma(DmaKind::Translation { no_write });
     if let AtsCompletion::Success { granted, .. } = unit.translation_request(&dma) {

@@ -69,6 +69,20 @@ impl<A: GuestAddressSpace<M: GuestMemoryBackend>> GuestRam<A> {
         let memory = self.0.memory();
         Bytes::write_slice(&*memory, data, GuestAddress(at.0)).map_err(|_| Unreachable(at))
     }
+
+    /// Writes whole words at `at`, a multiple of 8, and marks the page dirty where the map tracks that.
+    /// The first word is written last: whoever finds it finds the others.
+    ///
+    /// # Errors
+    /// When no memory backs all of the words, or `at` is no multiple of 8; nothing has been written.
+    #[inline]
+    pub fn store_words<const N: usize>(&self, at: Gpa, words: [u64; N]) -> Result<(), Unreachable>
+    where
+        A: 'static,
+    {
+        self.view(|view| view.store_at(at, words))
+            .ok_or(Unreachable(at))
+    }
 }
 
 /// One memory map, with the region that was used last at hand. For one thread.
@@ -150,6 +164,21 @@ impl<'a, M: GuestMemoryBackend> View<'a, M> {
             *word = u64::from_le(atomic.load(Ordering::Acquire));
         }
         Some(words)
+    }
+
+    #[inline]
+    fn store_at<const N: usize>(&self, at: Gpa, words: [u64; N]) -> Option<()> {
+        let (region, offset) = self.region(at, (N * size_of::<u64>()) as u64)?;
+        let bytes = region.as_volatile_slice().ok()?;
+        for (index, word) in words.iter().enumerate().rev() {
+            let atomic: &AtomicU64 = bytes
+                .get_atomic_ref(offset + index * size_of::<u64>())
+                .ok()?;
+            atomic.store(word.to_le(), Ordering::Release);
+        }
+        // An atomic reference goes round the dirty tracking of `vm_memory`.
+        bytes.bitmap().mark_dirty(offset, N * size_of::<u64>());
+        Some(())
     }
 
     fn compare_exchange_at(&self, at: Gpa, old: u64, new: u64) -> Option<bool> {

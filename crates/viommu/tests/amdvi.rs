@@ -11,6 +11,8 @@ mod faults;
 mod hostile;
 #[path = "amdvi/pages.rs"]
 mod pages;
+#[path = "amdvi/races.rs"]
+mod races;
 #[path = "amdvi/registers.rs"]
 mod registers;
 #[path = "amdvi/rig.rs"]

@@ -1,6 +1,6 @@
 //! Many captures, one a line.
 
-use super::{Plan, Tally, differences, mismatch};
+use super::{Plan, Tally, differences, mismatch, other};
 use crate::exit::{Exit, Stop};
 use crate::input::{Line, read_line};
 use iopf_scene::capture::Capture;
@@ -74,6 +74,9 @@ fn one(
         Ok(capture) => capture,
         Err(error) => return Ok(Some(error.to_string())),
     };
+    if let Some(error) = other(plan, &capture) {
+        return Ok(Some(error));
+    }
     let explanations = match explain(&capture) {
         Ok(explanations) => explanations,
         Err(error) => return Ok(Some(error.to_string())),

@@ -94,7 +94,7 @@ impl Iommu {
         if kind == 0x10 {
             let [low, ..] = self.features[0].to_le_bytes();
             // PreFSup and PPRSup.
-            flags |= (low & 1) * PREF_SUP | (low >> 1 & 1) * PPR_SUP;
+            flags |= ((low & 1) * PREF_SUP) | ((low >> 1 & 1) * PPR_SUP);
         }
         flags
     }

@@ -22,10 +22,16 @@ pub(crate) fn guest(served: &mut Served) -> Guest {
 
 /// A guest with so many processors and work queues, each with an engine.
 pub(crate) fn guest_with(served: &mut Served, processors: u8, queues: usize) -> Guest {
+    let words = served.sva_words();
+    guest_told(served, words, processors, queues)
+}
+
+/// The same, with these words on its command line.
+pub(crate) fn guest_told(served: &mut Served, words: &str, processors: u8, queues: usize) -> Guest {
     let kernel = stock(Stock::Newest).expect("Debian's kernel");
     let guest = served.boot(
         Guest::builder(kernel)
-            .append(&format!("{} setcpuid=movdir64b", served.sva_words()))
+            .append(&format!("{words} setcpuid=movdir64b"))
             .cpus(processors)
             .module("idxd")
             .program(accel_config().expect("Debian's tool")),

@@ -50,13 +50,21 @@ impl<'a> Shared<'a> {
         assert_eq!(sent.value("state"), Some("done"), "{sent:?}");
     }
 
-    /// Fills two groups of pages that nobody has touched yet: each has to be asked for.
-    pub(crate) fn fill(&self, place: u64) -> String {
+    /// Fills two groups of pages that nobody has touched yet: each has to be asked for. `tries`: how
+    /// often, where a group may be one that nobody gets, so that the engine gives up after 10 s, or one
+    /// that comes while the queue is switched off, so that the unit answers Invalid.
+    pub(crate) fn fill(&self, place: u64, tries: u32) -> String {
         let (at, pasid) = (0x100_0000 + place * 0x2_0000, &self.pasid);
         let (to, pattern) = (self.base + at, 0x1111 * (place + 1));
-        let order =
-            format!("dma 00:04.0 1 fill {to:#x} 0x20000 pattern={pattern:#x} pasid={pasid}");
-        let done = self.guest.run(&order).expect("the guest does this");
+        let order = format!(
+            "dma 00:04.0 1 fill {to:#x} 0x20000 pattern={pattern:#x} pasid={pasid} timeout=60000"
+        );
+        let mut done = self.guest.run(&order).expect("the guest does this");
+        for _ in 1..tries {
+            if matches!(done.value("code"), Some("no-answer" | "response-invalid")) {
+                done = self.guest.run(&order).expect("the guest does this");
+            }
+        }
         assert_eq!(done.value("state"), Some("done"), "{done:?}");
         assert_eq!(done.value("pages"), Some("32"), "{done:?}");
         let seen = self

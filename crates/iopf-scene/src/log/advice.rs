@@ -9,7 +9,11 @@ use super::normal::{Arch, Kind, Record, Wanted};
 /// One sentence on `record`: who wanted what, why it was refused, and what to do.
 #[must_use]
 pub fn text_of(record: &Record) -> String {
-    if record.arch == Arch::Amdvi && record.kind == Kind::PageRequest && record.code.is_none() {
+    if record.arch == Arch::Amdvi
+        && record.kind == Kind::PageRequest
+        && record.code.is_none()
+        && record.name.is_none()
+    {
         return asked(record);
     }
     let mut text = subject(record);

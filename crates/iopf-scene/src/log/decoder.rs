@@ -566,7 +566,7 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 
 /// Words one of which is in every line that can matter by itself.
 #[derive(Debug)]
-struct Needles([memchr::memmem::Finder<'static>; 9]);
+struct Needles([memchr::memmem::Finder<'static>; 8]);
 
 impl Default for Needles {
     fn default() -> Self {
@@ -576,10 +576,9 @@ impl Default for Needles {
             "REMAP",
             "dmar",
             "equest",
-            "AMD-Vi:",
-            "vent logged",
+            "AMD",
+            "amd_iommu",
             "ess=0x",
-            "IO_PAGE",
         ];
         Self(words.map(memchr::memmem::Finder::new))
     }

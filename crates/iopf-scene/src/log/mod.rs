@@ -6,7 +6,8 @@
 //! # What counts as what
 //! - A *fault message* is what the kernel prints for one fault record: one line, or the two of old
 //!   kernels, or the reason and the descriptor of a refused page request, together with the tables
-//!   printed for it, or one AMD-Vi event with the device table entry or the command printed after it. Pasted logs break it over lines or put several on one; it stays one record.
+//!   printed for it (after an AMD-Vi event: the device table entry, or the command). Pasted logs break
+//!   it over lines or put several on one; it stays one record.
 //! - `lines` are the lines of the input, blank ones too, the last one also without a line feed.
 //! - `not_faults` are the lines of which no part belongs to a fault message: status headers
 //!   (`DRHD: handling fault status reg`), counts of suppressed messages, errors of the invalidation

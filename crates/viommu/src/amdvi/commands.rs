@@ -130,7 +130,7 @@ impl CommandBuffer {
 /// Reads a command, if this unit accepts it; `None`: it is illegal.
 ///
 /// A command is illegal if its opcode is none, or that of a feature which the unit does not have, or if
-/// a reserved bit is set (VirtualBox `iommuAmdR3CmdThread` has the three so).
+/// a reserved bit is set (VirtualBox `iommuAmdR3CmdProcess` has the three so).
 pub(super) fn accept(raw: &RawCommand, caps: &Caps) -> Option<Command> {
     let features = caps.features;
     let supported = match raw.command_type() {

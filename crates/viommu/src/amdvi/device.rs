@@ -22,7 +22,7 @@ use iommu_wire::pcie::pri::PageMessage;
 use iopf::{Dma, DmaKind, PageRequest, Response, Rid};
 use std::sync::MutexGuard;
 use viommu_api::{InterruptKind, Invalidation, IrqSink};
-use zerocopy::{IntoBytes, transmute_ref};
+use zerocopy::IntoBytes;
 
 impl Arch for Amdvi {
     type Config = Config;
@@ -141,7 +141,7 @@ impl Arch for Amdvi {
             malformed: false,
         }
         .encode();
-        match regs.log_page(ram, transmute_ref!(&entry)) {
+        match regs.log_page(ram, [entry.head.get(), entry.address.get()]) {
             Logged::Yes(raise) => Queued::Yes(due(raise)),
             Logged::Overflow(raise) => Queued::Lost {
                 answer,

@@ -50,7 +50,10 @@ pub(super) enum Logged {
 /// A log.
 ///
 /// It is full when one more entry would make the tail equal to the head. An entry that finds it full
-/// sets the overflow bit and stops the log; entries are lost until software switches it off and on.
+/// sets the overflow bit and stops the log; entries are lost until software switches it off and on. One
+/// that is lost after software has cleared the bit sets it again (UNCONFIRMED): Linux clears it together
+/// with the others, and would never hear of an overflow that came in between
+/// (`amd_iommu_handle_irq`).
 #[derive(Debug, Default)]
 pub(super) struct Log {
     base: RingBase,
@@ -66,7 +69,7 @@ pub(super) struct Log {
 }
 
 /// Bytes of an entry.
-const ENTRY: usize = 16;
+const ENTRY: u64 = 16;
 
 impl Log {
     /// Switches the log on or off. Coming on, it starts to run, and an overflow is over.
@@ -90,11 +93,12 @@ impl Log {
         self.logged || self.overflow
     }
 
-    /// Puts an entry into the log. The tail moves after the entry lies in memory.
+    /// Puts an entry into the log, low word first. The tail moves after the entry lies in memory, whose
+    /// low word, with the code that Linux waits for, is written last.
     #[inline]
-    pub(super) fn push<A: Ram>(&mut self, ram: &GuestRam<A>, entry: &[u8; ENTRY]) -> Logged {
+    pub(super) fn push<A: Ram>(&mut self, ram: &GuestRam<A>, entry: [u64; 2]) -> Logged {
         let (true, Some(entries)) = (self.running, self.base.entries()) else {
-            return Logged::Off;
+            return self.refuse();
         };
         let next = (self.tail + 1) & (entries - 1);
         if next == self.head {
@@ -104,7 +108,7 @@ impl Log {
             let pending = self.pending();
             return Logged::Overflow(self.line.condition(pending));
         }
-        let written = self.place().map(|at| ram.write(at, entry));
+        let written = self.place().map(|at| ram.store_words(at, entry));
         if !matches!(written, Some(Ok(()))) {
             return Logged::Off;
         }
@@ -114,8 +118,19 @@ impl Log {
         Logged::Yes(self.line.condition(pending))
     }
 
+    /// An entry comes while the log stands still.
+    #[cold]
+    fn refuse(&mut self) -> Logged {
+        if !self.stalled || self.overflow {
+            return Logged::Off;
+        }
+        self.overflow = true;
+        let pending = self.pending();
+        Logged::Overflow(self.line.condition(pending))
+    }
+
     fn place(&self) -> Option<Gpa> {
-        let offset = u64::from(self.tail) * ENTRY as u64;
+        let offset = u64::from(self.tail) * ENTRY;
         self.base.base().checked_add(offset)
     }
 

@@ -18,7 +18,6 @@ use iommu_wire::pcie::pri::ResponseCode;
 use iopf::Rid;
 use rustc_hash::FxBuildHasher;
 use std::collections::HashSet;
-use zerocopy::transmute_ref;
 
 /// What a register write asks the device to do next.
 #[must_use]
@@ -352,7 +351,7 @@ impl Regs {
         ) {
             self.hardware(event);
         }
-        match self.events.push(ram, transmute_ref!(event)) {
+        match self.events.push(ram, event.words()) {
             Logged::Yes(raise) => Recorded::Yes(due(raise)),
             Logged::Overflow(raise) => Recorded::Lost(due(raise)),
             Logged::Off => Recorded::Lost(None),
@@ -381,7 +380,7 @@ impl Regs {
     }
 
     /// Logs a page request.
-    pub(super) fn log_page<A: Ram>(&mut self, ram: &GuestRam<A>, entry: &[u8; 16]) -> Logged {
+    pub(super) fn log_page<A: Ram>(&mut self, ram: &GuestRam<A>, entry: [u64; 2]) -> Logged {
         self.pages.push(ram, entry)
     }
 

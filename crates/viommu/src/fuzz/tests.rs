@@ -1,8 +1,11 @@
-use super::vtd_model;
+use super::{amdvi_model, vtd_model};
 use std::fs;
 
-fn corpus() -> Vec<Vec<u8>> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/vtd_model");
+type Model = (&'static str, fn(&[u8]));
+const MODELS: [Model; 2] = [("vtd_model", vtd_model), ("amdvi_model", amdvi_model)];
+
+fn corpus(name: &str) -> Vec<Vec<u8>> {
+    let folder = format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|file| fs::read(file.unwrap().path()).unwrap())
@@ -13,29 +16,33 @@ fn corpus() -> Vec<Vec<u8>> {
 
 #[test]
 fn the_corpus_holds() {
-    let files = corpus();
-    assert!(files.len() >= 6, "only {} files", files.len());
-    for file in files {
-        vtd_model(&file);
+    for (name, model) in MODELS {
+        let files = corpus(name);
+        assert!(files.len() >= 6, "only {} files of {name}", files.len());
+        for file in files {
+            model(&file);
+        }
     }
 }
 
 #[test]
 fn bent_corpus_files_hold() {
-    let files = corpus();
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        usize::try_from(state & 0xffff_ffff).unwrap()
-    };
-    for round in 0..600 {
-        let mut bytes = files[round % files.len()].clone();
-        for _ in 0..=random() % 8 {
-            let at = random() % bytes.len();
-            bytes[at] ^= 1 << (random() % 8);
+    for (name, model) in MODELS {
+        let files = corpus(name);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state & 0xffff_ffff).unwrap()
+        };
+        for round in 0..600 {
+            let mut bytes = files[round % files.len()].clone();
+            for _ in 0..=random() % 8 {
+                let at = random() % bytes.len();
+                bytes[at] ^= 1 << (random() % 8);
+            }
+            model(&bytes);
         }
-        vtd_model(&bytes);
     }
 }

@@ -91,6 +91,25 @@ fn an_exchange_marks_its_page_dirty() {
 }
 
 #[test]
+fn whole_words_are_stored_or_none_and_mark_their_page_dirty() {
+    type Tracked = GuestMemoryMmap<AtomicBitmap>;
+    let memory = Arc::new(Tracked::from_ranges(&[(GuestAddress(0x1000), 0x10000)]).unwrap());
+    let ram = GuestRam::new(Arc::clone(&memory));
+    for at in [0xff8, 0x10ff8, 0x11000, 0x3004, u64::MAX - 7] {
+        let at = Gpa(at);
+        assert_eq!(ram.store_words(at, [1, 2]), Err(Unreachable(at)));
+    }
+    let dirty = |at: usize| memory.iter().next().unwrap().bitmap().dirty_at(at);
+    assert!(!dirty(0x2000) && !dirty(0xfff8));
+    ram.store_words(Gpa(0x3ff8), [1, 0x0807_0605_0403_0201])
+        .unwrap();
+    ram.view(|view| {
+        assert_eq!(view.load_words(Gpa(0x3ff8)), Ok([1, 0x0807_0605_0403_0201]));
+    });
+    assert!(dirty(0x2ff8) && dirty(0x3000));
+}
+
+#[test]
 fn a_new_map_is_used_from_the_next_view_on() {
     let map = |base| GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(base), 0x1000)]).unwrap();
     let space = GuestMemoryAtomic::new(map(0x1000));

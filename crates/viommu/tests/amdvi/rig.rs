@@ -56,6 +56,15 @@ impl Endpoint for Ear {
     }
 }
 
+/// Does something at the end of a scope, also when a test fails there: other threads wait for it.
+pub(crate) struct AtEnd<F: FnMut()>(pub(crate) F);
+
+impl<F: FnMut()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 pub(crate) struct Rig {
     pub(crate) memory: Memory,
     pub(crate) unit: Arc<Unit>,

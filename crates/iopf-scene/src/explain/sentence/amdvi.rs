@@ -31,7 +31,7 @@ fn finding(story: &Story<'_>, failure: &Failure) -> String {
              pass"
                 .into()
         }
-        C::DeviceOutsideTable => {
+        C::DeviceOutsideTable | C::TranslationOutsideTable => {
             "the device table has no entry for it (DEV_TAB_BASE gives the table's size in bits 8:0)"
                 .into()
         }
@@ -183,6 +183,11 @@ fn finding(story: &Story<'_>, failure: &Failure) -> String {
             entry(),
             story.bits()
         ),
+        C::PageRequestsDisabled if story.trail.is_empty() => {
+            "the device table has no entry for it, so it may send no page requests (DEV_TAB_BASE gives \
+             the table's size in bits 8:0)"
+                .into()
+        }
         C::PageRequestsDisabled if failure.entry_addr.is_none() => {
             "the unit takes no page requests (PPRSup in EXT_FEATURE or PPREn in IOMMU_CONTROL is \
              clear)"

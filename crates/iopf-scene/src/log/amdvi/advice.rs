@@ -71,6 +71,9 @@ pub(in crate::log) fn advice(record: &Record) -> &'static str {
         (Some(_), _) => {
             "the number is not in any table of ours: look at the specification of this IOMMU, and at the driver of that device"
         }
+        (None, Kind::PageRequest) => {
+            "the kernel answers it with FAILURE: the device must ask with a PASID and with no reserved bit set, so check how its driver enables PRI and PASID"
+        }
         (None, _) => {
             "look at the driver of that device, and at the lines around this one for the missing half"
         }

@@ -1,6 +1,7 @@
 //! What an event's parts mean together, be it a log's or a raw one.
 
 use iommu_wire::amdvi::event::RawEvent;
+use iommu_wire::amdvi::ppr;
 use iopf::{Iova, Pasid};
 
 use super::names::{self, Event};
@@ -41,6 +42,21 @@ pub(super) fn describe(fields: &mut Fields, event: &Event, bits: u16, space: Opt
     }
     if u32::from(event.code) == PAGE_FAULT && flags.gn {
         fields.privileged = Some(!flags.us);
+    }
+}
+
+/// Fills in what the flags of a page request say: those of the PPR log.
+pub(super) fn page_request(fields: &mut Fields, bits: u16, space: Option<u32>) {
+    let flags = ppr::Flags::from_bits(bits);
+    fields.access = match (flags.execute(), flags.write(), flags.read()) {
+        (true, _, _) => Wanted::Exec,
+        (_, true, _) => Wanted::Write,
+        (_, _, true) => Wanted::Read,
+        _ => Wanted::Unknown,
+    };
+    if flags.gn() {
+        fields.pasid = space.and_then(Pasid::new);
+        fields.privileged = Some(!flags.user());
     }
 }
 

@@ -11,6 +11,9 @@
 //! | Xen to 4.13 | `AMD-Vi: IO_PAGE_FAULT: domain = 0, device id = 0x2600, fault address = 0xfffffffdf8000000, flags = 0x8` |
 //! | Xen since | `AMD-Vi: IO_PAGE_FAULT: 0000:00:14.0 d0 addr 000000fdf8010140 flags 0x8 I` |
 //!
+//! With debug messages on, Linux prints page requests that it refuses too:
+//! `PPR logged [Request ignored due to GN=0 (device=…`, with the flags of the PPR log.
+//!
 //! Linux prints an event's name and no number: the name decides `code`. The device table entry that
 //! follows an `ILLEGAL_DEV_TABLE_ENTRY` and the command that follows an `ILLEGAL_COMMAND_ERROR`
 //! belong to the message. In an `IO_PAGE_FAULT`, `domain=` is a PASID if the GN flag says so.

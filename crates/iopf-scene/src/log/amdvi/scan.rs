@@ -1,11 +1,13 @@
 //! One event message, from the words before it to its closing bracket.
 
+mod xen;
+
 use std::borrow::Cow;
 
 use iopf::{Iova, Rid};
 use memchr::memmem;
 
-use super::meaning::{PAGE_FAULT, describe};
+use super::meaning::{PAGE_FAULT, describe, page_request};
 use super::names::{self, Event};
 use crate::log::cursor::{Cursor, Words};
 use crate::log::dialect::Start;
@@ -16,12 +18,21 @@ use crate::log::values::{device, is_template};
 /// The words before the bracket.
 const LOGGED: &str = "Event logged [";
 
+/// The words before the bracket of a page request that Linux refuses. It prints them for who debugs
+/// it; `ppr.c`, `ppr_is_valid`.
+const REQUESTED: &str = "PPR logged [";
+
+/// Why Linux refuses a page request.
+const REFUSALS: [&str; 2] = ["Request ignored due to GN=0", "Invalid request format"];
+
 /// Linux prints this for a page fault of a device without a domain, and the device on the next line.
 const DETACHED: &str = "Device not attached to domain properly";
 
 /// The first place from `from` on where an event message or a part of one begins.
 pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
+    let text = line.get(from..)?;
     let logged = memmem::find_iter(line, b"Event logged")
+        .chain(memmem::find_iter(line, REQUESTED.as_bytes()))
         .map(|at| owner_before(line, at))
         .find(|&at| at >= from);
     let cut = || {
@@ -33,9 +44,10 @@ pub(in crate::log) fn find_start(line: &[u8], from: usize) -> Option<Start> {
             .filter(|&at| at >= from)
     };
     let head = logged.or_else(cut).map(Start::Event);
-    let name = names::all()
-        .filter_map(|name| name_at(line, from, name))
-        .min();
+    // A name has a key or a mark beside it; most lines of others have neither.
+    let may_be = memchr::memchr(b'=', text).is_some() || super::marked(text);
+    let names = names::all().filter(|_| may_be);
+    let name = names.filter_map(|name| name_at(line, from, name)).min();
     [head, name.map(Start::Name)]
         .into_iter()
         .flatten()
@@ -140,6 +152,7 @@ pub(in crate::log) fn scan(text: &[u8]) -> Scan {
         flags: None,
         space: None,
         words: [None; 4],
+        page_request: false,
     };
     reader.owner();
     if reader.head() && reader.name() {
@@ -156,6 +169,8 @@ struct Reader<'a> {
     /// What `domain=` or `pasid=` says.
     space: Option<u32>,
     words: [Option<u32>; 4],
+    /// It is a page request, with the flags of the PPR log.
+    page_request: bool,
 }
 
 impl Reader<'_> {
@@ -198,9 +213,16 @@ impl Reader<'_> {
         self.cursor.blanks();
     }
 
-    /// Passes `Event logged [`; false where the text ends or is no message.
+    /// Passes `Event logged [` or `PPR logged [`; false where the text ends or is no message.
     fn head(&mut self) -> bool {
         let rest = self.cursor.rest();
+        if rest.starts_with(REQUESTED.as_bytes()) {
+            self.cursor.skip(REQUESTED.len());
+            self.took();
+            self.page_request = true;
+            self.scan.fields.kind = Kind::PageRequest;
+            return true;
+        }
         if self.cursor.words("Event logged") == Words::Here {
             self.took();
             self.cursor.blanks();
@@ -221,8 +243,30 @@ impl Reader<'_> {
         !self.scan.open
     }
 
+    /// Passes `Invalid request format (`.
+    fn refusal(&mut self) -> bool {
+        let rest = self.cursor.rest();
+        let name = REFUSALS
+            .into_iter()
+            .find(|name| rest.starts_with(name.as_bytes()));
+        let Some(name) = name else {
+            let begun = |name: &str| name.as_bytes().starts_with(rest);
+            self.scan.open = REFUSALS.into_iter().any(begun);
+            return false;
+        };
+        self.scan.fields.name = Some(Cow::Borrowed(name));
+        self.cursor.skip(name.len());
+        self.took();
+        self.cursor.blanks();
+        self.cursor.eat(b'(');
+        true
+    }
+
     /// Passes the event's name; false where nothing that could be read follows.
     fn name(&mut self) -> bool {
+        if self.page_request {
+            return self.refusal();
+        }
         if self.cursor.rest().starts_with(DETACHED.as_bytes()) {
             self.scan.fields.name = Some(Cow::Borrowed(DETACHED));
             self.event = names::event(PAGE_FAULT);
@@ -364,75 +408,6 @@ impl Reader<'_> {
         }
     }
 
-    /// `: domain = 0, device id = 0x2600, fault address = 0xff…, flags = 0x8`, or
-    /// `: 0000:00:14.0 d0 addr 000000fdf8010140 flags 0x8 I`.
-    fn xen(&mut self) {
-        self.cursor.skip(1);
-        self.cursor.blanks();
-        let old = self.cursor.words("domain = ") == Words::Here;
-        let first = self.cursor.word();
-        if old {
-            self.space = std::str::from_utf8(first)
-                .ok()
-                .and_then(|text| text.parse().ok());
-        } else {
-            self.scan.fields.device = device(first);
-        }
-        self.took();
-        if !old {
-            // The domain, `d0` or `d[IO]`.
-            let rest = self.cursor.rest();
-            let near = rest.get(..24).unwrap_or(rest);
-            self.cursor.skip(memmem::find(near, b" addr ").unwrap_or(0));
-        }
-        let keys: &[(&str, Key)] = if old {
-            &[
-                (" device id = ", Key::Device),
-                (" fault address = ", Key::Address),
-                (" flags = ", Key::Flags),
-            ]
-        } else {
-            &[(" addr ", Key::Address), (" flags ", Key::Flags)]
-        };
-        for &(name, key) in keys {
-            self.cursor.eat(b',');
-            if self.cursor.words(name) != Words::Here {
-                continue;
-            }
-            let value = self.cursor.word();
-            let ended = !self.cursor.rest().is_empty();
-            self.xen_value(key, value, ended);
-            self.took();
-        }
-        self.scan.wants_reason = false;
-    }
-
-    fn xen_value(&mut self, key: Key, value: &[u8], ended: bool) {
-        let bare = || {
-            let text = std::str::from_utf8(value).ok()?;
-            let whole = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-            whole.then(|| u64::from_str_radix(text, 16).ok())?
-        };
-        let number = number(value)
-            .filter(|_| ended || key == Key::Flags)
-            .or_else(bare);
-        match key {
-            Key::Device => {
-                let rid = number.and_then(|number| u16::try_from(number).ok());
-                self.scan.fields.device = rid.map(|rid| PciAddress {
-                    segment: 0,
-                    rid: Rid(rid),
-                });
-            }
-            Key::Address => self.scan.fields.address = number.map(Iova),
-            _ => {
-                self.flags = number
-                    .filter(|&number| number <= 0xfff)
-                    .and_then(|number| u16::try_from(number).ok());
-            }
-        }
-    }
-
     /// What the words of an event say that the kernel does not know.
     fn unknown(&mut self) {
         let [Some(first), Some(second), Some(third), Some(fourth)] = self.words else {
@@ -456,8 +431,10 @@ impl Reader<'_> {
         } else if let Some(event) = fields.code.and_then(names::event) {
             fields.kind = event.kind;
         }
-        if let (Some(bits), Some(event)) = (self.flags, self.event) {
-            describe(fields, event, bits, self.space);
+        match (self.flags, self.event) {
+            (Some(bits), Some(event)) => describe(fields, event, bits, self.space),
+            (Some(bits), None) if self.page_request => page_request(fields, bits, self.space),
+            _ => {}
         }
         self.scan
     }

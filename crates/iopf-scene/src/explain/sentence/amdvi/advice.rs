@@ -7,7 +7,7 @@ pub(super) fn advice(cause: Cause) -> &'static str {
     use Cause as C;
     match cause {
         C::Disabled => "enable translation before ATS is enabled in the device",
-        C::DeviceOutsideTable => {
+        C::DeviceOutsideTable | C::TranslationOutsideTable => {
             "the operating system sizes the table by the devices that the IVRS table lists: check \
              that the firmware lists this one"
         }
