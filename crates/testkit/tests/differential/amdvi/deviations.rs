@@ -8,6 +8,7 @@ mod rights;
 mod tables;
 
 use super::Amdvi;
+use super::page::own_shift;
 use super::unit::Event;
 use crate::harness::{self, Case, End};
 use iommu_walk::amdvi::{Cause, Unit};
@@ -75,15 +76,22 @@ pub(crate) const ALL: &[Deviation] = &[
         },
     },
     // "Device Table Entry Format": a field of a feature that the unit lacks is reserved.
-    // AMDVI_DTE_QUAD0_RESERVED and _QUAD1_RESERVED leave out HAD, GPRP, GIoV and SATS.
+    // AMDVI_DTE_QUAD0_RESERVED and _QUAD1_RESERVED leave these out.
     Deviation {
-        name: "device table entry bits of absent features are accepted",
-        as_qemu: |walked| {
-            tables::ignoring(walked, &[Cause::DeviceEntryReserved], |walked, at| {
-                let entry = device_step(walked).map(|step| step.addr.0);
-                if entry == Some(at) { !RESERVED[0] } else { !0 }
-            })
-        },
+        name: "HAD is accepted without its feature",
+        as_qemu: |walked| tables::featureless(walked, 0, DeviceWord0::HOST_ACCESS_DIRTY),
+    },
+    Deviation {
+        name: "GPRP is accepted without its feature",
+        as_qemu: |walked| tables::featureless(walked, 0, DeviceWord0::RESPONSE_WITH_PASID),
+    },
+    Deviation {
+        name: "GIoV is accepted without its feature",
+        as_qemu: |walked| tables::featureless(walked, 0, DeviceWord0::GUEST_IO),
+    },
+    Deviation {
+        name: "SATS is accepted without its feature",
+        as_qemu: |walked| tables::featureless(walked, 1, DeviceWord1::SECURE_ATS),
     },
     // "Event Logging", ILLEGAL_DEV_TABLE_ENTRY. `amdvi_page_walk` traces it, and returns no
     // translation.
@@ -102,7 +110,7 @@ pub(crate) const ALL: &[Deviation] = &[
     Deviation {
         name: "Mode 0 lets every request pass",
         as_qemu: |walked| {
-            failed(walked, &[Cause::DeviceReadDenied, Cause::DeviceWriteDenied])?;
+            failed(walked, rights::DENIED_BY_DEVICE)?;
             let entry = device_step(walked)?.addr.0;
             let rights = DeviceWord0::READ | DeviceWord0::WRITE;
             (device_entry(walked)?[0] & DeviceWord0::MODE == 0)
@@ -123,8 +131,12 @@ pub(crate) const ALL: &[Deviation] = &[
     },
     // "I/O Page Tables for Host Translations", bits that must be zero. `fetch_pte` checks none.
     Deviation {
-        name: "reserved bits of host entries are accepted",
-        as_qemu: |walked| tables::reserved_accepted(walked),
+        name: "reserved bits of entries that point to tables are accepted",
+        as_qemu: |walked| tables::reserved_accepted(walked, |next| !matches!(next, 0 | 7)),
+    },
+    Deviation {
+        name: "reserved bits of entries that map pages are accepted",
+        as_qemu: |walked| tables::reserved_accepted(walked, |next| matches!(next, 0 | 7)),
     },
     // The same, skipped levels: their part of the address must be zero. `fetch_pte` looks at what
     // indexes a table, and at the offset in the page.
@@ -132,17 +144,44 @@ pub(crate) const ALL: &[Deviation] = &[
         name: "the address of skipped levels is not checked",
         as_qemu: |walked| tables::skips(walked),
     },
-    // The same, page sizes. `fetch_pte` takes what is encoded, and at level 6 the size of a page of
-    // that level, which would be larger than memory can be.
+    // The same, page sizes: larger than a page of the level, smaller than one of the next. `fetch_pte`
+    // takes any that is encoded, and at level 6 the size of a page of that level, which would be larger
+    // than memory can be.
     Deviation {
-        name: "a page of any size is accepted at any level",
-        as_qemu: |walked| tables::any_size(walked),
+        name: "a page smaller than its level's is accepted",
+        as_qemu: |walked| tables::sized(walked, |level, shift| shift < own_shift(level)),
+    },
+    Deviation {
+        name: "a page of its level's size is accepted in the encoding of others",
+        as_qemu: |walked| tables::sized(walked, |level, shift| shift == own_shift(level)),
+    },
+    Deviation {
+        name: "a page of the next level's size is accepted",
+        as_qemu: |walked| tables::sized(walked, |level, shift| shift == own_shift(level + 1)),
+    },
+    Deviation {
+        name: "a page larger than the next level's is accepted",
+        as_qemu: |walked| tables::sized(walked, |level, shift| shift > own_shift(level + 1)),
+    },
+    Deviation {
+        name: "level 6 maps pages",
+        as_qemu: |walked| tables::topmost(walked),
     },
     // "I/O Page Tables for Host Translations", IR and IW: what every level grants, and the device table
     // entry. `amdvi_page_walk` compares the request with the entry that `fetch_pte` ended at.
     Deviation {
-        name: "the rights of the last entry decide",
-        as_qemu: |walked| rights::last_decides(walked),
+        name: "the last entry decides, whatever the device table entry grants",
+        as_qemu: |walked| {
+            failed(walked, rights::DENIED_BY_DEVICE)?;
+            rights::last_decides(walked)
+        },
+    },
+    Deviation {
+        name: "the last entry decides, whatever those above it grant",
+        as_qemu: |walked| {
+            failed(walked, rights::DENIED_BY_HOST)?;
+            rights::last_decides(walked)
+        },
     },
     // The same. `fetch_pte` ends as soon as the levels together grant nothing, and returns success
     // with the entry it has come to, which `amdvi_page_walk` then takes for a page of that level.

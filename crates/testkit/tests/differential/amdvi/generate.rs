@@ -76,9 +76,11 @@ const IGNORED: u64 = 0b1_1110 | 0b1111 << 5 | 1 << 63;
 /// Builds host tables of `levels` levels that map `iova`; returns the top one. Where a page or skipped
 /// levels ask for it, `iova` changes in bits that no table has been indexed with.
 fn pages(b: &mut Builder<'_>, iova: &mut u64, levels: u8) -> u64 {
-    let leaf = pick(b.rng, [1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5]).min(levels);
-    // A page as large as all that six levels map is one that a level cannot have.
-    let leaf = leaf.min(5);
+    let leaf = if levels == 6 && b.rng.u8(0..8) == 0 {
+        6
+    } else {
+        pick(b.rng, [1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5]).min(levels)
+    };
     let top = b.table();
     let (mut table, mut level) = (top, levels);
     loop {
@@ -100,7 +102,11 @@ fn pages(b: &mut Builder<'_>, iova: &mut u64, levels: u8) -> u64 {
         }
         let mut shift = own_shift(level);
         if next == 0 && b.rng.bool() {
-            shift = b.rng.u8(shift + 1..shift + 9);
+            // Level 6 has none; what it has here is as much as an address can encode.
+            shift = match level {
+                6 => b.rng.u8(26..53),
+                _ => b.rng.u8(shift + 1..shift + 9),
+            };
         }
         if next == 0 && shift >= 26 {
             *iova = *iova & !offset(shift) | b.rng.u64(DATA) & !3;
@@ -171,10 +177,15 @@ fn change(b: &mut Builder<'_>, iova: &mut u64, setup: &mut Setup) -> String {
         *b.word(number) &= !(HostEntry::READ | HostEntry::WRITE);
         return format!("{name} without rights");
     }
-    if page_table && roll < 42 {
-        let word = b.word(number);
-        *word |= HostEntry::NEXT_LEVEL;
-        return format!("{name} with a size");
+    if page_table && roll < 46 {
+        // The level is the last of the name. Sizes at the limits of what it can have, and beyond.
+        let own = own_shift(name.bytes().last().map_or(1, |digit| digit - b'0'));
+        let shift = pick(b.rng, [own, own, own + 9, own + 9, own + 10, own + 11]);
+        let shift = shift.clamp(13, 52);
+        let word = encoded(b.page(*iova, shift), shift) | HostEntry::NEXT_LEVEL;
+        let entry = b.word(number);
+        *entry = *entry & !HostEntry::ADDRESS | word;
+        return format!("{name} with a page of 2^{shift}");
     }
     b.flip(number)
 }

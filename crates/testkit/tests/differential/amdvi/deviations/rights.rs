@@ -11,17 +11,18 @@ use iommu_wire::amdvi::tables::DeviceWord0;
 /// IR and IW, of a device table entry as of a host entry.
 const RIGHTS: u64 = HostEntry::READ | HostEntry::WRITE;
 
-const DENIED: &[Cause] = &[
-    Cause::DeviceReadDenied,
-    Cause::DeviceWriteDenied,
-    Cause::HostReadDenied,
-    Cause::HostWriteDenied,
-];
+pub(super) const DENIED_BY_DEVICE: &[Cause] = &[Cause::DeviceReadDenied, Cause::DeviceWriteDenied];
+pub(super) const DENIED_BY_HOST: &[Cause] = &[Cause::HostReadDenied, Cause::HostWriteDenied];
+
+/// Whether a right is missing.
+fn denied(walked: &Walked) -> Option<Cause> {
+    failed(walked, DENIED_BY_DEVICE).or_else(|| failed(walked, DENIED_BY_HOST))
+}
 
 /// The walk as it would be if each entry on the way granted everything.
 pub(super) fn granted(walked: &Walked) -> Walked {
     let more = |walked: &Walked| {
-        failed(walked, DENIED)?;
+        denied(walked)?;
         let at = match walked.failure?.entry_addr {
             Some(at) => at.0,
             None => device_step(walked)?.addr.0,
@@ -73,7 +74,7 @@ fn ordinary_page(entry: &Entry) -> bool {
 
 /// Lets all entries but the last grant everything.
 pub(super) fn last_decides(walked: &Walked) -> Option<Walked> {
-    failed(walked, DENIED)?;
+    denied(walked)?;
     let way = way(walked);
     let (last, above) = way.split_last()?;
     let goes_on = match exhausted(&way) {
@@ -92,7 +93,7 @@ pub(super) fn last_decides(walked: &Walked) -> Option<Walked> {
 
 /// Makes a page of the entry at which no right is left.
 pub(super) fn nothing_left(walked: &Walked) -> Option<Walked> {
-    failed(walked, DENIED)?;
+    denied(walked)?;
     let way = way(walked);
     let at = exhausted(&way)?;
     let entry = way.get(at)?;
@@ -100,10 +101,7 @@ pub(super) fn nothing_left(walked: &Walked) -> Option<Walked> {
     if entry.level == 0 || !present || ordinary_page(entry) {
         return None;
     }
-    let shift = own_shift(entry.level);
-    let base = entry.word & HostEntry::ADDRESS & !offset(shift);
-    let to = base | walked.case.iova & offset(shift);
-    let paged = as_page(walked, entry.at, entry.level, to)?;
+    let paged = as_page(walked, entry.at, entry.level, own_shift(entry.level))?;
     Some(paged.with(|case| {
         for above in way.iter().take(at) {
             *case.memory.word(above.at) |= RIGHTS;
@@ -111,12 +109,15 @@ pub(super) fn nothing_left(walked: &Walked) -> Option<Walked> {
     }))
 }
 
-/// Has the entry at `at` map the request to `to`, with the rights that it has.
+/// Has the entry at `at` map the request as if it were for a page of this size, with the rights that it
+/// has.
 ///
-/// Such a page has the size of its level's own, so the request's offset in it changes with its address.
-/// There is none at level 6, so the table becomes one of level 5.
-pub(super) fn as_page(walked: &Walked, at: u64, level: u8, to: u64) -> Option<Walked> {
+/// What it becomes is a page of its level's own size, so the request's offset in it may change. There
+/// is none at level 6, so the table becomes one of level 5.
+pub(super) fn as_page(walked: &Walked, at: u64, level: u8, shift: u8) -> Option<Walked> {
     let device = device_step(walked)?.addr.0;
+    let base = walked.case.memory.get(at) & HostEntry::ADDRESS & !offset(shift);
+    let to = base | walked.case.iova & offset(shift);
     // Where there is nothing is all the same.
     let to = if to < BUSY { to } else { NOWHERE };
     Some(walked.with(|case| {

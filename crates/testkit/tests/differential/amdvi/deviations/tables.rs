@@ -1,27 +1,18 @@
 //! What QEMU accepts in host tables.
 
 use super::rights::{as_page, granted};
-use super::{Walked, failed};
-use crate::amdvi::page::{index, offset, own_shift};
+use super::{Walked, device_step, failed};
+use crate::amdvi::page::{index, own_shift};
 use crate::harness::DATA;
 use iommu_walk::amdvi::Cause;
 use iommu_wire::amdvi::pte::{HostEntry, HostTarget};
 
-/// Walks again without the reserved bits that this failure is about, as far as `mask` goes for the
-/// word at an address, until it is about something else.
-pub(super) fn ignoring(
-    walked: &Walked,
-    causes: &[Cause],
-    mask: impl Fn(&Walked, u64) -> u64,
-) -> Option<Walked> {
-    let once = |walked: &Walked| {
-        failed(walked, causes)?;
-        let failure = walked.failure?;
-        let at = failure.entry_addr?.0;
-        let bits = failure.bits & mask(walked, at);
-        (bits != 0).then(|| walked.with(|case| *case.memory.word(at) &= !bits))
-    };
-    std::iter::successors(once(walked), once).last()
+/// Walks again without these bits of this word of the device table entry, which are reserved.
+pub(super) fn featureless(walked: &Walked, word: u64, bits: u64) -> Option<Walked> {
+    failed(walked, &[Cause::DeviceEntryReserved])?;
+    let at = device_step(walked)?.addr.0 + word * 8;
+    let set = walked.case.memory.get(at) & bits != 0;
+    set.then(|| walked.with(|case| *case.memory.word(at) &= !bits))
 }
 
 /// Repeats `once` as long as it changes something.
@@ -36,13 +27,14 @@ fn beyond_rights(
     std::iter::successors(once(walked), once).last()
 }
 
-/// Takes reserved bits out of the way.
-pub(super) fn reserved_accepted(walked: &Walked) -> Option<Walked> {
+/// Takes reserved bits out of entries whose Next Level is one of these.
+pub(super) fn reserved_accepted(walked: &Walked, of: fn(u8) -> bool) -> Option<Walked> {
     beyond_rights(walked, |walked, granted| {
         failed(granted, &[Cause::HostEntryReserved])?;
         let failure = granted.failure?;
         let at = failure.entry_addr?.0;
-        Some(walked.with(|case| *case.memory.word(at) &= !failure.bits))
+        let entry = HostEntry::from_bits(failure.entry?);
+        of(entry.next_level()).then(|| walked.with(|case| *case.memory.word(at) &= !failure.bits))
     })
 }
 
@@ -75,19 +67,28 @@ fn spare_table(level: u8) -> u64 {
     DATA.end + (u64::from(level) << 12)
 }
 
-/// Makes a page of the level's own size of one that is not of this level.
-pub(super) fn any_size(walked: &Walked) -> Option<Walked> {
+/// Makes a page of its level's size of one whose level, 1–5, cannot have its size, which is encoded
+/// in its address; if level and size are such.
+pub(super) fn sized(walked: &Walked, such: fn(u8, u8) -> bool) -> Option<Walked> {
     let next = granted(walked);
-    failed(&next, &[Cause::HostPageSize, Cause::HostLevel])?;
+    failed(&next, &[Cause::HostPageSize])?;
     let failure = next.failure?;
     let (at, level) = (failure.entry_addr?.0, failure.level);
     let entry = HostEntry::from_bits(walked.case.memory.get(at));
-    let shift = match entry.next_level() {
-        0 => own_shift(level),
-        7 => entry.encoded_shift(),
-        _ => return None,
-    };
-    let base = entry.into_bits() & HostEntry::ADDRESS & !offset(shift);
-    let to = base | walked.case.iova & offset(shift);
-    as_page(walked, at, level, to)
+    let shift = entry.encoded_shift();
+    such(level, shift).then(|| as_page(walked, at, level, shift))?
+}
+
+/// Makes a page of level 5 of one of level 6.
+pub(super) fn topmost(walked: &Walked) -> Option<Walked> {
+    let next = granted(walked);
+    failed(&next, &[Cause::HostLevel])?;
+    let failure = next.failure?;
+    let (at, level) = (failure.entry_addr?.0, failure.level);
+    let entry = HostEntry::from_bits(walked.case.memory.get(at));
+    match entry.next_level() {
+        0 => as_page(walked, at, level, own_shift(level)),
+        7 => as_page(walked, at, level, entry.encoded_shift()),
+        _ => None,
+    }
 }
