@@ -164,20 +164,26 @@ fn change(b: &mut Builder<'_>, iova: &mut u64, setup: &mut Setup) -> String {
             setup.exclusion = [base | flags, limit];
             return format!("exclusion range, flags {flags:#b}");
         }
+        21..24 => {
+            *iova = b.rng.u64(DATA) & !3;
+            let entry = b.named("device");
+            *b.word(entry) &= !DeviceWord0::VALID;
+            return "device without V, iova in memory".to_owned();
+        }
         _ => {}
     }
     let number = b.choose();
     let target = &b.targets[number];
     let (name, pointer, page_table) = (target.name.clone(), target.pointer, target.is_page_table());
-    if pointer && roll < 29 {
+    if pointer && roll < 32 {
         b.aim(number, NOWHERE);
         return format!("{name} to nowhere");
     }
-    if pointer && roll < 36 {
+    if pointer && roll < 39 {
         *b.word(number) &= !(HostEntry::READ | HostEntry::WRITE);
         return format!("{name} without rights");
     }
-    if page_table && roll < 46 {
+    if page_table && roll < 49 {
         // The level is the last of the name. Sizes at the limits of what it can have, and beyond.
         let own = own_shift(name.bytes().last().map_or(1, |digit| digit - b'0'));
         let shift = pick(b.rng, [own, own, own + 9, own + 9, own + 10, own + 11]);

@@ -120,6 +120,12 @@ impl<'a> Builder<'a> {
         target
     }
 
+    /// The target of this name, which there is.
+    pub(crate) fn named(&self, name: &str) -> usize {
+        let place = self.targets.iter().position(|target| target.name == name);
+        place.expect("a target has this name")
+    }
+
     /// The word of a target.
     pub(crate) fn word(&mut self, target: usize) -> &mut u64 {
         self.memory.word(self.targets[target].at)

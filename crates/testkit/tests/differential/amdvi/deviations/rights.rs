@@ -19,6 +19,16 @@ fn denied(walked: &Walked) -> Option<Cause> {
     failed(walked, DENIED_BY_DEVICE).or_else(|| failed(walked, DENIED_BY_HOST))
 }
 
+/// Whether this entry lacks the right that the request needs.
+pub(super) fn lacks(walked: &Walked, word: u64) -> bool {
+    let needed = if walked.case.device.writes() {
+        HostEntry::WRITE
+    } else {
+        HostEntry::READ
+    };
+    word & needed == 0
+}
+
 /// The walk as it would be if each entry on the way granted everything.
 pub(super) fn granted(walked: &Walked) -> Walked {
     let more = |walked: &Walked| {
@@ -27,7 +37,8 @@ pub(super) fn granted(walked: &Walked) -> Walked {
             Some(at) => at.0,
             None => device_step(walked)?.addr.0,
         };
-        Some(walked.with(|case| *case.memory.word(at) |= RIGHTS))
+        lacks(walked, walked.case.memory.get(at))
+            .then(|| walked.with(|case| *case.memory.word(at) |= RIGHTS))
     };
     let walks = std::iter::successors(Some(walked.clone()), more);
     walks.last().unwrap_or_else(|| walked.clone())
@@ -81,7 +92,7 @@ pub(super) fn last_decides(walked: &Walked) -> Option<Walked> {
         None => true,
         Some(at) => at == above.len() && ordinary_page(last),
     };
-    let lacking = above.iter().any(|entry| entry.word & RIGHTS != RIGHTS);
+    let lacking = above.iter().any(|entry| lacks(walked, entry.word));
     (goes_on && lacking).then(|| {
         walked.with(|case| {
             above

@@ -2,7 +2,7 @@
 
 use super::rights::{as_page, granted};
 use super::{Walked, device_step, failed};
-use crate::amdvi::page::{index, own_shift};
+use crate::amdvi::page::{index, offset, own_shift};
 use crate::harness::DATA;
 use iommu_walk::amdvi::Cause;
 use iommu_wire::amdvi::pte::{HostEntry, HostTarget};
@@ -27,14 +27,14 @@ fn beyond_rights(
     std::iter::successors(once(walked), once).last()
 }
 
-/// Takes reserved bits out of entries whose Next Level is one of these.
-pub(super) fn reserved_accepted(walked: &Walked, of: fn(u8) -> bool) -> Option<Walked> {
+/// Takes these bits out of entries whose Next Level is one of these.
+pub(super) fn reserved_accepted(walked: &Walked, bits: u64, of: fn(u8) -> bool) -> Option<Walked> {
     beyond_rights(walked, |walked, granted| {
         failed(granted, &[Cause::HostEntryReserved])?;
-        let failure = granted.failure?;
-        let at = failure.entry_addr?.0;
-        let entry = HostEntry::from_bits(failure.entry?);
-        of(entry.next_level()).then(|| walked.with(|case| *case.memory.word(at) &= !failure.bits))
+        let at = granted.failure?.entry_addr?.0;
+        let word = walked.case.memory.get(at);
+        let such = of(HostEntry::from_bits(word).next_level()) && word & bits != 0;
+        such.then(|| walked.with(|case| *case.memory.word(at) &= !bits))
     })
 }
 
@@ -44,21 +44,24 @@ pub(super) fn skips(walked: &Walked) -> Option<Walked> {
         failed(granted, &[Cause::HostSkippedLevels])?;
         let failure = granted.failure?;
         let at = failure.entry_addr?.0;
-        Some(walked.with(|case| {
-            let entry = HostEntry::from_bits(case.memory.get(at));
-            let HostTarget::Table { table, level: next } = entry.target(failure.level) else {
-                return;
-            };
-            let mut below = table.0 | u64::from(next) << 9;
-            for level in next + 1..failure.level {
-                let entry = spare_table(level) + index(case.iova, level) * 8;
-                let rights = HostEntry::READ | HostEntry::WRITE;
-                *case.memory.word(entry) = below | rights | HostEntry::PRESENT;
-                below = spare_table(level) | u64::from(level) << 9;
-            }
-            let word = case.memory.word(at);
-            *word = *word & !(HostEntry::ADDRESS | HostEntry::NEXT_LEVEL) | below;
-        }))
+        let entry = HostEntry::from_bits(walked.case.memory.get(at));
+        let HostTarget::Table { table, level: next } = entry.target(failure.level) else {
+            return None;
+        };
+        let skipped = offset(own_shift(failure.level)) & !offset(own_shift(next + 1));
+        (walked.case.iova & skipped != 0).then(|| {
+            walked.with(|case| {
+                let mut below = table.0 | u64::from(next) << 9;
+                for level in next + 1..failure.level {
+                    let entry = spare_table(level) + index(case.iova, level) * 8;
+                    let rights = HostEntry::READ | HostEntry::WRITE;
+                    *case.memory.word(entry) = below | rights | HostEntry::PRESENT;
+                    below = spare_table(level) | u64::from(level) << 9;
+                }
+                let word = case.memory.word(at);
+                *word = *word & !(HostEntry::ADDRESS | HostEntry::NEXT_LEVEL) | below;
+            })
+        })
     })
 }
 
@@ -83,7 +86,7 @@ pub(super) fn sized(walked: &Walked, such: fn(u8, u8) -> bool) -> Option<Walked>
 pub(super) fn topmost(walked: &Walked) -> Option<Walked> {
     let next = granted(walked);
     failed(&next, &[Cause::HostLevel])?;
-    let failure = next.failure?;
+    let failure = next.failure.filter(|failure| failure.level == 6)?;
     let (at, level) = (failure.entry_addr?.0, failure.level);
     let entry = HostEntry::from_bits(walked.case.memory.get(at));
     match entry.next_level() {
