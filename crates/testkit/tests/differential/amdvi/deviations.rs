@@ -63,13 +63,16 @@ pub(crate) const ALL: &[Deviation] = &[
             Some(walked.with(|case| case.setup.table |= 1))
         },
     },
-    // "Device Table Entry Format": without V, the rest of the entry is ignored. `amdvi_as_to_dte`
-    // calls `amdvi_validate_dte` first.
+    // "Device Table Entry Format": without V, bits 127:1 are ignored. `amdvi_as_to_dte` calls
+    // `amdvi_validate_dte` first.
     Deviation {
         name: "reserved bits of a device table entry without V count",
         as_qemu: |walked| {
             let words = device_entry(walked)?;
-            (words[0] & DeviceWord0::VALID == 0 && reserved(&words)).then(|| illegal(walked))
+            let valid = words[0] & DeviceWord0::VALID != 0;
+            let already = failed(walked, &[Cause::DeviceEntryReserved]).is_some();
+            let lower = reserved(&[words[0], words[1], 0, 0]);
+            (lower && !valid && !already).then(|| illegal(walked))
         },
     },
     // "Device Table Entry Format": V is about bits 127:1, IV about 255:128. `amdvi_validate_dte`
@@ -80,8 +83,7 @@ pub(crate) const ALL: &[Deviation] = &[
             let words = device_entry(walked)?;
             let upper = reserved(&[0, 0, words[2], words[3]]);
             let already = failed(walked, &[Cause::DeviceEntryReserved]).is_some();
-            let valid = words[0] & DeviceWord0::VALID != 0;
-            (valid && upper && !already).then(|| illegal(walked))
+            (upper && !already).then(|| illegal(walked))
         },
     },
     // "Device Table Entry Format": a field of a feature that the unit lacks is reserved.

@@ -167,8 +167,10 @@ fn change(b: &mut Builder<'_>, iova: &mut u64, setup: &mut Setup) -> String {
         21..24 => {
             *iova = b.rng.u64(DATA) & !3;
             let entry = b.named("device");
-            *b.word(entry) &= !DeviceWord0::VALID;
-            return "device without V, iova in memory".to_owned();
+            let reserved = pick(b.rng, [0, 0, 1 << 2, 1 << 6, 1 << 63]);
+            let word = b.word(entry);
+            *word = *word & !DeviceWord0::VALID | reserved;
+            return format!("device without V, with {reserved:#x}, iova in memory");
         }
         _ => {}
     }
