@@ -4,7 +4,7 @@ use super::machine::Machine;
 use super::report::{Device, FaultRow, Scenario};
 use iommu_walk::vtd::Cause;
 use iopf::Reason;
-use testkit::vtd::FaultLog;
+use testkit::{Driver, FaultLog};
 
 /// The row of a device; `ended`: jobs with and without success.
 pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> Device {
@@ -26,7 +26,7 @@ pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> De
 }
 
 /// Faults by device and cause, from the guest's own log.
-pub(crate) fn faults(log: &FaultLog) -> Vec<FaultRow> {
+pub(crate) fn faults<S>(log: &FaultLog<S>) -> Vec<FaultRow> {
     log.tallies
         .iter()
         .map(|((rid, reason), tally)| FaultRow {

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use testkit::vtd::{Backing, Mm, Setup};
+use testkit::vtd::Setup;
+use testkit::{Backing, Driver, Mm};
 use viommu_api::{Ats, AtsCompletion};
 
 /// Address spaces that each device is bound to.

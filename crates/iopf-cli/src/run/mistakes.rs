@@ -19,8 +19,10 @@ use endpoint::{Completion, Device, Job, Op, Status, Step, Via};
 use iopf::{Gpa, Iova, Pasid, Rid};
 use std::sync::Arc;
 use std::time::Duration;
+use testkit::Driver;
+use testkit::paging::{Format, PageTable};
 use testkit::vtd::numbers::{FS_P, FS_RW, FS_US, FS_XD, PE_NXE, PE_WPE, SS_R, SS_W};
-use testkit::vtd::tables::{PageTable, Stage, first_stage, second_stage};
+use testkit::vtd::tables::{first_stage, second_stage};
 use testkit::vtd::{Seen, Setup};
 
 /// The device that does what it is told.
@@ -134,8 +136,8 @@ impl Lab {
             ..endpoint::Config::default()
         };
         let device = machine.device(DEVICE, config);
-        let second = PageTable::new(&machine.ram, Stage::Second, 4)?;
-        let first = PageTable::new(&machine.ram, Stage::First, 4)?;
+        let second = PageTable::new(&machine.ram, Format::VtdSecond, 4)?;
+        let first = PageTable::new(&machine.ram, Format::Processor, 4)?;
         for (at, write) in [(WRITABLE, true), (READ_ONLY, false)] {
             let frame = machine.ram.frame()?;
             let ss = SS_R | if write { SS_W } else { 0 };

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use testkit::vtd::Mm;
+use testkit::{Driver, Mm};
 use viommu_api::{Endpoint, Invalidation};
 
 /// The device whose resolver is in this process; behind no virtual IOMMU.
