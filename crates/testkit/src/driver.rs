@@ -123,6 +123,12 @@ pub trait Driver: Send + Sync + Sized + 'static {
     /// What does not depend on the IOMMU.
     fn kernel(&self) -> &Kernel<Self::Seen>;
 
+    /// Flushes all that the IOMMU may have cached of tables. Device TLBs are not told.
+    ///
+    /// # Errors
+    /// When the command queue fails.
+    fn flush_everything(&self) -> Result<(), GuestError>;
+
     /// Gives a device address spaces for its PASIDs, and turns on its device TLB and page requests.
     ///
     /// # Errors

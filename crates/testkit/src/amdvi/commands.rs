@@ -102,13 +102,19 @@ impl Commands {
     }
 
     /// Tells the IOMMU that the buffer lies elsewhere, as a guest with a bug would.
-    pub(crate) fn misplace(&self, hw: &Hardware, base: Gpa) {
+    pub(crate) fn misplace(&self, hw: &Hardware, base: Gpa) -> Gpa {
         hw.switch(control::COMMANDS, 0);
         hw.mmio.write64(COMMAND_BASE, base.0 | 9 << 56);
         // The base takes the pointers to its start.
         hw.mmio.write32(COMMAND_HEAD, pointer(self.tail));
         hw.mmio.write32(COMMAND_TAIL, pointer(self.tail));
         hw.switch(0, control::COMMANDS);
+        Gpa(base.0 + self.tail * 16)
+    }
+
+    /// Where the next command will lie.
+    pub(crate) fn next(&self) -> Gpa {
+        Gpa(self.base.0 + self.tail * 16)
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Setup {
     pub event_length: u8,
     /// The PPR log has `2^ppr_length` entries; Linux takes 9. 8–15.
     pub ppr_length: u8,
+    /// The IOMMU answers page requests that find the log full, with Success, so that the device asks again.
+    /// Linux leaves that off.
+    pub auto_response: bool,
 }
 
 impl Default for Setup {
@@ -40,6 +43,7 @@ impl Default for Setup {
         Self {
             event_length: 9,
             ppr_length: 9,
+            auto_response: false,
         }
     }
 }
@@ -114,6 +118,10 @@ impl Guest {
         }
         let events = Log::new(log::EVENTS, &hw, &ram, setup.event_length)?;
         hw.switch(0, control::PPR);
+        if setup.auto_response {
+            // The answer is in a register, which is 0 after reset: Success.
+            hw.switch(0, control::PPR_AUTO_RESPONSE);
+        }
         let pages = Log::new(log::PAGES, &hw, &ram, setup.ppr_length)?;
         let guest = Self {
             hw,
@@ -128,14 +136,6 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Flushes all device table entries and all translations.
-    ///
-    /// # Errors
-    /// When the command buffer fails.
-    pub fn flush_everything(&self) -> Result<(), GuestError> {
-        Ok(self.submit(&[invalidate_all()])?)
-    }
-
     /// Queues commands and waits for them.
     ///
     /// # Errors
@@ -144,10 +144,17 @@ impl Guest {
         lock(&self.commands).submit(&self.hw, &self.kernel.ram, commands)
     }
 
+    /// Where the next command will lie.
+    #[must_use]
+    pub fn next_command(&self) -> Gpa {
+        lock(&self.commands).next()
+    }
+
     /// Tells the IOMMU that the command buffer lies at `base`, a multiple of 4 KiB, as a guest with a bug
-    /// would; the next [`submit`](Self::submit) fails, and puts that right.
-    pub fn misplace_commands(&self, base: Gpa) {
-        lock(&self.commands).misplace(&self.hw, base);
+    /// would; the next [`submit`](Self::submit) fails, and puts that right. Returns where the IOMMU will look
+    /// for the next command.
+    pub fn misplace_commands(&self, base: Gpa) -> Gpa {
+        lock(&self.commands).misplace(&self.hw, base)
     }
 
     /// The device table, for those who want to spoil it.
@@ -277,6 +284,11 @@ impl Driver for Guest {
 
     fn kernel(&self) -> &Kernel<Seen> {
         &self.kernel
+    }
+
+    /// Flushes all device table entries and all translations.
+    fn flush_everything(&self) -> Result<(), GuestError> {
+        Ok(self.submit(&[invalidate_all()])?)
     }
 
     fn probe_sva(&self, rid: Rid) -> Result<(), GuestError> {

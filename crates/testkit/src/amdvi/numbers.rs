@@ -55,6 +55,8 @@ pub mod control {
     pub const PPR: u64 = 1 << 15;
     /// GTEn
     pub const GUEST: u64 = 1 << 16;
+    /// PprAutoRspEn
+    pub const PPR_AUTO_RESPONSE: u64 = 1 << 39;
     /// EPHEn
     pub const ENHANCED_PPR: u64 = 1 << 45;
 }

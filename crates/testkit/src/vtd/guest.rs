@@ -146,19 +146,6 @@ impl Guest {
         self.mmio.write32(control, 0);
     }
 
-    /// Flushes the context cache, the PASID cache and the IOTLB, in this order.
-    ///
-    /// # Errors
-    /// When the queue fails.
-    pub fn flush_everything(&self) -> Result<(), GuestError> {
-        let mut all = vec![context_global()];
-        if self.scalable {
-            all.push(pasid_cache_global());
-        }
-        all.push(iotlb_global());
-        Ok(self.submit(&all)?)
-    }
-
     /// Writes the root table register and makes it count. Flushing is the caller's part.
     ///
     /// # Errors
@@ -319,6 +306,16 @@ impl Driver for Guest {
 
     fn kernel(&self) -> &Kernel<Seen> {
         &self.kernel
+    }
+
+    /// Flushes the context cache, the PASID cache and the IOTLB, in this order.
+    fn flush_everything(&self) -> Result<(), GuestError> {
+        let mut all = vec![context_global()];
+        if self.scalable {
+            all.push(pasid_cache_global());
+        }
+        all.push(iotlb_global());
+        Ok(self.submit(&all)?)
     }
 
     fn probe_sva(&self, rid: Rid) -> Result<(), GuestError> {
