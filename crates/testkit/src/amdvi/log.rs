@@ -53,7 +53,7 @@ pub(crate) struct Log {
 }
 
 /// Looks at an entry that the tail has passed and that is not there yet.
-const PATIENCE: u32 = 100_000;
+const PATIENCE: u32 = 1_000;
 
 /// What one interrupt found.
 pub(crate) struct Batch {
