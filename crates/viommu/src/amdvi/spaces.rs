@@ -91,6 +91,10 @@ impl Tables for Amdvi {
         cache.insert(fresh.moment, dma.requester, fresh.space);
     }
 
+    fn forget_all(cache: &mut DeviceCache) {
+        cache.forget_all();
+    }
+
     #[inline]
     fn walk<M: TableMem>(
         unit: &Walk,
