@@ -185,7 +185,7 @@ impl<A: Ram> AmdviUnit<A> {
                 self.translator.configure(state.regs.walk());
             }
             if effect.forget {
-                self.translator.forget(Scope::Global);
+                self.translator.forget_all();
             }
             self.quiesce();
         }
@@ -253,9 +253,7 @@ impl<A: Ram> AmdviUnit<A> {
                 response: Response::from(completion.code),
             }),
             Command::InvalidateIommuAll => {
-                self.translator
-                    .forget_configuration(super::cache::DeviceCache::forget_all);
-                self.translator.forget(Scope::Global);
+                self.translator.forget_all();
                 self.state().regs.forget_told(None);
             }
             // No interrupt is remapped, and nothing is prefetched. The last is not accepted.
