@@ -224,12 +224,12 @@ fn no_page_reaches_into_a_special_range() {
 #[test]
 fn an_interrupt_is_not_translated() {
     let bed = Bed::host();
-    let message = at(0xfee0_1000, write());
+    let (message, request) = (at(0xfee0_1000, write()), at(0xfee0_1000, ats()));
     assert_eq!(bed.run(&message).0, Ok(Outcome::InterruptRange));
-    assert_eq!(
-        bed.run(&at(0xfee0_1000, ats())).0,
-        Ok(Outcome::InterruptRange)
-    );
+    // Whether a device may ask for translations at all is looked at first.
+    assert_eq!(bed.failure(&request).cause, Cause::DeviceTlbDisabled);
+    let allowed = bed.clone().add(DTE + 8, 1 << 32);
+    assert_eq!(allowed.run(&request).0, Ok(Outcome::InterruptRange));
     // Whatever the device table has, and without looking there.
     let bed = bed.abort(DTE);
     assert_eq!(bed.run(&message).0, Ok(Outcome::InterruptRange));
