@@ -463,6 +463,23 @@ fn host_accessed_and_dirty_bits_follow_had() {
 }
 
 #[test]
+fn an_entry_that_does_not_lead_down_gets_no_accessed_bit() {
+    let accessed = Bed::host().add(DTE, 1 << 7);
+    // Of level 3: Next Level 3, and 1, which skips an index that is not zero.
+    for (entry, cause) in [
+        (RW | 0x1_2601, Cause::HostLevel),
+        (RW | 0x1_2201, Cause::HostSkippedLevels),
+    ] {
+        let bed = accessed.clone().set(0x1_1008, entry);
+        assert_eq!(bed.failure(&write()).cause, cause);
+        assert_eq!(
+            bed.updates(&write()),
+            [(0x1_0008, RW | 0x1_1601, RW | 0x1_1621)]
+        );
+    }
+}
+
+#[test]
 fn guest_accessed_and_dirty_bits_are_set() {
     let bed = Bed::guest().set(0x2_2008, 0x2_3007).set(0x2_3008, 0x8_0007);
     assert_eq!(
