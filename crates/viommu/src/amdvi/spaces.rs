@@ -103,12 +103,6 @@ impl Tables for Amdvi {
         dma: &Dma,
         updates: &mut Updates,
     ) -> Result<Outcome, Failure> {
-        // A translation request is not kept out of the special ranges before it gets here.
-        if walk::in_special_range(dma.addr)
-            && let Some(outcome) = walk::special(unit, dma)?
-        {
-            return Ok(outcome);
-        }
         walk::walk(unit, space, mem, dma, updates, &mut ())
     }
 

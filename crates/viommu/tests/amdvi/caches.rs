@@ -223,6 +223,22 @@ fn a_device_without_an_entry_shares_nothing_with_domain_0() {
 }
 
 #[test]
+fn an_address_that_is_left_alone_is_the_same_the_second_time() {
+    let rig = host(Config::default());
+    // An entry that says nothing, and one without host tables: V, TV, domain 5.
+    for entry in [[0, 0], [RW | 3, 5]] {
+        rig.put(DTE, entry[0]);
+        rig.put(DTE + 8, entry[1]);
+        rig.submit(&[INVALIDATE_ALL]);
+        for addr in [AT, 0x000f_ffff_ffff_f000, 0x0010_0000_0000_1000, !0xfff] {
+            for _ in ["walked", "cached, where it can be"] {
+                assert_eq!(rig.read_at(None, addr), Some(addr), "{addr:#x}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_changed_guest_cr3_is_seen_by_the_next_walk() {
     let rig = guest(Config::default());
     rig.guest_tables(OTHER_TABLES, OTHER_PAGE);
