@@ -154,11 +154,11 @@ fn judge<A: Arch>(
     Verdict::Disagreed
 }
 
-/// Where the DMA may land: where our walk says, or where it would with two deviations.
+/// Where the DMA may land: where our walk says, or where it would with any chain of deviations.
 fn likely<A: Arch>(walked: &Walked<A>, known: &[&'static Deviation<A>]) -> Vec<u64> {
     let mut states = vec![walked.clone()];
     let mut found = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..=CHAIN {
         let ends = states.iter().filter_map(|state| match state.end {
             End::Memory(at) => Some(at),
             _ => None,
