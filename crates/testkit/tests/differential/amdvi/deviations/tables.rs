@@ -3,6 +3,7 @@
 use super::rights::{as_page, granted};
 use super::{Walked, failed};
 use crate::amdvi::page::{index, offset, own_shift};
+use crate::harness::DATA;
 use iommu_walk::amdvi::Cause;
 use iommu_wire::amdvi::pte::{HostEntry, HostTarget};
 
@@ -69,9 +70,9 @@ pub(super) fn skips(walked: &Walked) -> Option<Walked> {
     })
 }
 
-/// A table of our own, where no case has one: below all of them lies firmware.
+/// A table of our own, behind the pages for DMA, where no case has one.
 fn spare_table(level: u8) -> u64 {
-    u64::from(level) << 12
+    DATA.end + (u64::from(level) << 12)
 }
 
 /// Makes a page of the level's own size of one that is not of this level.
