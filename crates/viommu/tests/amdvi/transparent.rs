@@ -2,11 +2,12 @@
 //! same with every request, whatever the tables hold.
 
 use crate::rig::{DEVICE_TABLE, Memory, Rig, Unit};
+use iommu_walk::amdvi::Failure;
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
 use std::sync::Arc;
 use viommu::amdvi::{AmdviUnit, Config, Guest, Setup};
 use viommu::mem::GuestRam;
-use viommu_api::{Registers, Translate};
+use viommu_api::{Ats, Registers, Translate};
 
 /// A xorshift generator: the same script every time.
 struct Dice(u64);
@@ -203,6 +204,9 @@ fn request(dice: &mut Dice) -> (Dma, u64) {
     ]);
     let kind = match dice.below(12) {
         0 => DmaKind::Translated,
+        1 => DmaKind::Translation {
+            no_write: dice.one_in(2),
+        },
         _ => DmaKind::Untranslated,
     };
     let dma = Dma {
@@ -217,21 +221,30 @@ fn request(dice: &mut Dice) -> (Dma, u64) {
     (dma, dice.pick(&[1, 8, 0x10, 0x1000, 0x3000]))
 }
 
-/// What became of a request: the bytes it reaches, piece by piece joined, where it was blocked, and why.
-fn play(unit: &Unit, dma: &Dma, len: u64) -> String {
-    let mut pieces: Vec<(u64, u64)> = Vec::new();
-    let result = unit.with_translation(dma, len, &mut |Gpa(at), len| match pieces.last_mut() {
-        // Pages are cut in smaller ones, which says nothing about where bytes are.
-        Some((from, before)) if from.wrapping_add(*before) == at => *before += len,
-        _ => pieces.push((at, len)),
-    });
+/// What went wrong since the last call.
+fn failures(unit: &Unit) -> Vec<(Dma, Failure)> {
     let mut failures = Vec::new();
     for mut fault in unit.take_diagnostics() {
         // The unit that was asked first has set accessed and dirty bits.
         fault.failure.entry = fault.failure.entry.map(|entry| entry & !0x60);
         failures.push((fault.dma, fault.failure));
     }
-    format!("{pieces:x?} {result:?} {failures:?}")
+    failures
+}
+
+/// What became of a request: the bytes it reaches, piece by piece joined, where it was blocked, and why.
+fn play(unit: &Unit, dma: &Dma, len: u64) -> String {
+    if let DmaKind::Translation { .. } = dma.kind {
+        let completion = unit.translation_request(dma);
+        return format!("{completion:?} {:?}", failures(unit));
+    }
+    let mut pieces: Vec<(u64, u64)> = Vec::new();
+    let result = unit.with_translation(dma, len, &mut |Gpa(at), len| match pieces.last_mut() {
+        // Pages are cut in smaller ones, which says nothing about where bytes are.
+        Some((from, before)) if from.wrapping_add(*before) == at => *before += len,
+        _ => pieces.push((at, len)),
+    });
+    format!("{pieces:x?} {result:?} {:?}", failures(unit))
 }
 
 #[test]
