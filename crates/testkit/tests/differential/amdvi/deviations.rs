@@ -138,6 +138,12 @@ pub(crate) const ALL: &[Deviation] = &[
         name: "a page of any size is accepted at any level",
         as_qemu: |walked| tables::any_size(walked),
     },
+    // The same: the address field ends at bit 51, and with it the size that it encodes.
+    // `PTE_LARGE_PAGE_SIZE` counts on through what lies above.
+    Deviation {
+        name: "a size goes on into the bits above the address field",
+        as_qemu: |walked| tables::oversized(walked),
+    },
     // "I/O Page Tables for Host Translations", IR and IW: what every level grants, and the device table
     // entry. `amdvi_page_walk` compares the request with the entry that `fetch_pte` ended at.
     Deviation {

@@ -1,7 +1,7 @@
 //! QEMU's AMD-Vi unit, and our walk beside it.
 
 use super::{Amdvi, deviations, generate};
-use crate::harness::{Arch, Bus, Case, Deviation, Device, End, FIXED, RAM_SIZE, Walking};
+use crate::harness::{Arch, BUSY, Bus, Case, Deviation, Device, End, FIXED, Walking};
 use fastrand::Rng;
 use iommu_walk::amdvi::{Failure, Outcome, Unit, translate};
 use iommu_wire::amdvi::event::EventCode;
@@ -132,7 +132,8 @@ impl Arch for Amdvi {
         let dma = case.dma();
         let result = translate(&unit, &case.memory, &dma, walking.updates, walking.trail);
         let end = match &result {
-            Ok(Outcome::Memory(to)) if to.pa.0 < RAM_SIZE => End::Memory(to.pa.0),
+            // Where a device might answer, the case cannot be watched.
+            Ok(Outcome::Memory(to)) if to.pa.0 < BUSY => End::Memory(to.pa.0),
             Ok(_) => End::Nothing,
             Err(failure) if !failure.recorded(dma.kind) => End::Nothing,
             Err(failure) => {

@@ -20,6 +20,8 @@ pub(crate) const DATA: std::ops::Range<u64> = 0x200_0000..0x3ff_0000;
 pub(crate) const SCRATCH: u64 = 0x3ff_8000;
 /// Tables of the harness itself.
 pub(crate) const FIXED: u64 = 0x3ff_9000;
+/// Memory and devices lie below.
+pub(crate) const BUSY: u64 = 1 << 32;
 /// Where there is no memory, and no device either; inside 39 bits.
 pub(crate) const NOWHERE: u64 = 0x40_0000_0000;
 

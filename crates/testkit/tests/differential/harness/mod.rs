@@ -6,7 +6,7 @@ mod machine;
 mod run;
 
 pub(crate) use case::{
-    Arch, Case, DATA, Deviation, End, FIXED, NOWHERE, RAM_SIZE, Walked, Walking,
+    Arch, BUSY, Case, DATA, Deviation, End, FIXED, NOWHERE, RAM_SIZE, Walked, Walking,
 };
 pub(crate) use generate::{Bits, Builder, address, device, pick};
 pub(crate) use machine::{Bus, Device};

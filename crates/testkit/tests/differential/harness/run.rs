@@ -94,7 +94,7 @@ pub(crate) fn differential<A: Arch>(device: &str, mode: A::Mode, count: u64) {
 }
 
 /// The case of this number, walked: the first of its stream that the harness can watch, whichever
-/// way QEMU goes.
+/// way QEMU goes. With it, where its DMA may land.
 fn watchable_case<A: Arch>(
     seed: u64,
     number: u64,
@@ -105,9 +105,14 @@ fn watchable_case<A: Arch>(
     let mut rng = Rng::with_seed(seed << 32 | number);
     loop {
         let walked = Walked::new(A::case(&mut rng, mode), unit);
-        let likely = likely(&walked, known);
-        let steps = walked.trail.steps().iter().map(|step| step.addr.0);
-        if generate::watchable(&likely, steps) {
+        let states = reachable(&walked, known);
+        let ends = states.iter().filter_map(|state| match state.end {
+            End::Memory(at) => Some(at),
+            _ => None,
+        });
+        let likely: Vec<u64> = ends.collect();
+        let steps = states.iter().flat_map(|state| state.trail.steps());
+        if generate::watchable(&likely, steps.map(|step| step.addr.0)) {
             return (walked, likely);
         }
     }
@@ -154,23 +159,18 @@ fn judge<A: Arch>(
     Verdict::Disagreed
 }
 
-/// Where the DMA may land: where our walk says, or where it would with two deviations.
-fn likely<A: Arch>(walked: &Walked<A>, known: &[&'static Deviation<A>]) -> Vec<u64> {
+/// What may become of a case: what our walk makes of it, and what any chain of deviations does.
+fn reachable<A: Arch>(walked: &Walked<A>, known: &[&'static Deviation<A>]) -> Vec<Walked<A>> {
     let mut states = vec![walked.clone()];
-    let mut found = Vec::new();
-    for _ in 0..3 {
-        let ends = states.iter().filter_map(|state| match state.end {
-            End::Memory(at) => Some(at),
-            _ => None,
-        });
-        found.extend(ends);
-        let next = |state: &Walked<A>| -> Vec<Walked<A>> {
-            let next = known.iter().filter_map(|d| (d.as_qemu)(state));
-            next.collect()
-        };
-        states = states.iter().flat_map(next).collect();
+    let mut from = 0;
+    for _ in 0..CHAIN {
+        let newest = &states[from..];
+        let next = |state| known.iter().filter_map(move |d| (d.as_qemu)(state));
+        let next: Vec<_> = newest.iter().flat_map(next).collect();
+        from = states.len();
+        states.extend(next);
     }
-    found
+    states
 }
 
 fn kind<A: Arch>(end: &End<A>) -> String {

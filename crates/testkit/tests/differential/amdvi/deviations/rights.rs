@@ -2,7 +2,7 @@
 
 use super::{Walked, device_step, failed};
 use crate::amdvi::page::{offset, own_shift};
-use crate::harness::{NOWHERE, RAM_SIZE};
+use crate::harness::{BUSY, NOWHERE};
 use iommu_walk::amdvi::Cause;
 use iommu_walk::{Table, Verdict};
 use iommu_wire::amdvi::pte::HostEntry;
@@ -117,8 +117,8 @@ pub(super) fn nothing_left(walked: &Walked) -> Option<Walked> {
 /// There is none at level 6, so the table becomes one of level 5.
 pub(super) fn as_page(walked: &Walked, at: u64, level: u8, to: u64) -> Option<Walked> {
     let device = device_step(walked)?.addr.0;
-    // Where there is no memory is all the same.
-    let to = if to < RAM_SIZE { to } else { NOWHERE };
+    // Where there is nothing is all the same.
+    let to = if to < BUSY { to } else { NOWHERE };
     Some(walked.with(|case| {
         let rights = case.memory.get(at) & RIGHTS;
         let within = offset(own_shift(level.min(5)));

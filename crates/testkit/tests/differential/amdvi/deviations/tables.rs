@@ -3,6 +3,8 @@
 use super::rights::{as_page, granted};
 use super::{Walked, failed};
 use crate::amdvi::page::{index, offset, own_shift};
+use crate::harness::{DATA, NOWHERE};
+use iommu_walk::Table;
 use iommu_walk::amdvi::Cause;
 use iommu_wire::amdvi::pte::{HostEntry, HostTarget};
 
@@ -69,9 +71,9 @@ pub(super) fn skips(walked: &Walked) -> Option<Walked> {
     })
 }
 
-/// A table of our own, where no case has one: below all of them lies firmware.
+/// A table of our own, behind the pages for DMA, where no case has one.
 fn spare_table(level: u8) -> u64 {
-    u64::from(level) << 12
+    DATA.end + (u64::from(level) << 12)
 }
 
 /// Makes a page of the level's own size of one that is not of this level.
@@ -89,4 +91,20 @@ pub(super) fn any_size(walked: &Walked) -> Option<Walked> {
     let base = entry.into_bits() & HostEntry::ADDRESS & !offset(shift);
     let to = base | walked.case.iova & offset(shift);
     as_page(walked, at, level, to)
+}
+
+/// Lets a request go nowhere whose offset in such a page is more than memory can have.
+pub(super) fn oversized(walked: &Walked) -> Option<Walked> {
+    let accepted = reserved_accepted(walked).unwrap_or_else(|| walked.clone());
+    let granted = granted(&accepted);
+    let mut steps = granted.trail.steps().iter();
+    let last = steps.rfind(|step| step.table == Table::SecondStage)?;
+    let word = walked.case.memory.get(last.addr.0);
+    let sized = HostEntry::from_bits(word).next_level() == 7;
+    let whole = word & HostEntry::ADDRESS == HostEntry::ADDRESS;
+    // All ones are taken for an entry that cannot be read.
+    let ones = u8::try_from((word | 0xfff).trailing_ones()).ok()?;
+    let found = sized && whole && word & HostEntry::PRESENT != 0 && ones < 63;
+    let above = found && walked.case.iova & offset(ones + 1) >> 52 << 52 != 0;
+    above.then(|| as_page(walked, last.addr.0, last.level, NOWHERE))?
 }
