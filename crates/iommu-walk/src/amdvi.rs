@@ -90,6 +90,7 @@ pub fn translate<M: TableMem, R: Recorder>(
         };
     }
     if in_special_range(dma.addr)
+        && !matches!(dma.kind, DmaKind::Translation { .. })
         && let Some(outcome) = special(unit, dma)?
     {
         return Ok(outcome);

@@ -173,6 +173,12 @@ pub(crate) trait Tables {
     fn load(&self, physical: u64) -> Result<u64, Unreachable>;
     /// A good entry is not the usual one, or maps a page (`leaf`).
     fn unusual(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) -> Result<(), Stop>;
+    /// An unusual entry that names the level it leads to does lead there.
+    #[inline(always)]
+    fn leads(&mut self, here: Here, raw: u64) -> Result<(), Stop> {
+        let _ = (here, raw);
+        Ok(())
+    }
     /// A good entry was found; `leaf` if it maps a page.
     fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool);
     /// A faulty entry was found: notes the reason.
@@ -297,6 +303,7 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
                     rest <<= bits & 63;
                     level = next.wrapping_add(1);
                 }
+                tables.leads(here, raw)?;
             }
         }
         tables.passed(here, physical, raw, false);

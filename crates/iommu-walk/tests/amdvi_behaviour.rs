@@ -224,12 +224,12 @@ fn no_page_reaches_into_a_special_range() {
 #[test]
 fn an_interrupt_is_not_translated() {
     let bed = Bed::host();
-    let message = at(0xfee0_1000, write());
+    let (message, request) = (at(0xfee0_1000, write()), at(0xfee0_1000, ats()));
     assert_eq!(bed.run(&message).0, Ok(Outcome::InterruptRange));
-    assert_eq!(
-        bed.run(&at(0xfee0_1000, ats())).0,
-        Ok(Outcome::InterruptRange)
-    );
+    // Whether a device may ask for translations at all is looked at first.
+    assert_eq!(bed.failure(&request).cause, Cause::DeviceTlbDisabled);
+    let allowed = bed.clone().add(DTE + 8, 1 << 32);
+    assert_eq!(allowed.run(&request).0, Ok(Outcome::InterruptRange));
     // Whatever the device table has, and without looking there.
     let bed = bed.abort(DTE);
     assert_eq!(bed.run(&message).0, Ok(Outcome::InterruptRange));
@@ -460,6 +460,23 @@ fn host_accessed_and_dirty_bits_follow_had() {
         .add(0x1_3008, 0x60);
     assert_eq!(done.updates(&write()), []);
     assert!(done.passes(&read()).dirty);
+}
+
+#[test]
+fn an_entry_that_does_not_lead_down_gets_no_accessed_bit() {
+    let accessed = Bed::host().add(DTE, 1 << 7);
+    // Of level 3: Next Level 3, and 1, which skips an index that is not zero.
+    for (entry, cause) in [
+        (RW | 0x1_2601, Cause::HostLevel),
+        (RW | 0x1_2201, Cause::HostSkippedLevels),
+    ] {
+        let bed = accessed.clone().set(0x1_1008, entry);
+        assert_eq!(bed.failure(&write()).cause, cause);
+        assert_eq!(
+            bed.updates(&write()),
+            [(0x1_0008, RW | 0x1_1601, RW | 0x1_1621)]
+        );
+    }
 }
 
 #[test]

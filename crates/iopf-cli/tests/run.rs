@@ -39,6 +39,9 @@ fn redacted(text: &str) -> String {
     out
 }
 
+/// Every `--arch`.
+const ARCHITECTURES: [&str; 2] = ["vtd", "amdvi"];
+
 #[test]
 fn the_guest_is_told_of_every_mistake() {
     let text = stdout(&mut iopf(&["--scenario", "mistakes", "--quiet"]));
@@ -46,35 +49,55 @@ fn the_guest_is_told_of_every_mistake() {
 }
 
 #[test]
+fn a_guest_of_an_amd_iommu_is_told_of_every_mistake() {
+    let args = ["--arch", "amdvi", "--scenario", "mistakes", "--quiet"];
+    let text = stdout(&mut iopf(&args));
+    insta::assert_snapshot!(redacted(&text));
+}
+
+#[test]
 fn every_scenario_holds_and_json_is_one_object() {
-    let text = stdout(&mut iopf(&["--json", "--quiet", "--pages", "2000"]));
-    let report: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["schema"], 1);
-    let names: Vec<&str> = report["scenarios"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|s| s["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["healthy", "mistakes", "storm"]);
-    assert_eq!(report["passed"], true, "{text}");
-    let healthy = &report["scenarios"][0];
-    assert_eq!(healthy["faults"].as_array().unwrap().len(), 0);
-    for by in ["guest", "engine"] {
-        let rows = healthy["answers"].as_array().unwrap();
-        let row = rows.iter().find(|r| r["by"] == by).unwrap();
-        assert!(row["success"].as_u64().unwrap() > 0, "{row}");
-        assert!(row["p50_ns"].as_u64() <= row["max_ns"].as_u64(), "{row}");
+    for arch in ARCHITECTURES {
+        let args = ["--arch", arch, "--json", "--quiet", "--pages", "2000"];
+        let text = stdout(&mut iopf(&args));
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["schema"], 1);
+        assert_eq!(report["arch"], arch);
+        let names: Vec<&str> = report["scenarios"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, ["healthy", "mistakes", "storm"]);
+        assert_eq!(report["passed"], true, "{text}");
+        let healthy = &report["scenarios"][0];
+        assert_eq!(healthy["faults"].as_array().unwrap().len(), 0);
+        for by in ["guest", "engine"] {
+            let rows = healthy["answers"].as_array().unwrap();
+            let row = rows.iter().find(|r| r["by"] == by).unwrap();
+            assert!(row["success"].as_u64().unwrap() > 0, "{row}");
+            assert!(row["p50_ns"].as_u64() <= row["max_ns"].as_u64(), "{row}");
+        }
     }
 }
 
 #[test]
 fn one_device_is_enough_and_time_is_a_limit() {
-    let args = ["--scenario", "healthy", "--devices", "1", "--seconds", "1"];
-    iopf(&args)
-        .args(["--quiet", "--seed", "9"])
-        .assert()
-        .success();
+    for arch in ARCHITECTURES {
+        let args = ["--scenario", "healthy", "--devices", "1", "--seconds", "1"];
+        iopf(&args)
+            .args(["--arch", arch, "--quiet", "--seed", "9"])
+            .assert()
+            .success();
+    }
+}
+
+#[test]
+fn without_an_architecture_it_is_vtd() {
+    let args = ["--scenario", "mistakes", "--quiet", "--json"];
+    let report: Value = serde_json::from_str(&stdout(&mut iopf(&args))).unwrap();
+    assert_eq!(report["arch"], "vtd");
 }
 
 #[test]
@@ -115,6 +138,10 @@ fn arguments_of_the_other_backend_are_a_usage_error() {
         (
             &[&device[..], &["--seed", "3"]].concat(),
             "--seed belongs to --backend model",
+        ),
+        (
+            &[&device[..], &["--arch", "amdvi"]].concat(),
+            "--arch belongs to --backend model",
         ),
         (
             &[&device[..], &["--device", "0000:00:04.0"]].concat(),

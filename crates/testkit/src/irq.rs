@@ -2,9 +2,9 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
-use viommu_api::MsiSink;
+use viommu_api::{InterruptKind, IrqSink, MsiSink};
 
-/// Sixty-four vectors, named by the low six bits of the message's data.
+/// Sixty-four vectors, named by the low six bits of the message's data, or of the number of a vector.
 ///
 /// Raising only sets a flag and wakes whoever waits, so that a model may raise an interrupt from
 /// anywhere; the guest's handlers run when somebody calls them.
@@ -59,15 +59,35 @@ impl Interrupts {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last
     }
+
+    /// A vector whose cause is not gone stays pending.
+    pub(crate) fn keep(&self, vector: u16) {
+        self.change(|state| state.pending |= 1 << (vector & 63));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        drop(state);
+        self.raised.notify_all();
+    }
 }
 
 impl MsiSink for Interrupts {
     fn msi(&self, addr: u64, data: u32) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.pending |= 1 << (data & 63);
-        state.count += 1;
-        state.last = Some((addr, data));
-        drop(state);
-        self.raised.notify_all();
+        self.change(|state| {
+            state.pending |= 1 << (data & 63);
+            state.count += 1;
+            state.last = Some((addr, data));
+        });
+    }
+}
+
+impl IrqSink for Interrupts {
+    fn raise(&self, _: InterruptKind, vector: u16) {
+        self.change(|state| {
+            state.pending |= 1 << (vector & 63);
+            state.count += 1;
+        });
     }
 }

@@ -5,7 +5,8 @@
 use iopf::{Iova, Rid};
 use std::error::Error;
 use std::sync::Arc;
-use testkit::{Interrupts, Ram, vtd};
+use testkit::paging::{Format, PageTable};
+use testkit::{Driver, Interrupts, Ram, vtd};
 use viommu::mem::GuestRam;
 use viommu::vm_memory::Behind;
 use viommu::vtd::{Config, Setup, VtdUnit};
@@ -45,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let memory = IommuMemory::new((*ram.memory()).clone(), behind, true, ());
 
     // From here on it is the guest that acts: it maps one page for the device...
-    let table = vtd::tables::PageTable::new(&ram, vtd::tables::Stage::Second, 4)?;
+    let table = PageTable::new(&ram, Format::VtdSecond, 4)?;
     let (iova, frame) = (Iova(0xffff_f000), ram.frame()?);
     let flags = vtd::numbers::SS_R | vtd::numbers::SS_W;
     table.map(iova, frame, flags, 1)?;

@@ -20,8 +20,9 @@
 //! | one MSI for event log, PPR log and completion waits | MSI registers in the register window (`MsiCapMmioSup`) |
 //!
 //! # Bounds
-//! A command costs at most one look at each set of the IOTLB, whatever range it names, and one register
-//! access works off at most 65,536 commands; the next goes on. A log holds at most 32,768 entries.
+//! A command costs at most one look at each set of the IOTLB, whatever range it names. One register access
+//! works off at most 65,536 commands, and as many again for each write of the tail that comes meanwhile: a
+//! processor that waits for memory alone is not left waiting. A log holds at most 32,768 entries.
 
 mod cache;
 mod commands;

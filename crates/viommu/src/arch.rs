@@ -76,6 +76,9 @@ pub trait Tables: Sized + 'static {
     /// Takes what was read into the cache, unless something was invalidated since it was read.
     fn keep(cache: &mut Self::Cache, dma: &Dma, fresh: &Self::Fresh);
 
+    /// Forgets every configuration entry, also those that are read and not in the cache yet.
+    fn forget_all(cache: &mut Self::Cache);
+
     /// Translates a request of `space`.
     ///
     /// # Errors

@@ -180,11 +180,12 @@ impl Iotlb {
     }
 
     /// Caches `mapping` for the page around `iova`, unless an invalidation of its domain came after
-    /// `epoch`, another writer is in the way, or the page size is none that is cached. Says whether
-    /// it did; either way the caller may use the translation within the session that made it.
+    /// `epoch`, another writer is in the way, the page size is none that is cached, or the page lies
+    /// beyond 52 bits, where no entry of a table can point. Says whether it did; either way the caller
+    /// may use the translation within the session that made it.
     pub fn insert(&self, epoch: Epoch, tag: Tag, iova: Iova, mapping: &Mapping) -> bool {
         let shift = mapping.page_shift;
-        if !(SMALLEST..=LARGEST).contains(&shift) {
+        if !(SMALLEST..=LARGEST).contains(&shift) || mapping.page.0 >> 52 != 0 {
             return false;
         }
         // Before the epoch is compared: an invalidation either sees the bits or refuses the entry.

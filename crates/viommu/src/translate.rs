@@ -313,7 +313,7 @@ impl<X: Tables> Translator<X> {
 
     /// Forgets everything.
     pub(crate) fn forget_all(&self) {
-        self.forget_configuration(|cache| *cache = X::Cache::default());
+        self.forget_configuration(X::forget_all);
         self.forget(Scope::Global);
     }
 

@@ -18,7 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use viommu_api::{Endpoint, Invalidation, Registers};
 use zerocopy::FromBytes;
 
-/// Commands that one register access works off at most; the next access goes on.
+/// Commands that one register access works off at most, and as many again for each that leaves its own to
+/// it: more than a queue holds, so that what nobody adds to is worked off to its end.
 const BUDGET: u32 = 1 << 16;
 
 /// What a unit is made of.
@@ -63,6 +64,8 @@ pub(crate) struct State<X: Arch> {
     pub(crate) diagnostics: Diagnostics<X::Failure>,
     /// Some thread works off the command queue.
     draining: bool,
+    /// Another has left its commands to that thread since it last looked.
+    left: bool,
 }
 
 /// What to do after a step through the command queue.
@@ -201,6 +204,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
                 regs,
                 diagnostics: Diagnostics::new(),
                 draining: false,
+                left: false,
             }),
             waiting: AtomicBool::new(false),
             caps,
@@ -237,16 +241,25 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         {
             let mut state = self.state();
             if state.draining {
+                state.left = true;
                 return;
             }
             state.draining = true;
         }
-        for _ in 0..BUDGET {
-            if let Next::Stop = X::step(self) {
-                return;
+        loop {
+            self.state().left = false;
+            for _ in 0..BUDGET {
+                if let Next::Stop = X::step(self) {
+                    return;
+                }
+            }
+            let mut state = self.state();
+            // Whoever left its commands here may wait for a word in memory, and touch no register again.
+            if !state.left {
+                state.draining = false;
+                break;
             }
         }
-        self.state().draining = false;
         self.waiting.store(true, Ordering::SeqCst);
     }
 

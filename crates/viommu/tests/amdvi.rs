@@ -17,3 +17,5 @@ mod races;
 mod registers;
 #[path = "amdvi/rig.rs"]
 mod rig;
+#[path = "amdvi/transparent.rs"]
+mod transparent;

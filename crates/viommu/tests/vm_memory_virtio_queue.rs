@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
-use testkit::vtd::tables::{PageTable, Stage};
+use testkit::paging::{Format, PageTable};
 use testkit::vtd::{self, Guest, numbers};
-use testkit::{Interrupts, Ram};
+use testkit::{Backing, Driver as _, Interrupts, Mm, Prot, Ram};
 use viommu::mem::GuestRam;
 use viommu::vm_memory::Behind;
 use viommu::vtd::{Config, Setup, VtdUnit};
@@ -53,7 +53,7 @@ impl Machine {
             ..vtd::Setup::default()
         };
         let guest = Guest::boot(unit.clone(), ram.clone(), irqs, setup).unwrap();
-        let table = PageTable::new(&ram, Stage::Second, 4).unwrap();
+        let table = PageTable::new(&ram, Format::VtdSecond, 4).unwrap();
         Self {
             ram,
             unit,
@@ -286,9 +286,9 @@ fn requests_with_a_pasid_use_that_address_space() {
     machine.guest.probe(NET, false, 0).unwrap();
     let spaces = [5, 6].map(|number| {
         let pasid = Pasid::truncate(number);
-        let mm = Arc::new(vtd::Mm::new(&machine.ram, pasid, 4).unwrap());
+        let mm = Arc::new(Mm::new(&machine.ram, pasid, 4).unwrap());
         let at = Iova(0x7f00_0000_1000);
-        mm.mmap(at, 1, vtd::Prot::RW, vtd::Backing::Zero);
+        mm.mmap(at, 1, Prot::RW, Backing::Zero);
         mm.fault(at, Access::RW).unwrap();
         machine.guest.bind(NET, &mm).unwrap();
         (machine.memory(Some(pasid)), mm)

@@ -10,7 +10,7 @@ use crate::{Outcome, ensure};
 use iopf::{Access, Iova};
 use machine::{Machine, PAGES, PASID, page, rid};
 use std::time::{Duration, Instant};
-use testkit::vtd::PageGroup;
+use testkit::{Driver, PageGroup};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(600);

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use testkit::paging::{Format, PageTable};
 use testkit::vtd::numbers;
-use testkit::vtd::tables::{PageTable, Stage};
-use testkit::vtd::{Backing, Prot};
+use testkit::{Backing, Driver, Prot};
 use viommu::vm_memory::Behind;
 use viommu_api::{InterruptKind, PciFunction};
 use vm_memory::{GuestAddressSpace, GuestMemoryMmap, IommuMemory};
@@ -26,7 +26,7 @@ const DOMAIN: u16 = 7;
 #[test]
 fn a_bad_dma_is_what_the_guest_reads_in_its_log() {
     let machine = Machine::new(false);
-    let table = PageTable::new(&machine.ram, Stage::Second, 4).unwrap();
+    let table = PageTable::new(&machine.ram, Format::VtdSecond, 4).unwrap();
     machine.guest.attach(ENGINE, 0, &table, DOMAIN).unwrap();
     machine.go(0, 0, 1 | 1 << 6, 0xdead_0000, 0, 64);
     machine.run();
@@ -169,7 +169,7 @@ fn entropy(machine: &Machine, rings: [u64; 3]) -> (VirtioRng<Translated>, Arc<Ir
 #[test]
 fn the_entropy_device_reaches_its_rings_and_buffers_through_the_iommu() {
     let machine = Machine::new(false);
-    let table = PageTable::new(&machine.ram, Stage::Second, 4).unwrap();
+    let table = PageTable::new(&machine.ram, Format::VtdSecond, 4).unwrap();
     machine.guest.attach(RNG, 0, &table, DOMAIN).unwrap();
     let map = |at: u64| -> Gpa {
         let frame = machine.ram.frame().unwrap();

@@ -11,7 +11,7 @@ use iopf::resolve::{Case, Course, Inspect, StallAndInspect, serve};
 use iopf::{Access, Fault, Iova, PageRequest, Reason, Response, Unrecoverable};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use testkit::vtd::{Backing, Mm, PageGroup, Prot};
+use testkit::{Backing, Driver as _, Mm, PageGroup, Prot};
 use viommu_api::PciFunction;
 
 const DEVICE: DeviceId = DeviceId(ENGINE.0 as u32);

@@ -12,7 +12,7 @@ pub use ranges::special;
 
 use super::config::refuse;
 use super::space::{Space, Switches};
-use super::{Cause, Failure, Unit};
+use super::{Cause, Failure, Unit, in_special_range};
 use crate::TableMem;
 use crate::format::{Leaf, Stop};
 use crate::outcome::{Outcome, PageTable, Rights, Translation};
@@ -30,8 +30,8 @@ const RIGHTS: u32 = 61;
 ///
 /// `updates` receives accessed and dirty bits to set, also those of entries that the walk used
 /// before it failed. Checks that depend on the request are made here, so `space` may come out of a
-/// cache. Translated requests do not get here: see [`translated`](super::translated). The special
-/// ranges do not either: see [`special`].
+/// cache. Translated requests do not get here: see [`translated`](super::translated). Untranslated ones
+/// to the special ranges do not either: see [`special`].
 ///
 /// # Errors
 /// [`Failure`] of a guest CR3, guest or host table, or one that keeps the request out of this space.
@@ -49,8 +49,15 @@ pub fn walk<M: TableMem, R: Recorder>(
         if !unit.user_supervisor() {
             demand = demand.in_user_mode();
         }
-        if demand.translation() && !space.switches().contains(Switches::DEVICE_TLB) {
-            return Err(refuse(Cause::DeviceTlbDisabled, *space, dma.pasid));
+        if demand.translation() {
+            if !space.switches().contains(Switches::DEVICE_TLB) {
+                return Err(refuse(Cause::DeviceTlbDisabled, *space, dma.pasid));
+            }
+            if in_special_range(dma.addr)
+                && let Some(outcome) = special(unit, dma)?
+            {
+                return Ok(outcome);
+            }
         }
     }
     // What is left are few devices: those without an entry, and those in an exclusion range.

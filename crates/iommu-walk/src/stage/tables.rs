@@ -82,7 +82,15 @@ impl<U: Stages, M: TableMem, R: Recorder> Tables for Second<'_, '_, U, M, R> {
             let missing = self.wanted & !raw;
             return Err(self.trip.second_refused(here, raw, missing, self.guest));
         }
-        if !leaf && self.accessed & !raw != 0 {
+        if !leaf && !U::SKIPS {
+            return self.leads(here, raw);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn leads(&mut self, here: Here, raw: u64) -> Result<(), Stop> {
+        if self.accessed & !raw != 0 {
             self.trip
                 .mark_second(here, raw, self.accessed, self.guest)?;
         }

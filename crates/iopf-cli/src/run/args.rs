@@ -1,6 +1,7 @@
 //! The arguments of `iopf run`, and the plan they make. Parsing has no effects.
 
 use super::iommufd;
+use crate::args::ArchArg;
 use clap::ValueEnum;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,13 +13,6 @@ pub(crate) enum Backend {
     Model,
     /// This machine's IOMMU and devices, through /dev/iommu and vfio.
     Iommufd,
-}
-
-/// Which IOMMU stands in front of the devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Arch {
-    /// Intel VT-d.
-    Vtd,
 }
 
 /// What happens during a run.
@@ -85,7 +79,7 @@ pub(crate) struct Args {
 pub(crate) struct ModelArgs {
     /// The IOMMU to put in front of the devices [default: vtd]
     #[arg(long, value_enum)]
-    pub(crate) arch: Option<Arch>,
+    pub(crate) arch: Option<ArchArg>,
     /// What to play [default: all]
     #[arg(long, value_enum)]
     pub(crate) scenario: Option<Choice>,
@@ -144,6 +138,7 @@ const EXAMPLES: &str = "\
 Examples:
   iopf run                                   every scenario of the model, in a few seconds
   iopf run --scenario mistakes               what the guest is told of each of its mistakes
+  iopf run --arch amdvi --scenario mistakes  the same in front of an AMD IOMMU
   iopf run --scenario healthy --seconds 60   shared virtual addressing for a minute
   iopf run --json --quiet | jq .scenarios    the same report as JSON
   iopf run --backend iommufd --device 0000:00:04.0 --resolver memory --memory 1G
@@ -166,7 +161,7 @@ pub(crate) enum Work {
 /// What the model is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(crate) arch: Arch,
+    pub(crate) arch: ArchArg,
     pub(crate) healthy: bool,
     pub(crate) mistakes: bool,
     pub(crate) storm: bool,
@@ -218,7 +213,7 @@ impl ModelArgs {
         let scenario = self.scenario.unwrap_or(Choice::All);
         let all = scenario == Choice::All;
         Plan {
-            arch: self.arch.unwrap_or(Arch::Vtd),
+            arch: self.arch.unwrap_or(ArchArg::Vtd),
             healthy: all || scenario == Choice::Healthy,
             mistakes: all || scenario == Choice::Mistakes,
             storm: all || scenario == Choice::Storm,

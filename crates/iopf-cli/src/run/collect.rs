@@ -1,10 +1,9 @@
 //! From what devices, guest and IOMMU counted to rows of the report.
 
+use super::arch::{Scripted, Seen};
 use super::machine::Machine;
 use super::report::{Device, FaultRow, Scenario};
-use iommu_walk::vtd::Cause;
-use iopf::Reason;
-use testkit::vtd::FaultLog;
+use testkit::{Driver, FaultLog};
 
 /// The row of a device; `ended`: jobs with and without success.
 pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> Device {
@@ -26,13 +25,13 @@ pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> De
 }
 
 /// Faults by device and cause, from the guest's own log.
-pub(crate) fn faults(log: &FaultLog) -> Vec<FaultRow> {
+pub(crate) fn faults<X: Scripted>(log: &FaultLog<Seen<X>>) -> Vec<FaultRow> {
     log.tallies
         .iter()
-        .map(|((rid, reason), tally)| FaultRow {
+        .map(|((rid, code), tally)| FaultRow {
             device: rid.to_string(),
-            code: *reason,
-            name: name(*reason).to_owned(),
+            code: *code,
+            name: X::name(*code).to_owned(),
             count: tally.count,
             first: tally.first.0,
             last: tally.last.0,
@@ -40,24 +39,12 @@ pub(crate) fn faults(log: &FaultLog) -> Vec<FaultRow> {
         .collect()
 }
 
-/// The specification's name of a fault reason; empty where it has none.
-pub(crate) fn name(reason: u8) -> &'static str {
-    let reason = Reason(u32::from(reason));
-    Cause::ALL
-        .iter()
-        .find(|cause| cause.reason() == reason)
-        .map_or("", |cause| cause.code())
-}
-
 /// What the IOMMU and the guest lost, exactly.
-pub(crate) fn losses(machine: &Machine, scenario: &mut Scenario) {
+pub(crate) fn losses<X: Scripted>(machine: &Machine<X>, scenario: &mut Scenario) {
     let counters = machine.unit.counters();
     let prq = machine.guest.page_requests();
-    scenario.lost(
-        "faults the guest never saw: no recording register was free",
-        counters.lost,
-    );
-    scenario.lost("faults kept from the guest by FPD", counters.suppressed);
+    scenario.lost(X::LOST, counters.lost);
+    scenario.lost(X::HIDDEN, counters.suppressed);
     scenario.lost(
         "faults beyond the 256 the host keeps for diagnosis",
         counters.forgotten,

@@ -5,6 +5,7 @@
 //! the flushes that belong to it, and what they were mapped to is poisoned: a stale translation
 //! anywhere shows as wrong bytes or as a damaged poison.
 
+use super::arch::Scripted;
 use super::args::Plan;
 use super::clock::Clock;
 use super::collect;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use testkit::vtd::{Backing, Mm, Setup};
+use testkit::{Backing, Driver, Mm};
 use viommu_api::{Ats, AtsCompletion};
 
 /// Address spaces that each device is bound to.
@@ -32,8 +33,8 @@ const REGIONS: u64 = 0x7000_0000_0000;
 const STRIDE: u64 = 1 << 24;
 
 /// Everything that takes part.
-struct Stage {
-    machine: Arc<Machine>,
+struct Stage<X: Scripted> {
+    machine: Arc<Machine<X>>,
     host: Arc<Host>,
     /// The last one is the host's.
     devices: Vec<Arc<Device>>,
@@ -42,8 +43,8 @@ struct Stage {
     bindings: Vec<(Arc<Device>, Arc<Mm>)>,
 }
 
-fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
-    let machine = Machine::boot(Machine::sva(), Setup::default(), 256 << 20)?;
+fn set_up<X: Scripted>(plan: &Plan, clock: Clock) -> TestResult<Stage<X>> {
+    let machine = Machine::<X>::boot(X::config(), X::Setup::default(), 256 << 20)?;
     let mut devices = Vec::new();
     let mut lanes = Vec::new();
     let mut bindings = Vec::new();
@@ -51,7 +52,7 @@ fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
     for index in 0..plan.devices {
         let rid = Rid::new(0, index + 1, 0).ok_or("no such device number")?;
         devices.push(machine.device(rid, endpoint::Config::default()));
-        machine.guest.probe(rid, true, 0)?;
+        machine.guest.probe_sva(rid)?;
     }
     let mut number = 1;
     for (index, device) in devices.iter().enumerate() {
@@ -97,9 +98,9 @@ fn set_up(plan: &Plan, clock: Clock) -> TestResult<Stage> {
 }
 
 /// Plays it.
-pub(crate) fn play(plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scenario> {
+pub(crate) fn play<X: Scripted>(plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scenario> {
     let clock = Clock::start();
-    let mut stage = set_up(plan, clock)?;
+    let mut stage = set_up::<X>(plan, clock)?;
     let stop = AtomicBool::new(false);
     let mut books = Books::default();
     let Stage {
@@ -153,7 +154,7 @@ struct End {
 const LAST: Iova = Iova(0x6000_0000_0000);
 
 /// Ends each binding while a page request of it is under way, as when a process is killed.
-fn tear_down(stage: &Stage, clock: Clock) -> TestResult<End> {
+fn tear_down<X: Scripted>(stage: &Stage<X>, clock: Clock) -> TestResult<End> {
     let mut end = End::default();
     let guest = &stage.machine.guest;
     for (device, mm) in &stage.bindings {
@@ -186,11 +187,11 @@ fn tear_down(stage: &Stage, clock: Clock) -> TestResult<End> {
     Ok(end)
 }
 
-fn report(stage: &Stage, books: &Books, end: &End, clock: Clock) -> Scenario {
+fn report<X: Scripted>(stage: &Stage<X>, books: &Books, end: &End, clock: Clock) -> Scenario {
     let mut scenario = Scenario::new("healthy");
     books.devices(&stage.devices, &mut scenario);
     let log = stage.machine.guest.poll_faults();
-    scenario.faults = collect::faults(&log);
+    scenario.faults = collect::faults::<X>(&log);
     books.rows(&mut scenario);
     books.judge(&mut scenario);
     let recorded = log.total();

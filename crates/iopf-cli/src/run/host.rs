@@ -16,7 +16,7 @@ use iopf::{
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
-use testkit::vtd::Mm;
+use testkit::Mm;
 use viommu_api::{
     Ats, AtsCompletion, Blocked, Endpoint, Granted, PageRequestOutcome, Pri, Translate,
 };

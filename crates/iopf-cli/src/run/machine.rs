@@ -1,59 +1,36 @@
-//! Guest memory, a VT-d unit, devices behind it and the guest that drives it.
+//! Guest memory, a unit, devices behind it and the guest that drives it.
 
+use super::arch::{Scripted, Unit};
 use endpoint::{Device, Memory, PhysicalMemory, Ports};
 use iopf::Rid;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use testkit::vtd::{Guest, Setup};
 use testkit::{Interrupts, Ram};
 use viommu::mem::GuestRam;
-use viommu::vtd::{Config, Scalable, VtdUnit};
 use viommu_api::Endpoint;
-use vm_memory::GuestMemoryMmap;
 
 /// The result of anything that can go wrong with the scenery of a run, as opposed to what the run
 /// is about.
 pub(crate) type TestResult<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Everything but the workload.
-pub(crate) struct Machine {
+pub(crate) struct Machine<X: Scripted> {
     pub(crate) ram: Arc<Ram>,
-    pub(crate) unit: Arc<VtdUnit<Arc<GuestMemoryMmap<()>>>>,
-    pub(crate) guest: Guest,
+    pub(crate) unit: Arc<Unit<X>>,
+    pub(crate) guest: X::Guest,
     devices: Mutex<Vec<Arc<Device>>>,
 }
 
-impl Machine {
-    /// What shared virtual addressing needs: the default, with a few more recording registers.
-    pub(crate) fn sva() -> Config {
-        Config {
-            fault_records: 8,
-            ..Config::default()
-        }
-    }
-
-    /// Also privileged and execute requests.
-    pub(crate) fn everything() -> Config {
-        let scalable = Config::default().scalable.map(|scalable| Scalable {
-            supervisor: true,
-            execute: true,
-            ..scalable
-        });
-        Config {
-            scalable,
-            ..Self::sva()
-        }
-    }
-
+impl<X: Scripted> Machine<X> {
     /// Makes a unit in front of `bytes` of memory and boots the guest.
-    pub(crate) fn boot(config: Config, setup: Setup, bytes: u64) -> TestResult<Arc<Self>> {
+    pub(crate) fn boot(config: X::Config, setup: X::Setup, bytes: u64) -> TestResult<Arc<Self>> {
         let ram = Arc::new(Ram::new(bytes)?);
         let irqs = Arc::new(Interrupts::new());
-        let parts = viommu::vtd::Setup {
+        let parts = viommu::Setup {
             config,
             ram: GuestRam::new(ram.memory()),
         };
-        let unit = Arc::new(VtdUnit::new(parts, irqs.clone())?);
-        let guest = Guest::boot(unit.clone(), ram.clone(), irqs, setup)?;
+        let unit = Arc::new(Unit::<X>::new(parts, X::sink(irqs.clone()))?);
+        let guest = X::guest(unit.clone(), ram.clone(), irqs, setup)?;
         Ok(Arc::new(Self {
             ram,
             unit,

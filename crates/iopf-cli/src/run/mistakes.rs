@@ -5,10 +5,11 @@
 //! specification gives, or none where the specification says so. The expectations are typed from
 //! the tables of fault conditions, not taken from the code that records them.
 
-mod legacy;
-mod scalable;
+mod amdvi;
 mod special;
+mod vtd;
 
+use super::arch::{Scripted, Seen};
 use super::args::Plan;
 use super::clock::Clock;
 use super::collect;
@@ -19,17 +20,13 @@ use endpoint::{Completion, Device, Job, Op, Status, Step, Via};
 use iopf::{Gpa, Iova, Pasid, Rid};
 use std::sync::Arc;
 use std::time::Duration;
-use testkit::vtd::numbers::{FS_P, FS_RW, FS_US, FS_XD, PE_NXE, PE_WPE, SS_R, SS_W};
-use testkit::vtd::tables::{PageTable, Stage, first_stage, second_stage};
-use testkit::vtd::{Seen, Setup};
+use testkit::Driver;
+use testkit::paging::PageTable;
 
-/// The device that does what it is told.
-const DEVICE: Rid = Rid(0x0018);
-/// Its domain in legacy mode, and of second-stage entries.
+/// The domain of tables that are the IOMMU's own.
 const DOMAIN: u16 = 7;
-/// A PASID with a first-stage table, and one with a second-stage table.
+/// A PASID that has a processor's table.
 const FIRST: u32 = 5;
-const SECOND: u32 = 6;
 /// What the tables map: a page to read and write, and one to read.
 const WRITABLE: u64 = 0x1_0000;
 const READ_ONLY: u64 = 0x1_1000;
@@ -40,7 +37,7 @@ const NOWHERE: u64 = 0x7_0000_0000;
 
 /// What the device does.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+pub(crate) enum Act {
     Read,
     Write,
     Fetch,
@@ -48,7 +45,7 @@ enum Act {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Shot {
+pub(crate) struct Shot {
     act: Act,
     pasid: Option<u32>,
     at: u64,
@@ -95,80 +92,97 @@ impl Shot {
 
 /// What the guest must find in its fault records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
-    /// One record with this reason, and the page address of the shot.
-    Record(u8),
+pub(crate) enum Expect<R> {
+    /// One record that says this.
+    Record(R),
     /// No record at all.
     Nothing,
 }
 
 /// One mistake.
-struct Case {
+pub(crate) struct Case<X: Spoilt> {
     name: &'static str,
-    scalable: bool,
-    spoil: fn(&Lab) -> TestResult<()>,
+    start: X::Start,
+    spoil: fn(&Lab<X>) -> TestResult<()>,
     shot: Shot,
-    expect: Expect,
+    expect: Expect<X::Told>,
+}
+
+/// A case that does not fit the table.
+type Special = fn() -> TestResult<Mistake>;
+
+/// An architecture whose tables a guest can get wrong.
+pub(crate) trait Spoilt: Scripted {
+    /// What a guest has before it makes its mistake.
+    type Start: Copy + 'static;
+    /// Tables that are right to begin with.
+    type Tables;
+    /// What a record must say, beside whose it is.
+    type Told: Copy + 'static;
+
+    /// The device that does what it is told.
+    const DEVICE: Rid;
+    /// A start where [`FIRST`] has a processor's table.
+    const PROCESS: Self::Start;
+
+    /// A unit that can do everything.
+    fn everything() -> Self::Config;
+
+    /// How the guest is set up for a start.
+    fn setup(start: Self::Start) -> Self::Setup;
+
+    /// Makes the tables, and gives them to the device.
+    ///
+    /// # Errors
+    /// When memory or the guest's queue does not suffice.
+    fn tables(machine: &Machine<Self>, start: Self::Start) -> TestResult<Self::Tables>;
+
+    /// The processor's table of [`FIRST`].
+    fn first(tables: &Self::Tables) -> &PageTable;
+
+    /// What a record must say, in words.
+    fn words(record: Self::Told) -> String;
+
+    /// What a record says, in the same words.
+    fn seen(seen: &Seen<Self>) -> String;
+
+    /// Whether a record is of the device, the PASID or domain, and the address that it must be of.
+    ///
+    /// # Errors
+    /// Where a table that the address is of is not there.
+    fn fits(lab: &Lab<Self>, seen: &Seen<Self>, shot: Shot, record: Self::Told)
+    -> TestResult<bool>;
+
+    /// The mistakes, in the order in which they are played.
+    fn cases() -> Vec<&'static Case<Self>>;
+
+    /// Those with more than one act that only this architecture has.
+    const SPECIAL: &'static [Special];
 }
 
 /// A machine with one device and tables that are right to begin with.
-struct Lab {
-    machine: Arc<Machine>,
+pub(crate) struct Lab<X: Spoilt> {
+    machine: Arc<Machine<X>>,
     device: Arc<Device>,
-    /// Second stage; the only table in legacy mode.
-    second: PageTable,
-    /// First stage, scalable mode only.
-    first: PageTable,
+    tables: X::Tables,
     clock: Clock,
 }
 
-impl Lab {
-    fn new(scalable: bool) -> TestResult<Self> {
-        let setup = Setup {
-            scalable,
-            ..Setup::default()
-        };
-        let machine = Machine::boot(Machine::everything(), setup, 8 << 20)?;
+impl<X: Spoilt> Lab<X> {
+    fn new(start: X::Start) -> TestResult<Self> {
+        let machine = Machine::<X>::boot(X::everything(), X::setup(start), 8 << 20)?;
         let config = endpoint::Config {
             timeout: Duration::from_millis(200),
             ..endpoint::Config::default()
         };
-        let device = machine.device(DEVICE, config);
-        let second = PageTable::new(&machine.ram, Stage::Second, 4)?;
-        let first = PageTable::new(&machine.ram, Stage::First, 4)?;
-        for (at, write) in [(WRITABLE, true), (READ_ONLY, false)] {
-            let frame = machine.ram.frame()?;
-            let ss = SS_R | if write { SS_W } else { 0 };
-            second.map(Iova(at), frame, ss, 1)?;
-            let fs = FS_P | FS_US | FS_XD | if write { FS_RW } else { 0 };
-            first.map(Iova(at), frame, fs, 1)?;
-        }
-        let lab = Self {
+        let device = machine.device(X::DEVICE, config);
+        let tables = X::tables(&machine, start)?;
+        Ok(Self {
             machine,
             device,
-            second,
-            first,
+            tables,
             clock: Clock::start(),
-        };
-        if scalable {
-            let guest = &lab.machine.guest;
-            guest.probe(DEVICE, true, 0)?;
-            lab.set_first(PE_NXE | PE_WPE)?;
-            let entry = second_stage(lab.second.root(), 2, DOMAIN);
-            guest.set_pasid(DEVICE, Pasid::truncate(SECOND), &entry)?;
-        } else {
-            lab.machine.guest.attach(DEVICE, 1, &lab.second, DOMAIN)?;
-        }
-        Ok(lab)
-    }
-
-    /// Rewrites the entry of [`FIRST`] with other flags.
-    fn set_first(&self, flags: u64) -> TestResult<()> {
-        let entry = first_stage(self.first.root(), 4, 1, flags);
-        self.machine
-            .guest
-            .set_pasid(DEVICE, Pasid::truncate(FIRST), &entry)?;
-        Ok(())
+        })
     }
 
     /// Changes a word of a table, and flushes everything as a guest should.
@@ -182,22 +196,6 @@ impl Lab {
     /// The slot of a page-table entry.
     fn slot(&self, table: &PageTable, at: u64, level: u8) -> TestResult<Gpa> {
         Ok(table.slot(Iova(at), level).ok_or("no such table")?)
-    }
-
-    /// Tells the IOMMU where the root table is, whatever the driver thinks.
-    fn set_root(&self, value: u64) -> TestResult<()> {
-        let guest = &self.machine.guest;
-        Ok(guest.set_root(value)?)
-    }
-
-    fn context(&self) -> TestResult<Gpa> {
-        Ok(self.machine.guest.root().context_slot(DEVICE)?)
-    }
-
-    /// The directory slot and the table slot of a PASID.
-    fn pasid(&self, pasid: u32) -> TestResult<(Gpa, Gpa)> {
-        let pasid = Pasid::truncate(pasid);
-        Ok(self.machine.guest.pasid_slots(DEVICE, pasid)?)
     }
 
     /// Runs one job to its end, with the guest serving interrupts.
@@ -218,35 +216,30 @@ impl Lab {
     }
 
     /// What the guest's fault records say.
-    fn records(&self) -> Vec<Seen> {
+    fn records(&self) -> Vec<Seen<X>> {
         let log = self.machine.guest.poll_faults();
         log.latest.iter().copied().collect()
     }
 }
 
-fn words(code: u8) -> String {
-    format!("{code:#04x} {}", collect::name(code))
-}
-
-fn play_case(case: &Case) -> TestResult<(Mistake, Arc<Machine>)> {
-    let lab = Lab::new(case.scalable)?;
+fn play_case<X: Spoilt>(case: &Case<X>) -> TestResult<(Mistake, Arc<Machine<X>>)> {
+    let lab = Lab::<X>::new(case.start)?;
     (case.spoil)(&lab)?;
     let completion = lab.run(case.shot.job())?;
     let records = lab.records();
     let expected = match case.expect {
-        Expect::Record(code) => words(code),
+        Expect::Record(record) => X::words(record),
         Expect::Nothing => "no record".to_owned(),
     };
     let seen = match records.as_slice() {
         [] => "no record".to_owned(),
-        [one] => words(one.reason),
+        [one] => X::seen(one),
         more => format!("{} records", more.len()),
     };
-    let place = records.first().is_none_or(|record| {
-        record.rid == DEVICE
-            && record.addr.0 == case.shot.at & !0xfff
-            && record.pasid == case.shot.pasid.map(Pasid::truncate)
-    });
+    let place = match (records.first(), case.expect) {
+        (Some(seen), Expect::Record(record)) => X::fits(&lab, seen, case.shot, record)?,
+        _ => true,
+    };
     let failed = completion.status != Status::Done;
     let ok = expected == seen && place && failed;
     let mistake = Mistake {
@@ -283,31 +276,39 @@ fn told(status: Status) -> String {
     }
 }
 
-/// A case that does not fit the table.
-type Special = fn() -> TestResult<Mistake>;
+/// What came of a mistake with more than one act.
+fn outcome(name: &str, expected: &str, seen: String, device: String, guest_log: String) -> Mistake {
+    Mistake {
+        name: name.to_owned(),
+        expected: expected.to_owned(),
+        ok: seen == expected,
+        seen,
+        device,
+        guest_log,
+    }
+}
 
 /// Plays it.
-pub(crate) fn play(_plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scenario> {
+pub(crate) fn play<X: Spoilt>(_plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scenario> {
     let clock = Clock::start();
     let mut scenario = Scenario::new("mistakes");
-    let cases: Vec<&Case> = legacy::CASES.iter().chain(scalable::CASES).collect();
-    let total = cases.len() + special::CASES.len();
     let mut faults = 0;
     let mut logged = 0;
-    for case in cases {
+    for case in X::cases() {
         let (mistake, machine) = play_case(case).map_err(|e| format!("{}: {e}", case.name))?;
         scenario.mistakes.push(mistake);
         let log = machine.guest.faults();
         faults += machine.unit.counters().recorded;
         logged += log.total();
-        collect::merge(&mut scenario.faults, collect::faults(&log));
+        collect::merge(&mut scenario.faults, collect::faults::<X>(&log));
         progress.at(scenario.mistakes.len() as u64);
     }
-    for special in special::CASES {
+    for special in X::SPECIAL.iter().chain(special::both::<X>()) {
         scenario.mistakes.push(special()?);
         progress.at(scenario.mistakes.len() as u64);
     }
-    let right = scenario.mistakes.iter().filter(|m| m.ok).count();
+    let total = total::<X>();
+    let right = scenario.mistakes.iter().filter(|m| m.ok).count() as u64;
     scenario.check(
         "every mistake is told to the guest with the reason the specification gives",
         right == total,
@@ -322,6 +323,6 @@ pub(crate) fn play(_plan: &Plan, progress: &mut dyn Progress) -> TestResult<Scen
 }
 
 /// How many cases there are.
-pub(crate) fn total() -> u64 {
-    (legacy::CASES.len() + scalable::CASES.len() + special::CASES.len()) as u64
+pub(crate) fn total<X: Spoilt>() -> u64 {
+    (X::cases().len() + X::SPECIAL.len() + special::both::<X>().len()) as u64
 }

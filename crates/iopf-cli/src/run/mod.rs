@@ -4,6 +4,7 @@
 //! [`Args`] make a plan, the plan runs, the run fills a [`report::Report`], and each view is a
 //! function of that report.
 
+mod arch;
 mod args;
 mod clock;
 mod collect;
@@ -22,14 +23,18 @@ mod workload;
 
 pub(crate) use args::Args;
 
+use crate::args::ArchArg;
 use crate::exit::{Exit, Stop};
-use args::{Arch, Plan, Work};
+use args::{Plan, Work};
 use clock::Clock;
 use machine::TestResult;
+use mistakes::Spoilt;
 use progress::{Progress, Silent, Visible};
 use report::{Report, Scenario};
 use std::fmt::Write as _;
 use std::io::Write;
+use viommu::amdvi::Amdvi;
+use viommu::vtd::Vtd;
 
 /// Runs what `args` ask for, and writes the report to `out`.
 ///
@@ -48,7 +53,11 @@ fn model(args: &Args, plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
     } else {
         Box::new(Visible::new())
     };
-    let report = run(plan, progress.as_mut()).map_err(Stop::host)?;
+    let report = match plan.arch {
+        ArchArg::Vtd => run::<Vtd>(plan, progress.as_mut()),
+        ArchArg::Amdvi => run::<Amdvi>(plan, progress.as_mut()),
+    }
+    .map_err(Stop::host)?;
     if args.json {
         serde_json::to_writer(&mut *out, &report)
             .map_err(|e| Stop::from(std::io::Error::from(e)))?;
@@ -70,12 +79,17 @@ type Part = (
     fn(&Plan, &mut dyn Progress) -> TestResult<Scenario>,
 );
 
-fn run(plan: &Plan, progress: &mut dyn Progress) -> Result<Report, String> {
+fn run<X: Spoilt>(plan: &Plan, progress: &mut dyn Progress) -> Result<Report, String> {
     let clock = Clock::start();
     let parts: [Part; 3] = [
-        ("healthy", plan.healthy, plan.work(), healthy::play),
-        ("mistakes", plan.mistakes, mistakes::total(), mistakes::play),
-        ("storm", plan.storm, storm::PAGES, storm::play),
+        ("healthy", plan.healthy, plan.work(), healthy::play::<X>),
+        (
+            "mistakes",
+            plan.mistakes,
+            mistakes::total::<X>(),
+            mistakes::play::<X>,
+        ),
+        ("storm", plan.storm, storm::PAGES, storm::play::<X>),
     ];
     let mut scenarios = Vec::new();
     for (name, wanted, total, play) in parts {
@@ -87,12 +101,9 @@ fn run(plan: &Plan, progress: &mut dyn Progress) -> Result<Report, String> {
         progress.end(scenario.as_ref().is_ok_and(|s| s.passed));
         scenarios.push(scenario?);
     }
-    let arch = match plan.arch {
-        Arch::Vtd => "vtd",
-    };
     Ok(Report {
         schema: 1,
-        arch: arch.to_owned(),
+        arch: X::NAME.to_owned(),
         seed: plan.seed,
         elapsed_ns: clock.nanos(),
         passed: scenarios.iter().all(|s| s.passed),

@@ -89,7 +89,7 @@ pub(crate) struct FaultRow {
     /// Bus, device and function.
     #[serde(serialize_with = "in_segment_0")]
     pub(crate) device: String,
-    /// The fault reason.
+    /// The fault reason, or event code.
     pub(crate) code: u8,
     /// Its name in the specification.
     pub(crate) name: String,
@@ -106,7 +106,7 @@ pub(crate) struct FaultRow {
 /// Page request groups that one party answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct AnswerRow {
-    /// `guest`: through its invalidation queue; `engine`: by the resolver in this process.
+    /// `guest`: through its command queue; `engine`: by the resolver in this process.
     pub(crate) by: String,
     /// Groups that ended.
     pub(crate) groups: u64,

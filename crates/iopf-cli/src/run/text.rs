@@ -102,15 +102,16 @@ fn faults(s: &Scenario, out: &mut impl fmt::Write) -> fmt::Result {
     if s.faults.is_empty() {
         return writeln!(out, "  no fault recorded");
     }
+    let width = s.faults.iter().map(|f| f.name.len()).fold(8, usize::max);
     writeln!(
         out,
-        "  {:<8} {:<5} {:<8} {:>9}  {:<18} last address",
+        "  {:<8} {:<5} {:<width$} {:>9}  {:<18} last address",
         "device", "code", "name", "recorded", "first address"
     )?;
     for f in &s.faults {
         writeln!(
             out,
-            "  {:<8} {:<#5x} {:<8} {:>9}  {:<#18x} {:#x}",
+            "  {:<8} {:<#5x} {:<width$} {:>9}  {:<#18x} {:#x}",
             f.device, f.code, f.name, f.count, f.first, f.last
         )?;
     }

@@ -2,6 +2,7 @@
 
 mod lane;
 
+use super::arch::Scripted;
 use super::args::Plan;
 use super::clock::Clock;
 use super::collect;
@@ -17,16 +18,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use testkit::vtd::Mm;
+use testkit::{Driver, Mm};
 use viommu_api::{Endpoint, Invalidation};
 
 /// The device whose resolver is in this process; behind no virtual IOMMU.
 pub(crate) const HOST_DEVICE: Rid = Rid(0x00f8);
 
-/// Flushes through the guest's invalidation queue.
-pub(crate) struct Behind(pub(crate) Arc<Machine>);
+/// Flushes through the guest's command queue.
+pub(crate) struct Behind<X: Scripted>(pub(crate) Arc<Machine<X>>);
 
-impl Kernel for Behind {
+impl<X: Scripted> Kernel for Behind<X> {
     fn unmap(&self, mm: &Mm, at: Iova, pages: u64) -> TestResult<Vec<iopf::Gpa>> {
         Ok(self.0.guest.munmap(mm, at, pages)?)
     }

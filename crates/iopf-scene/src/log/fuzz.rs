@@ -7,7 +7,7 @@ use super::{Arch, Form, Record, Summary, decode_of};
 /// Decodes `data` as a log, as a hex dump and as binary records.
 ///
 /// # Panics
-/// Where a promise of [`decode`] is broken.
+/// Where a promise of [`decode_of`] is broken.
 pub fn log(data: &[u8]) {
     for (arch, form) in [
         (Arch::Vtd, Form::Log),

@@ -110,7 +110,7 @@ impl<'a> Line<'a> {
 pub(super) const MISSED: &str = "translation request finds nothing";
 pub(super) const ASKED: &str = "page request queued for the guest";
 pub(super) const MESSAGE: &str = "interrupt message to the guest";
-const TAIL: &str = "the guest has moved the tail of its invalidation queue";
+const TAIL: &str = "the guest has moved the tail of its command queue";
 pub(super) const ANSWER: &str = "group answered";
 pub(super) const FOUND: &str = "translation request finds the page";
 

@@ -1,11 +1,11 @@
-//! The fault interrupt handler, and the log a guest's administrator reads.
+//! The fault interrupt handler.
 //!
 //! After `dmar_fault()` of Linux `drivers/iommu/intel/dmar.c`.
 
 use super::numbers::{CAP, FSTS, FSTS_PRO, PFO};
-use super::queue::Mmio;
+use crate::fault_log::FaultLog;
+use crate::mmio::Mmio;
 use iopf::{Iova, Pasid, Rid};
-use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 /// A fault record as the guest read it.
@@ -41,65 +41,13 @@ impl fmt::Display for Seen {
     }
 }
 
-/// Faults of one device and reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tally {
-    /// How many records.
-    pub count: u64,
-    /// Address of the first one.
-    pub first: Iova,
-    /// Address of the last one.
-    pub last: Iova,
-}
-
-/// What the guest knows of the faults so far: all counts, and the latest records.
-#[derive(Clone, Debug, Default)]
-pub struct FaultLog {
-    /// Counts by device and reason.
-    pub tallies: BTreeMap<(Rid, u8), Tally>,
-    /// The latest records, oldest first.
-    pub latest: VecDeque<Seen>,
-    /// Records not in `latest` any more.
-    pub suppressed: u64,
-    /// Interrupts that found the overflow bit set: records were lost before them.
-    pub overflows: u64,
-    /// Interrupts handled.
-    pub interrupts: u64,
-}
-
-impl FaultLog {
-    /// Records read so far.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.tallies.values().map(|t| t.count).sum()
-    }
-
-    fn add(&mut self, seen: Seen) {
-        let tally = self.tallies.entry((seen.rid, seen.reason));
-        let tally = tally.or_insert(Tally {
-            count: 0,
-            first: seen.addr,
-            last: seen.addr,
-        });
-        tally.count += 1;
-        tally.last = seen.addr;
-        if self.latest.len() >= LATEST {
-            self.latest.pop_front();
-            self.suppressed += 1;
-        }
-        self.latest.push_back(seen);
-    }
-}
-
-/// Records kept for reading.
-const LATEST: usize = 256;
 /// Records read in one interrupt at most; a model that never runs dry is no reason to hang.
 const BATCH: u32 = 1 << 16;
 
 const F: u32 = 1 << 31;
 
 /// Reads every pending record and clears the status.
-pub(crate) fn handle(mmio: &Mmio, log: &mut FaultLog) {
+pub(crate) fn handle(mmio: &Mmio, log: &mut FaultLog<Seen>) {
     log.interrupts += 1;
     let cap = mmio.read64(CAP);
     let base = ((cap >> 24) & 0x3ff) * 16;
@@ -119,7 +67,8 @@ pub(crate) fn handle(mmio: &Mmio, log: &mut FaultLog) {
         let middle = mmio.read32(at + 8);
         mmio.write32(at + 12, F);
         let hi = u64::from(top) << 32 | u64::from(middle);
-        log.add(decode(lo, hi));
+        let seen = decode(lo, hi);
+        log.add(seen.rid, seen.reason, seen.addr, seen);
         index = (index + 1) % count;
     }
     // PFO, PPF and PRO, as Linux clears them.

@@ -2,25 +2,30 @@
 //!
 //! After Linux `drivers/iommu/intel/` (`dmar.c`, `iommu.c`, `pasid.c`, `prq.c`).
 
-use super::faults::{self, FaultLog};
-use super::mm::{Mm, Prot};
+use super::faults::{self, Seen};
 use super::numbers::{
     CAP, CTX_DTE, CTX_PASIDE, CTX_PRE, Descriptor, ECAP, FEADDR, FECTL, FEDATA, FEUADDR, FSTS,
-    GCMD, GSTS, PE_NXE, PE_WPE, PEADDR, PECTL, PEDATA, PEUADDR, PRO, PRS, QIE, RTADDR, RTADDR_SMT,
-    SRTP, TE, context_device, context_global, devtlb_pages, devtlb_pasid_pages, iotlb_domain,
-    iotlb_global, iotlb_pages, pasid_cache, pasid_cache_global, piotlb_all, piotlb_pages,
+    FSTS_PRO, GCMD, GSTS, PE_NXE, PE_WPE, PEADDR, PECTL, PEDATA, PEUADDR, PFO, PRO, PRS, QIE,
+    RTADDR, RTADDR_SMT, SRTP, TE, context_device, context_global, devtlb_pages, devtlb_pasid_pages,
+    iotlb_domain, iotlb_global, iotlb_pages, pasid_cache, pasid_cache_global, piotlb_all,
+    piotlb_pages,
 };
-use super::prq::{PrqRing, PrqStats};
-use super::queue::{Mmio, Queue, QueueError};
+use super::prq::{self, PrqRing};
+use super::queue::Queue;
 use super::tables::{
-    PageTable, PasidEntry, PasidTable, RootTable, first_stage, legacy_context, scalable_context,
+    PasidEntry, PasidTable, RootTable, first_stage, legacy_context, scalable_context,
 };
+use crate::driver::{Driver, EVERYTHING, GuestError, Kernel, QueueError, lock};
+use crate::fault_log::FaultLog;
 use crate::irq::Interrupts;
-use crate::ram::{OutOfMemory, Ram};
-use iopf::{Gpa, Iova, Pasid, Rid};
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use crate::mm::Mm;
+use crate::mmio::Mmio;
+use crate::page_groups::PageRequestStats;
+use crate::paging::PageTable;
+use crate::ram::Ram;
+use iopf::{Gpa, GroupIndex, Iova, Pasid, Response, Rid};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use viommu_api::Registers;
 
 /// How a guest is set up.
@@ -41,47 +46,6 @@ impl Default for Setup {
     }
 }
 
-/// Why the driver gave up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuestError {
-    /// No frame is left.
-    OutOfMemory,
-    /// The IOMMU did not do what a command asked for; the name of the status bit.
-    Malfunction(&'static str),
-    /// The IOMMU lacks what was asked for.
-    Unsupported(&'static str),
-    /// The invalidation queue failed.
-    Queue(QueueError),
-    /// The device was not probed, or the PASID is not bound.
-    NotAttached(Rid),
-}
-
-impl From<OutOfMemory> for GuestError {
-    fn from(_: OutOfMemory) -> Self {
-        Self::OutOfMemory
-    }
-}
-
-impl From<QueueError> for GuestError {
-    fn from(error: QueueError) -> Self {
-        Self::Queue(error)
-    }
-}
-
-impl std::fmt::Display for GuestError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::OutOfMemory => f.write_str("out of guest memory"),
-            Self::Malfunction(what) => write!(f, "the IOMMU never reported {what}"),
-            Self::Unsupported(what) => write!(f, "the IOMMU lacks {what}"),
-            Self::Queue(error) => write!(f, "{error}"),
-            Self::NotAttached(rid) => write!(f, "{rid} is not attached"),
-        }
-    }
-}
-
-impl std::error::Error for GuestError {}
-
 #[derive(Debug)]
 struct Probed {
     ats: bool,
@@ -93,37 +57,22 @@ const SVA_DOMAIN: u16 = 1;
 /// Vectors of the two interrupts.
 const FAULT_VECTOR: u32 = 48;
 const PAGE_VECTOR: u32 = 49;
-/// Lines of the log kept.
-const LINES: usize = 256;
-/// The order that stands for a whole address space.
-const EVERYTHING: u8 = 52;
 
-/// A guest kernel with VT-d under it. All methods may be called from several threads.
-///
-/// Interrupts are taken from an [`Interrupts`] and handled when [`service`](Self::service) is
-/// called, never from within a register access.
+/// A guest kernel with VT-d under it.
 pub struct Guest {
     mmio: Mmio,
-    ram: Arc<Ram>,
-    irqs: Arc<Interrupts>,
+    kernel: Kernel<Seen>,
     scalable: bool,
     root: RootTable,
     queue: Mutex<Queue>,
     prq: Mutex<Option<PrqRing>>,
     devices: Mutex<BTreeMap<Rid, Probed>>,
-    bound: Mutex<BTreeMap<(Rid, Pasid), Arc<Mm>>>,
-    faults: Mutex<FaultLog>,
-    lines: Mutex<VecDeque<String>>,
 }
 
 impl std::fmt::Debug for Guest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Guest")
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Guest {
@@ -155,16 +104,12 @@ impl Guest {
         let root = RootTable::new(&ram, setup.scalable)?;
         let guest = Self {
             mmio,
-            ram,
-            irqs,
+            kernel: Kernel::new(ram, irqs),
             scalable: setup.scalable,
             root,
             queue: Mutex::new(queue),
             prq: Mutex::new(None),
             devices: Mutex::new(BTreeMap::new()),
-            bound: Mutex::new(BTreeMap::new()),
-            faults: Mutex::new(FaultLog::default()),
-            lines: Mutex::new(VecDeque::new()),
         };
         faults::handle(&guest.mmio, &mut FaultLog::default());
         guest.command(QIE, 0, "QIES")?;
@@ -174,7 +119,7 @@ impl Guest {
         guest.flush_everything()?;
         guest.route(FEADDR, FEUADDR, FEDATA, FECTL, FAULT_VECTOR);
         if setup.scalable && ecap >> 29 & 1 != 0 {
-            let ring = PrqRing::new(&guest.mmio, &guest.ram, setup.prq_order)?;
+            let ring = PrqRing::new(&guest.mmio, &guest.kernel.ram, setup.prq_order)?;
             *guest.prq() = Some(ring);
             guest.route(PEADDR, PEUADDR, PEDATA, PECTL, PAGE_VECTOR);
         }
@@ -201,19 +146,6 @@ impl Guest {
         self.mmio.write32(control, 0);
     }
 
-    /// Flushes the context cache, the PASID cache and the IOTLB, in this order.
-    ///
-    /// # Errors
-    /// When the queue fails.
-    pub fn flush_everything(&self) -> Result<(), GuestError> {
-        let mut all = vec![context_global()];
-        if self.scalable {
-            all.push(pasid_cache_global());
-        }
-        all.push(iotlb_global());
-        Ok(self.submit(&all)?)
-    }
-
     /// Writes the root table register and makes it count. Flushing is the caller's part.
     ///
     /// # Errors
@@ -228,13 +160,7 @@ impl Guest {
     /// # Errors
     /// When the queue reports one, or never gets to the end.
     pub fn submit(&self, descriptors: &[Descriptor]) -> Result<(), QueueError> {
-        lock(&self.queue).submit(&self.mmio, &self.ram, descriptors, false)
-    }
-
-    /// Guest memory.
-    #[must_use]
-    pub fn ram(&self) -> &Arc<Ram> {
-        &self.ram
+        lock(&self.queue).submit(&self.mmio, &self.kernel.ram, descriptors, false)
     }
 
     /// The root table, for those who want to spoil it.
@@ -299,7 +225,7 @@ impl Guest {
     /// # Errors
     /// Without memory or when the queue fails.
     pub fn probe(&self, rid: Rid, ats: bool, size: u64) -> Result<(), GuestError> {
-        let pasids = PasidTable::new(&self.ram, size)?;
+        let pasids = PasidTable::new(&self.kernel.ram, size)?;
         let services = if ats { CTX_DTE | CTX_PRE } else { 0 };
         let entry = scalable_context(pasids.base(), size, CTX_PASIDE | services);
         lock(&self.devices).insert(rid, Probed { ats, pasids });
@@ -331,7 +257,7 @@ impl Guest {
     /// When the device was not probed, without memory, or when the queue fails.
     pub fn set_pasid(&self, rid: Rid, pasid: Pasid, entry: &PasidEntry) -> Result<(), GuestError> {
         let (_, slot) = self.pasid_slots(rid, pasid)?;
-        super::tables::store_entry(&self.ram, slot, entry);
+        super::tables::store_entry(&self.kernel.ram, slot, entry);
         // Only caching mode remembers that nothing was there.
         if self.mmio.read64(CAP) >> 7 & 1 != 0 {
             self.flush_pasid(rid, pasid)?;
@@ -339,147 +265,8 @@ impl Guest {
         Ok(())
     }
 
-    /// Flushes what may be cached of a PASID: its entry, the IOTLB, the device TLB.
-    ///
-    /// # Errors
-    /// When the device was not probed or the queue fails.
-    pub fn flush_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
-        let (_, slot) = self.pasid_slots(rid, pasid)?;
-        let did = self.ram.load(Gpa(slot.0 + 8)).to_le_bytes();
-        let did = u16::from_le_bytes([did[0], did[1]]);
-        let kind = self.ram.load(slot) >> 6 & 7;
-        let mut all = vec![pasid_cache(did, pasid.get())];
-        if kind == 1 || kind == 4 {
-            all.push(piotlb_all(did, pasid.get()));
-        } else {
-            all.push(iotlb_domain(did));
-        }
-        if self.has_ats(rid) {
-            all.push(devtlb(rid, pasid, 0, EVERYTHING));
-        }
-        Ok(self.submit(&all)?)
-    }
-
     fn has_ats(&self, rid: Rid) -> bool {
         lock(&self.devices).get(&rid).is_some_and(|p| p.ats)
-    }
-
-    /// Takes a PASID away from a device, as `intel_pasid_tear_down_entry()` does: present bit,
-    /// flushes, the rest of the entry, and a drain of its page requests.
-    ///
-    /// # Errors
-    /// When the device was not probed or the queue fails.
-    pub fn clear_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
-        let (_, slot) = self.pasid_slots(rid, pasid)?;
-        let first = self.ram.load(slot);
-        self.ram.store(slot, first & !1);
-        self.flush_pasid(rid, pasid)?;
-        super::tables::store_entry(&self.ram, slot, &[0; 8]);
-        self.drain(rid, pasid)
-    }
-
-    /// Waits until no page request of the PASID is left, as `intel_iommu_drain_pasid_prq()` does.
-    ///
-    /// # Errors
-    /// When the queue fails, or the page request queue never runs dry.
-    pub fn drain(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
-        let named = (pasid.get() != 0).then_some(pasid);
-        for _ in 0..1000 {
-            let held = match self.prq().as_ref() {
-                Some(ring) => ring.holds(&self.mmio, &self.ram, rid, named),
-                None => false,
-            };
-            if held {
-                self.handle_page_requests();
-                continue;
-            }
-            let mut all = vec![[0x5 | 1 << 6, 0, 0, 0]];
-            all.push(piotlb_all(SVA_DOMAIN, pasid.get()));
-            if self.has_ats(rid) {
-                all.push(devtlb(rid, pasid, 0, EVERYTHING));
-            }
-            lock(&self.queue).submit(&self.mmio, &self.ram, &all, true)?;
-            if self.mmio.read32(PRS) & PRO == 0 {
-                return Ok(());
-            }
-            self.handle_page_requests();
-        }
-        Err(GuestError::Malfunction("an empty page request queue"))
-    }
-
-    /// Binds a device to an address space (SVA).
-    ///
-    /// # Errors
-    /// As [`Guest::set_pasid`].
-    pub fn bind(&self, rid: Rid, mm: &Arc<Mm>) -> Result<(), GuestError> {
-        let table = mm.table();
-        let entry = first_stage(table.root(), table.levels(), SVA_DOMAIN, PE_NXE | PE_WPE);
-        lock(&self.bound).insert((rid, mm.pasid()), mm.clone());
-        self.set_pasid(rid, mm.pasid(), &entry)
-    }
-
-    /// Ends a binding.
-    ///
-    /// # Errors
-    /// As [`Guest::clear_pasid`].
-    pub fn unbind(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
-        let done = self.clear_pasid(rid, pasid);
-        lock(&self.bound).remove(&(rid, pasid));
-        done
-    }
-
-    pub(crate) fn bound(&self, rid: Rid, pasid: Pasid) -> Option<Arc<Mm>> {
-        lock(&self.bound).get(&(rid, pasid)).cloned()
-    }
-
-    /// Tells the IOTLB and every device bound to the address space to forget `2^order` pages.
-    ///
-    /// # Errors
-    /// When the queue fails.
-    pub fn flush_pages(&self, mm: &Mm, at: Iova, order: u8) -> Result<(), GuestError> {
-        let pasid = mm.pasid();
-        let base = at.0 & !((4096u64 << order.min(EVERYTHING - 1)) - 1);
-        let mut all = vec![piotlb_pages(SVA_DOMAIN, pasid.get(), base, order)];
-        let bound: Vec<Rid> = lock(&self.bound)
-            .keys()
-            .filter(|(_, p)| *p == pasid)
-            .map(|(rid, _)| *rid)
-            .collect();
-        for rid in bound {
-            if self.has_ats(rid) {
-                all.push(devtlb(rid, pasid, base, order));
-            }
-        }
-        Ok(self.submit(&all)?)
-    }
-
-    /// Unmaps a mapping and flushes; its frames come back, free of any device.
-    ///
-    /// # Errors
-    /// When the queue fails: the frames are lost then, for nobody knows who still uses them.
-    pub fn munmap(&self, mm: &Mm, at: Iova, pages: u64) -> Result<Vec<Gpa>, GuestError> {
-        let frames = mm.unmap(at);
-        self.flush_pages(mm, at, order_of(at, pages))?;
-        Ok(frames)
-    }
-
-    /// Drops the pages of a mapping and flushes; its frames come back, free of any device.
-    ///
-    /// # Errors
-    /// As [`Guest::munmap`].
-    pub fn discard(&self, mm: &Mm, at: Iova, pages: u64) -> Result<Vec<Gpa>, GuestError> {
-        let frames = mm.discard(at, pages);
-        self.flush_pages(mm, at, order_of(at, pages))?;
-        Ok(frames)
-    }
-
-    /// Changes rights and flushes.
-    ///
-    /// # Errors
-    /// When the queue fails.
-    pub fn mprotect(&self, mm: &Mm, at: Iova, pages: u64, prot: Prot) -> Result<(), GuestError> {
-        mm.protect(at, prot);
-        self.flush_pages(mm, at, order_of(at, pages))
     }
 
     /// Legacy mode: clears one 4 KiB leaf of a domain, and flushes it in the IOTLB and in the
@@ -501,48 +288,6 @@ impl Guest {
         Ok(raw)
     }
 
-    /// Handles the interrupts that are pending; whether there were any.
-    pub fn service(&self) -> bool {
-        self.handle(self.irqs.take())
-    }
-
-    /// Waits for an interrupt, `timeout` at most, and handles what came.
-    pub fn service_within(&self, timeout: Duration) -> bool {
-        self.handle(self.irqs.wait(timeout))
-    }
-
-    fn handle(&self, vectors: u64) -> bool {
-        if vectors & 1 << FAULT_VECTOR != 0 {
-            faults::handle(&self.mmio, &mut lock(&self.faults));
-        }
-        if vectors & 1 << PAGE_VECTOR != 0 {
-            self.handle_page_requests();
-        }
-        vectors != 0
-    }
-
-    /// What the guest knows of faults so far.
-    #[must_use]
-    pub fn faults(&self) -> FaultLog {
-        lock(&self.faults).clone()
-    }
-
-    /// Reads whatever fault records are pending, interrupt or not, then returns what is known.
-    #[must_use]
-    pub fn poll_faults(&self) -> FaultLog {
-        faults::handle(&self.mmio, &mut lock(&self.faults));
-        self.faults()
-    }
-
-    /// What the page request handler has seen.
-    #[must_use]
-    pub fn page_requests(&self) -> PrqStats {
-        self.prq()
-            .as_ref()
-            .map(|ring| ring.stats)
-            .unwrap_or_default()
-    }
-
     /// The fault status register as it stands.
     #[must_use]
     pub fn fault_status(&self) -> u32 {
@@ -554,20 +299,134 @@ impl Guest {
     pub fn page_request_status(&self) -> u32 {
         self.mmio.read32(PRS)
     }
+}
 
-    /// Appends a line to the log; the last 256 are kept.
-    pub fn note(&self, line: impl Into<String>) {
-        let mut lines = lock(&self.lines);
-        if lines.len() >= LINES {
-            lines.pop_front();
-        }
-        lines.push_back(line.into());
+impl Driver for Guest {
+    type Seen = Seen;
+
+    fn kernel(&self) -> &Kernel<Seen> {
+        &self.kernel
     }
 
-    /// The log, oldest line first.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        lock(&self.lines).iter().cloned().collect()
+    /// Flushes the context cache, the PASID cache and the IOTLB, in this order.
+    fn flush_everything(&self) -> Result<(), GuestError> {
+        let mut all = vec![context_global()];
+        if self.scalable {
+            all.push(pasid_cache_global());
+        }
+        all.push(iotlb_global());
+        Ok(self.submit(&all)?)
+    }
+
+    fn probe_sva(&self, rid: Rid) -> Result<(), GuestError> {
+        self.probe(rid, true, 0)
+    }
+
+    fn set_mm(&self, rid: Rid, mm: &Mm) -> Result<(), GuestError> {
+        let table = mm.table();
+        let entry = first_stage(table.root(), table.levels(), SVA_DOMAIN, PE_NXE | PE_WPE);
+        self.set_pasid(rid, mm.pasid(), &entry)
+    }
+
+    /// Takes a PASID away from a device, as `intel_pasid_tear_down_entry()` does: present bit,
+    /// flushes, the rest of the entry, and a drain of its page requests.
+    fn clear_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let (_, slot) = self.pasid_slots(rid, pasid)?;
+        let first = self.kernel.ram.load(slot);
+        self.kernel.ram.store(slot, first & !1);
+        self.flush_pasid(rid, pasid)?;
+        super::tables::store_entry(&self.kernel.ram, slot, &[0; 8]);
+        self.drain(rid, pasid)
+    }
+
+    /// Waits until no page request of the PASID is left, as `intel_iommu_drain_pasid_prq()` does.
+    fn drain(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let named = (pasid.get() != 0).then_some(pasid);
+        for _ in 0..1000 {
+            let held = match self.prq().as_ref() {
+                Some(ring) => ring.holds(&self.mmio, &self.kernel.ram, rid, named),
+                None => false,
+            };
+            if held {
+                self.handle_page_requests();
+                continue;
+            }
+            let mut all = vec![[0x5 | 1 << 6, 0, 0, 0]];
+            all.push(piotlb_all(SVA_DOMAIN, pasid.get()));
+            if self.has_ats(rid) {
+                all.push(devtlb(rid, pasid, 0, EVERYTHING));
+            }
+            lock(&self.queue).submit(&self.mmio, &self.kernel.ram, &all, true)?;
+            if self.mmio.read32(PRS) & PRO == 0 {
+                return Ok(());
+            }
+            self.handle_page_requests();
+        }
+        Err(GuestError::Malfunction("an empty page request queue"))
+    }
+
+    fn flush_pasid(&self, rid: Rid, pasid: Pasid) -> Result<(), GuestError> {
+        let (_, slot) = self.pasid_slots(rid, pasid)?;
+        let did = self.kernel.ram.load(Gpa(slot.0 + 8)).to_le_bytes();
+        let did = u16::from_le_bytes([did[0], did[1]]);
+        let kind = self.kernel.ram.load(slot) >> 6 & 7;
+        let mut all = vec![pasid_cache(did, pasid.get())];
+        if kind == 1 || kind == 4 {
+            all.push(piotlb_all(did, pasid.get()));
+        } else {
+            all.push(iotlb_domain(did));
+        }
+        if self.has_ats(rid) {
+            all.push(devtlb(rid, pasid, 0, EVERYTHING));
+        }
+        Ok(self.submit(&all)?)
+    }
+
+    fn flush_pages(&self, mm: &Mm, at: Iova, order: u8) -> Result<(), GuestError> {
+        let pasid = mm.pasid();
+        let base = at.0 & !((4096u64 << order.min(EVERYTHING - 1)) - 1);
+        let mut all = vec![piotlb_pages(SVA_DOMAIN, pasid.get(), base, order)];
+        for rid in self.kernel.bindings.devices(pasid) {
+            if self.has_ats(rid) {
+                all.push(devtlb(rid, pasid, base, order));
+            }
+        }
+        Ok(self.submit(&all)?)
+    }
+
+    fn answer_page_group(
+        &self,
+        rid: Rid,
+        pasid: Option<Pasid>,
+        index: GroupIndex,
+        response: Response,
+    ) -> Result<(), GuestError> {
+        Ok(self.submit(&[prq::response(rid, pasid, index, response)])?)
+    }
+
+    fn handle(&self, vectors: u64) {
+        if vectors & 1 << FAULT_VECTOR != 0 {
+            faults::handle(&self.mmio, &mut self.kernel.faults());
+        }
+        if vectors & 1 << PAGE_VECTOR != 0 {
+            self.handle_page_requests();
+        }
+    }
+
+    fn poll_faults(&self) -> FaultLog<Seen> {
+        faults::handle(&self.mmio, &mut self.kernel.faults());
+        self.faults()
+    }
+
+    fn page_requests(&self) -> PageRequestStats {
+        self.prq()
+            .as_ref()
+            .map(|ring| ring.groups.stats)
+            .unwrap_or_default()
+    }
+
+    fn overflow_pending(&self) -> bool {
+        self.fault_status() & (PFO | FSTS_PRO) != 0 || self.page_request_status() & PRO != 0
     }
 }
 
@@ -577,12 +436,4 @@ fn devtlb(rid: Rid, pasid: Pasid, at: u64, order: u8) -> Descriptor {
     } else {
         devtlb_pasid_pages(rid.0, pasid.get(), at, order)
     }
-}
-
-/// The smallest power of two of pages whose aligned block covers `pages` from `at` on.
-fn order_of(at: Iova, pages: u64) -> u8 {
-    let first = at.0 >> 12;
-    let last = first.saturating_add(pages.max(1) - 1);
-    let bits = 64 - (first ^ last).leading_zeros();
-    u8::try_from(bits).unwrap_or(EVERYTHING).min(EVERYTHING)
 }

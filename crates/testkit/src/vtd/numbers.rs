@@ -4,6 +4,10 @@
 //! have them. Deliberately not those of `iommu_wire`: a scripted guest is the second author that
 //! the models are checked against.
 
+pub use crate::paging::{
+    A as FS_A, D as FS_D, P as FS_P, PS as LARGE, RW as FS_RW, SS_R, SS_W, US as FS_US, XD as FS_XD,
+};
+
 /// Capability register, 64 bits.
 pub const CAP: u64 = 0x08;
 /// Extended capability register, 64 bits.
@@ -72,25 +76,6 @@ pub const FSTS_PRO: u32 = 1 << 7;
 pub const PPR: u32 = 1;
 /// Page request overflow, in PRS.
 pub const PRO: u32 = 2;
-
-/// A first-stage entry: present.
-pub const FS_P: u64 = 1;
-/// A first-stage entry: writable.
-pub const FS_RW: u64 = 1 << 1;
-/// A first-stage entry: user.
-pub const FS_US: u64 = 1 << 2;
-/// A first-stage entry: accessed.
-pub const FS_A: u64 = 1 << 5;
-/// A first-stage entry: dirty.
-pub const FS_D: u64 = 1 << 6;
-/// An entry of either stage: a leaf above the lowest level.
-pub const LARGE: u64 = 1 << 7;
-/// A first-stage entry: no execution.
-pub const FS_XD: u64 = 1 << 63;
-/// A second-stage entry: readable.
-pub const SS_R: u64 = 1;
-/// A second-stage entry: writable.
-pub const SS_W: u64 = 1 << 1;
 
 /// PASID entry, second word: page walks snoop.
 pub const PE_PWSNP: u64 = 1 << 23;

@@ -5,68 +5,18 @@
 
 use super::guest::Guest;
 use super::numbers::{Descriptor, PPR, PQA, PQH, PQT, PRO, PRS, page_group_response};
-use super::queue::Mmio;
+use crate::driver::Driver;
+use crate::mmio::Mmio;
+use crate::page_groups::{Group, Groups, PageGroup};
 use crate::ram::{OutOfMemory, Ram};
-use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Rid};
-use std::collections::BTreeMap;
-
-/// What the handler has seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PrqStats {
-    /// Interrupts handled.
-    pub interrupts: u64,
-    /// Page requests read.
-    pub requests: u64,
-    /// Groups answered Success.
-    pub success: u64,
-    /// Groups answered Invalid.
-    pub invalid: u64,
-    /// Requests refused before anybody looked at a mapping.
-    pub bad: u64,
-    /// Stop markers.
-    pub stop_markers: u64,
-    /// Times the overflow bit was found set and cleared.
-    pub overflows: u64,
-    /// Pages of unfinished groups thrown away at an overflow.
-    pub discarded: u64,
-}
+use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Response, Rid};
 
 #[derive(Debug)]
 pub(crate) struct PrqRing {
     base: Gpa,
     mask: u64,
-    partial: BTreeMap<(Rid, GroupIndex), Vec<Page>>,
-    pub(crate) stats: PrqStats,
+    pub(crate) groups: Groups,
 }
-
-#[derive(Clone, Copy, Debug)]
-struct Page {
-    addr: Iova,
-    access: Access,
-}
-
-/// A whole group, or a request that is refused on sight.
-#[derive(Clone, Debug)]
-pub(crate) struct Group {
-    page_group: PageGroup,
-    bad: bool,
-}
-
-/// A group of page requests, taken from the queue by a handler of one's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageGroup {
-    /// Who asks.
-    pub rid: Rid,
-    /// The PASID of the last request.
-    pub pasid: Option<Pasid>,
-    /// The group's index.
-    pub index: GroupIndex,
-    /// Its pages, in the order they came.
-    pub pages: Vec<(Iova, Access)>,
-}
-
-/// Pages of unfinished groups kept for all devices together; Linux has no bound here.
-const MAX_PARTIAL: usize = 1 << 16;
 
 impl PrqRing {
     /// Allocates `4096 << order` bytes and tells the IOMMU where they are.
@@ -79,8 +29,7 @@ impl PrqRing {
         Ok(Self {
             base,
             mask: (4096u64 << order) - 0x20,
-            partial: BTreeMap::new(),
-            stats: PrqStats::default(),
+            groups: Groups::default(),
         })
     }
 
@@ -101,7 +50,7 @@ impl PrqRing {
 
     /// Reads the batch, and returns the groups that are complete, in order.
     pub(crate) fn read(&mut self, mmio: &Mmio, ram: &Ram) -> Vec<Group> {
-        self.stats.interrupts += 1;
+        self.groups.stats.interrupts += 1;
         mmio.write32(PRS, PPR);
         let tail = mmio.read64(PQT) & self.mask;
         let mut head = mmio.read64(PQH) & self.mask;
@@ -109,7 +58,7 @@ impl PrqRing {
         while head != tail {
             let at = self.base.0 + head;
             let (qw0, qw1) = (ram.load(Gpa(at)), ram.load(Gpa(at + 8)));
-            self.stats.requests += 1;
+            self.groups.stats.requests += 1;
             groups.extend(self.one(qw0, qw1));
             head = (head + 0x20) & self.mask;
         }
@@ -117,11 +66,9 @@ impl PrqRing {
         if mmio.read32(PRS) & PRO != 0 {
             // Only an empty ring tells that no page of a discarded group is still in it.
             if mmio.read64(PQH) & self.mask == mmio.read64(PQT) & self.mask {
-                let lost: usize = self.partial.values().map(Vec::len).sum();
-                self.stats.discarded += lost as u64;
-                self.partial.clear();
+                self.groups.discard();
                 mmio.write32(PRS, PRO);
-                self.stats.overflows += 1;
+                self.groups.stats.overflows += 1;
             }
         }
         groups
@@ -135,20 +82,11 @@ impl PrqRing {
         let pasid = pasid_of(qw0);
         let index = GroupIndex(u32::try_from(qw1 >> 3 & 0x1ff).unwrap_or(0));
         if !canonical(addr) || (privileged && (read || write)) || (exec && read) {
-            self.stats.bad += 1;
-            let page_group = PageGroup {
-                rid,
-                pasid,
-                index,
-                pages: Vec::new(),
-            };
-            return last.then_some(Group {
-                page_group,
-                bad: true,
-            });
+            self.groups.stats.bad += 1;
+            return last.then(|| Group::refused(rid, pasid, index, Response::Invalid));
         }
         if last && !read && !write {
-            self.stats.stop_markers += 1;
+            self.groups.stats.stop_markers += 1;
             return None;
         }
         let mut access = Access::empty();
@@ -156,26 +94,13 @@ impl PrqRing {
         access.set(Access::WRITE, write);
         access.set(Access::EXEC, exec);
         access.set(Access::PRIV, privileged);
-        let held: usize = self.partial.values().map(Vec::len).sum();
-        if !last {
-            if held < MAX_PARTIAL {
-                let pages = self.partial.entry((rid, index)).or_default();
-                pages.push(Page { addr, access });
-            }
-            return None;
-        }
-        let mut pages = self.partial.remove(&(rid, index)).unwrap_or_default();
-        pages.push(Page { addr, access });
-        let page_group = PageGroup {
+        let page = PageGroup {
             rid,
             pasid,
             index,
-            pages: pages.into_iter().map(|p| (p.addr, p.access)).collect(),
+            pages: vec![(addr, access)],
         };
-        Some(Group {
-            page_group,
-            bad: false,
-        })
+        self.groups.add(page, last)
     }
 }
 
@@ -190,64 +115,71 @@ impl Guest {
 
     /// Serves the page request queue: resolves complete groups and answers them.
     pub(crate) fn handle_page_requests(&self) {
-        let mut answers: Vec<Descriptor> = Vec::new();
-        for Group { page_group, bad } in self.read_page_requests() {
-            let ok = !bad && self.resolve(&page_group);
-            answers.push(self.answer(&page_group, ok));
-            if answers.len() >= 64 {
-                self.respond(&mut answers);
-            }
-        }
-        self.respond(&mut answers);
+        let groups = self.read_page_requests();
+        let bindings = &self.kernel().bindings;
+        bindings.serve(&groups, |answers| self.respond(answers));
     }
 
     /// Takes what is in the page request queue, in place of the guest's own handler: each group
     /// is owed an [`answer_group`](Self::answer_group). Whoever calls this must not call
-    /// [`service`](Self::service), which resolves groups from the bound address spaces.
+    /// [`service`](Driver::service), which resolves groups from the bound address spaces.
     pub fn take_groups(&self) -> Vec<PageGroup> {
-        let (bad, good): (Vec<_>, Vec<_>) =
-            self.read_page_requests().into_iter().partition(|g| g.bad);
-        let refusal = |group: &Group| self.answer(&group.page_group, false);
-        self.respond(&mut bad.iter().map(refusal).collect());
-        good.into_iter().map(|group| group.page_group).collect()
+        let mut good = Vec::new();
+        let mut bad = Vec::new();
+        for group in self.read_page_requests() {
+            match group.refused {
+                Some(answer) => bad.push((group.page_group, answer)),
+                None => good.push(group.page_group),
+            }
+        }
+        let answers: Vec<_> = bad.iter().map(|(group, answer)| (group, *answer)).collect();
+        self.respond(&answers);
+        good
     }
 
     /// Answers a group: Success if `resolved`, else Invalid.
     pub fn answer_group(&self, group: &PageGroup, resolved: bool) {
-        let answer = self.answer(group, resolved);
-        self.respond(&mut vec![answer]);
+        let answer = if resolved {
+            Response::Success
+        } else {
+            Response::Invalid
+        };
+        self.respond(&[(group, answer)]);
     }
 
-    /// The page group response, which is counted.
-    fn answer(&self, group: &PageGroup, ok: bool) -> Descriptor {
+    /// Queues the answers, which are counted.
+    fn respond(&self, answers: &[(&PageGroup, Response)]) {
+        if answers.is_empty() {
+            return;
+        }
         if let Some(ring) = self.prq().as_mut() {
-            if ok {
-                ring.stats.success += 1;
-            } else {
-                ring.stats.invalid += 1;
+            for (_, answer) in answers {
+                ring.groups.answered(*answer);
             }
         }
-        let pasid = group.pasid.map(Pasid::get);
-        page_group_response(group.rid.0, pasid, group.index.0, u8::from(!ok))
-    }
-
-    fn respond(&self, answers: &mut Vec<Descriptor>) {
-        if !answers.is_empty() && self.submit(answers).is_err() {
+        let descriptors: Vec<Descriptor> = answers
+            .iter()
+            .map(|(group, answer)| response(group.rid, group.pasid, group.index, *answer))
+            .collect();
+        if self.submit(&descriptors).is_err() {
             self.note("DMAR: page group responses failed");
         }
-        answers.clear();
     }
+}
 
-    /// Makes the pages of a group present; the first error decides for all of it.
-    fn resolve(&self, group: &PageGroup) -> bool {
-        let Some(mm) = group.pasid.and_then(|p| self.bound(group.rid, p)) else {
-            return false;
-        };
-        group
-            .pages
-            .iter()
-            .all(|(addr, access)| mm.fault(*addr, *access).is_ok())
-    }
+/// The page group response that gives an answer.
+pub(crate) fn response(
+    rid: Rid,
+    pasid: Option<Pasid>,
+    index: GroupIndex,
+    answer: Response,
+) -> Descriptor {
+    let code = match answer {
+        Response::Success => 0,
+        Response::Invalid => 1,
+        Response::Failure => 0xf,
+    };
+    page_group_response(rid.0, pasid.map(Pasid::get), index.0, code)
 }
 
 fn rid_of(qw0: u64) -> Rid {

@@ -1,10 +1,10 @@
 //! The invalidation queue, as `qi_submit_sync()` of Linux `drivers/iommu/intel/dmar.c` uses it.
 
 use super::numbers::{Descriptor, FSTS, ICE, IQA, IQA_DW, IQE, IQH, IQT, ITE, wait};
+use crate::driver::QueueError;
+use crate::mmio::Mmio;
 use crate::ram::{OutOfMemory, Ram};
 use iopf::Gpa;
-use std::sync::Arc;
-use viommu_api::Registers;
 
 /// Descriptors in the ring.
 const DEPTH: u64 = 256;
@@ -13,58 +13,6 @@ const PATIENCE: u32 = 2_000_000;
 /// What a wait descriptor stores, and what the slot holds before.
 const DONE: u32 = 2;
 const IN_USE: u32 = 1;
-
-/// Why a submission did not complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QueueError {
-    /// The IOMMU did not understand a descriptor (IQE).
-    Invalid,
-    /// A device did not answer an invalidation in time (ITE).
-    DeviceTimeout,
-    /// The wait descriptor was never executed.
-    Stuck,
-    /// More descriptors than the ring holds.
-    TooMany,
-}
-
-impl std::fmt::Display for QueueError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Invalid => "invalidation queue error",
-            Self::DeviceTimeout => "invalidation time-out error",
-            Self::Stuck => "invalidation wait never completed",
-            Self::TooMany => "more descriptors than the queue holds",
-        })
-    }
-}
-
-impl std::error::Error for QueueError {}
-
-/// A register window with typed accesses.
-#[derive(Clone)]
-pub(crate) struct Mmio(pub(crate) Arc<dyn Registers>);
-
-impl Mmio {
-    pub(crate) fn read32(&self, at: u64) -> u32 {
-        let mut bytes = [0; 4];
-        self.0.read(at, &mut bytes);
-        u32::from_le_bytes(bytes)
-    }
-
-    pub(crate) fn read64(&self, at: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.0.read(at, &mut bytes);
-        u64::from_le_bytes(bytes)
-    }
-
-    pub(crate) fn write32(&self, at: u64, value: u32) {
-        self.0.write(at, &value.to_le_bytes());
-    }
-
-    pub(crate) fn write64(&self, at: u64, value: u64) {
-        self.0.write(at, &value.to_le_bytes());
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct Queue {

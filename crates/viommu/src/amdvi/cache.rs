@@ -52,3 +52,6 @@ impl DeviceCache {
         self.entries.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

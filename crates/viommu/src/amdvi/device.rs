@@ -19,7 +19,7 @@ use iommu_wire::amdvi::event::{Event, HardwareError};
 use iommu_wire::amdvi::ppr::Ppr;
 use iommu_wire::amdvi::regs::{ExtendedFeatures, ExtendedFeatures2, WINDOW, offset};
 use iommu_wire::pcie::pri::PageMessage;
-use iopf::{Dma, DmaKind, PageRequest, Response, Rid};
+use iopf::{Dma, DmaKind, PageRequest, Pasid, Response, Rid};
 use std::sync::MutexGuard;
 use viommu_api::{InterruptKind, Invalidation, IrqSink};
 use zerocopy::IntoBytes;
@@ -185,7 +185,7 @@ impl<A: Ram> AmdviUnit<A> {
                 self.translator.configure(state.regs.walk());
             }
             if effect.forget {
-                self.translator.forget(Scope::Global);
+                self.translator.forget_all();
             }
             self.quiesce();
         }
@@ -253,9 +253,7 @@ impl<A: Ram> AmdviUnit<A> {
                 response: Response::from(completion.code),
             }),
             Command::InvalidateIommuAll => {
-                self.translator
-                    .forget_configuration(super::cache::DeviceCache::forget_all);
-                self.translator.forget(Scope::Global);
+                self.translator.forget_all();
                 self.state().regs.forget_told(None);
             }
             // No interrupt is remapped, and nothing is prefetched. The last is not accepted.
@@ -276,16 +274,21 @@ impl<A: Ram> AmdviUnit<A> {
 
     /// Has a device forget translations. Where there is no such device, the guest's time-out runs out at
     /// once; without one, nobody is waited for.
+    ///
+    /// What names PASID 0 is for requests without a PASID as well: with GIoV they are those of PASID 0, and
+    /// Linux names nothing else (`__domain_flush_pages`).
     fn device_tlb_pages(&self, place: Place, pages: &IotlbPages) {
-        let answered = self.invalidate_device(
-            pages.device,
-            &Invalidation {
-                pasid: pages.pasid,
-                global: false,
-                addr: pages.range.addr,
-                size_shift: pages.range.size_shift,
-            },
-        );
+        let what = Invalidation {
+            pasid: pages.pasid,
+            global: false,
+            addr: pages.range.addr,
+            size_shift: pages.range.size_shift,
+        };
+        let answered = self.invalidate_device(pages.device, &what);
+        if answered && pages.pasid == Some(Pasid::default()) {
+            let pasid = None;
+            self.invalidate_device(pages.device, &Invalidation { pasid, ..what });
+        }
         if answered {
             return;
         }

@@ -25,7 +25,7 @@ use std::collections::HashSet;
 pub struct Effect {
     /// Walks are to see the registers as they are now.
     pub(super) configure: bool,
-    /// No translation that is cached holds any more.
+    /// Nothing that is cached holds any more.
     pub(super) forget: bool,
     /// Look at the command buffer.
     pub(super) drain: bool,
@@ -303,7 +303,8 @@ impl Regs {
             .enable(control.com_wait_int_en(), self.waited);
         Effect {
             configure: for_walks(before) != for_walks(control),
-            forget: false,
+            // Device table entries are cached with their guest tables, or without.
+            forget: before.gt_en() != control.gt_en(),
             drain: self.commands.running() && !ran,
             raise: events || pages || waits,
         }

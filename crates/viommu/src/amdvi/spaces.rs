@@ -91,6 +91,10 @@ impl Tables for Amdvi {
         cache.insert(fresh.moment, dma.requester, fresh.space);
     }
 
+    fn forget_all(cache: &mut DeviceCache) {
+        cache.forget_all();
+    }
+
     #[inline]
     fn walk<M: TableMem>(
         unit: &Walk,
@@ -99,12 +103,6 @@ impl Tables for Amdvi {
         dma: &Dma,
         updates: &mut Updates,
     ) -> Result<Outcome, Failure> {
-        // A translation request is not kept out of the special ranges before it gets here.
-        if walk::in_special_range(dma.addr)
-            && let Some(outcome) = walk::special(unit, dma)?
-        {
-            return Ok(outcome);
-        }
         walk::walk(unit, space, mem, dma, updates, &mut ())
     }
 
@@ -169,12 +167,11 @@ impl Tables for Amdvi {
                 }
                 None => Tag::new(domain, None, Stage::Second),
             };
-            // A PASID without guest tables is a fault, and no translation of its domain serves it.
-            let lost = pasid.is_some() && space.guest_pasid(pasid).is_none();
-            let rights = if lost {
-                Access::empty()
-            } else {
+            // A request that no table is for is a fault, and no translation of its domain serves it.
+            let rights = if has_tables(space, pasid) {
                 space.rights()
+            } else {
+                Access::empty()
             };
             (tag, rights)
         };
@@ -201,6 +198,18 @@ impl Tables for Amdvi {
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>> {
         &MEMO
     }
+}
+
+/// Whether a valid device table entry has tables for requests with this PASID: it translates (TV), and
+/// its guest CR3 table reaches as far.
+#[inline]
+fn has_tables(space: &Space, pasid: Option<Pasid>) -> bool {
+    let covered = match (pasid, space.guest()) {
+        (Some(pasid), Some(guest)) => pasid.get() >> (9 * guest.levels.min(3)) == 0,
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    covered && space.switches().contains(Switches::TRANSLATING)
 }
 
 /// What an event of a request needs, from the device table as it is now.

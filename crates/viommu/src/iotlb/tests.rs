@@ -56,6 +56,20 @@ fn left(tlb: &Iotlb, entries: &[(Tag, u64, Mapping)]) -> Vec<bool> {
 }
 
 #[test]
+fn a_page_beyond_52_bits_is_not_cached() {
+    let iotlb = Iotlb::new(64);
+    let (inside, beyond) = (
+        page(0x000f_ffff_ffff_f000, 12),
+        page(0x0010_0000_0000_0000, 12),
+    );
+    assert!(!iotlb.insert(iotlb.epoch(), second(1), Iova(0x1000), &beyond));
+    assert_eq!(iotlb.lookup_tag(second(1), Iova(0x1000)), None);
+    assert!(iotlb.insert(iotlb.epoch(), second(1), Iova(0x1000), &inside));
+    let hit = iotlb.lookup_tag(second(1), Iova(0x1000)).unwrap();
+    assert_eq!(hit.mapping(), inside);
+}
+
+#[test]
 fn a_page_of_each_size_is_found_at_any_address_in_it() {
     for (shift, inside, output) in [
         (12, 0x7f_ffff_f123, 0x9_8000_0123),

@@ -122,3 +122,6 @@ impl ConfigCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

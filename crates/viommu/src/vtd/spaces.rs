@@ -113,6 +113,11 @@ impl Tables for Vtd {
         cache.insert(*moment, dma.requester, dma.pasid, context, space);
     }
 
+    fn forget_all(cache: &mut ConfigCache) {
+        cache.forget_contexts(ContextScope::Global);
+        cache.forget_pasids(PasidScope::Global);
+    }
+
     #[inline]
     fn walk<M: TableMem>(
         unit: &Unit,

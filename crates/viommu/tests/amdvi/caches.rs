@@ -175,6 +175,41 @@ fn a_pasid_without_guest_tables_meets_a_fault_whatever_is_cached_for_its_domain(
     assert_eq!(rig.read_at(None, AT), Some(PAGE));
 }
 
+/// 00:05.0 with a device table entry of its own reads at [`AT`].
+fn neighbour(rig: &Rig, entry: [u64; 2], pasid: Option<u32>) -> Option<u64> {
+    rig.put(0x1000 + 0x28 * 32, entry[0]);
+    rig.put(0x1000 + 0x28 * 32 + 8, entry[1]);
+    rig.submit(&[invalidate_device(Rid(0x28))]);
+    let mut dma = rig.dma(pasid, AT, Access::READ);
+    dma.requester = Rid(0x28);
+    let pieces = rig.access(&dma, 1).ok()?;
+    pieces.first().map(|(at, _)| *at)
+}
+
+#[test]
+fn an_entry_that_translates_nothing_meets_a_fault_whatever_is_cached_for_its_domain() {
+    let rig = host(Config::default());
+    assert_eq!(rig.read_at(None, AT), Some(PAGE));
+    // V, IR and IW, domain 5, with TV and without.
+    let tables = RW | TABLES | 4 << 9;
+    assert_eq!(neighbour(&rig, [tables | 3, 5], None), Some(PAGE));
+    assert_eq!(neighbour(&rig, [tables | 1, 5], None), None);
+    assert_eq!(rig.unit.counters().recorded, 1);
+}
+
+#[test]
+fn a_pasid_beyond_the_guest_cr3_table_meets_a_fault_whatever_is_cached_for_its_domain() {
+    let rig = guest(Config::default());
+    // A table of two levels at 0x5000, whose entry 1 is the page that has PASIDs 0x200–0x3ff.
+    rig.put(0x5008, 0x6001);
+    rig.put(0x6000 + 3 * 8, TABLES | 1);
+    let entry = RW | 5 << 58 | 1 << 55 | 3;
+    let wide = [entry | 1 << 56, 1];
+    assert_eq!(neighbour(&rig, wide, Some(0x203)), Some(PAGE));
+    // The device's own table has one level.
+    assert_eq!(rig.read_at(Some(0x203), AT), None);
+}
+
 #[test]
 fn a_device_without_an_entry_shares_nothing_with_domain_0() {
     let rig = host(Config::default());
@@ -185,6 +220,22 @@ fn a_device_without_an_entry_shares_nothing_with_domain_0() {
     dma.requester = Rid(0x28);
     assert_eq!(rig.access(&dma, 1).unwrap(), [(AT, 1)]);
     assert_eq!(rig.read_at(None, AT), Some(PAGE));
+}
+
+#[test]
+fn an_address_that_is_left_alone_is_the_same_the_second_time() {
+    let rig = host(Config::default());
+    // An entry that says nothing, and one without host tables: V, TV, domain 5.
+    for entry in [[0, 0], [RW | 3, 5]] {
+        rig.put(DTE, entry[0]);
+        rig.put(DTE + 8, entry[1]);
+        rig.submit(&[INVALIDATE_ALL]);
+        for addr in [AT, 0x000f_ffff_ffff_f000, 0x0010_0000_0000_1000, !0xfff] {
+            for _ in ["walked", "cached, where it can be"] {
+                assert_eq!(rig.read_at(None, addr), Some(addr), "{addr:#x}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -168,6 +168,23 @@ fn device_tlb_invalidations_reach_their_device() {
 }
 
 #[test]
+fn an_invalidation_of_pasid_0_reaches_what_a_device_has_without_a_pasid() {
+    let rig = guest(Config::default());
+    // With GIoV a request without a PASID goes through the tables of PASID 0, and Linux invalidates
+    // those alone (`__domain_flush_pages`).
+    rig.submit(&[[4 << 60 | 0x20 << 32 | 0x20, 0x7004]]);
+    let heard = [Pasid::new(0), None].map(|pasid| {
+        Heard::Invalidate(Invalidation {
+            pasid,
+            global: false,
+            addr: Iova(0x7000),
+            size_shift: 12,
+        })
+    });
+    assert_eq!(rig.ear.take(), heard);
+}
+
+#[test]
 fn a_device_that_is_not_there_times_out_and_holds_nobody_up() {
     let rig = host(Config::default());
     let at = COMMANDS + rig.r64(COMMAND_HEAD);

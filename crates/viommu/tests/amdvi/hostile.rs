@@ -5,6 +5,7 @@ use crate::rig::{
     guest,
 };
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use viommu::amdvi::Config;
 use viommu_api::{Ats, Endpoint, Invalidation, Pri, Registers, Translate};
@@ -162,6 +163,52 @@ fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     assert_eq!(rig.r64(0x2000), 0, "the head did not move on");
     rig.rewound();
     rig.submit(&[]);
+}
+
+/// An endpoint that has one command more put into the buffer at each command, as another processor
+/// may, until there were `wanted`.
+#[derive(Debug)]
+struct Feeder {
+    unit: Weak<crate::rig::Unit>,
+    heard: AtomicU32,
+    wanted: u32,
+}
+
+impl Endpoint for Feeder {
+    fn invalidate(&self, _: &Invalidation) {
+        let heard = self.heard.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(unit) = self.unit.upgrade()
+            && heard < self.wanted
+        {
+            let tail = (heard + 1) % 512 * 16;
+            unit.write(0x2008, &tail.to_le_bytes());
+        }
+    }
+    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
+}
+
+#[test]
+fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
+    let rig = guest(Config::default());
+    let feeder = Arc::new(Feeder {
+        unit: Arc::downgrade(&rig.unit),
+        heard: AtomicU32::new(0),
+        wanted: 70_000,
+    });
+    let endpoint: Arc<dyn Endpoint> = feeder.clone();
+    rig.unit.attach(DEVICE, Arc::downgrade(&endpoint));
+    // A buffer full of INVALIDATE_IOTLB_PAGES, of which the first is handed over.
+    rig.disable(12);
+    rig.w64(0x2000, 0);
+    rig.w64(0x2008, 0);
+    for index in 0..512 {
+        rig.put(COMMANDS + index * 16, 4 << 60 | 0x20);
+        rig.put(COMMANDS + index * 16 + 8, 0x7000);
+    }
+    rig.enable(12);
+    rig.w32(0x2008, 16);
+    // Linux waits for a word in memory, and touches no register meanwhile.
+    assert_eq!(feeder.heard.load(Ordering::Relaxed), 70_000);
 }
 
 #[test]

@@ -167,6 +167,17 @@ fn the_exclusion_range_is_not_translated() {
 }
 
 #[test]
+fn guest_tables_that_are_switched_off_translate_nothing() {
+    let rig = guest(Config::default());
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+    // GTEn
+    rig.disable(16);
+    assert_eq!(rig.read_at(Some(3), AT), None);
+    rig.enable(16);
+    assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));
+}
+
+#[test]
 fn reset_is_power_on() {
     let rig = guest(Config::default());
     assert_eq!(rig.read_at(Some(3), AT), Some(PAGE));

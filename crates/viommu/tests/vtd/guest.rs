@@ -4,9 +4,9 @@ use crate::rig::{DEVICE, Ear, Heard};
 use iommu_walk::vtd::Failure;
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response};
 use std::sync::{Arc, Mutex, Weak};
-use testkit::vtd::tables::{PageTable, Stage};
-use testkit::vtd::{Backing, Guest, Mm, Setup};
-use testkit::{Interrupts, Ram};
+use testkit::paging::{Format, PageTable};
+use testkit::vtd::{Guest, Setup};
+use testkit::{Backing, Driver, Interrupts, Mm, Ram};
 use viommu::Watch;
 use viommu::mem::GuestRam;
 use viommu::vtd::{self, Config, Notice, VtdUnit};
@@ -198,7 +198,7 @@ fn a_legacy_domain_is_mapped_used_and_unmapped() {
         ..Setup::default()
     };
     let Machine { guest, unit, .. } = boot(config, setup);
-    let table = PageTable::new(guest.ram(), Stage::Second, 4).unwrap();
+    let table = PageTable::new(guest.ram(), Format::VtdSecond, 4).unwrap();
     let page = guest.ram().frame().unwrap();
     table.map(Iova(0x4000), page, 3, 1).unwrap();
     guest.attach(DEVICE, 0, &table, 9).unwrap();

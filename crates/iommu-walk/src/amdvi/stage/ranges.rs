@@ -9,8 +9,9 @@ use crate::outcome::{Outcome, Rights, Translation};
 use crate::stage::Demand;
 use iopf::{Access, Dma, DmaKind, Gpa};
 
-/// Says what becomes of a request to a [special range](crate::amdvi::in_special_range), before any table is
-/// read; `None` where it is a request like any other.
+/// Says what becomes of a request to a [special range](crate::amdvi::in_special_range), before any page
+/// table is read; `None` where it is a request like any other. Of an untranslated request not even the
+/// device table entry matters; a translation request must be allowed by it first (UNCONFIRMED).
 ///
 /// # Errors
 /// [`Failure`] of a condition of those ranges.

@@ -1,79 +1,43 @@
-//! Mistakes with more than one act.
+//! Mistakes with more than one act that a guest can make whatever the IOMMU.
 
-use super::{DEVICE, FIRST, Lab, Mistake, READ_ONLY, Shot, Special, TestResult, WRITABLE, told};
-use crate::run::mistakes::Act;
+use super::{
+    Act, FIRST, Lab, Mistake, READ_ONLY, Shot, Special, Spoilt, TestResult, WRITABLE, outcome, told,
+};
 use endpoint::{Status, Via};
-use iopf::Iova;
-use testkit::vtd::QueueError;
-use testkit::vtd::numbers::{page_group_response, piotlb_pages};
+use iopf::{GroupIndex, Iova, Pasid, Response};
+use testkit::Driver;
 
-pub(super) const CASES: &[Special] = &[
-    unknown_descriptor,
-    reserved_bits_in_a_descriptor,
-    forgotten_flush,
-    answer_to_nobody,
-];
+/// All of them.
+pub(super) fn both<X: Spoilt>() -> &'static [Special] {
+    &[forgotten_flush::<X>, answer_to_nobody::<X>]
+}
 
-fn mistake(name: &str, expected: &str, seen: String, device: String, log: String) -> Mistake {
-    Mistake {
-        name: name.to_owned(),
-        expected: expected.to_owned(),
-        ok: seen == expected,
-        seen,
-        device,
-        guest_log: log,
+/// Whether a job was served.
+pub(super) fn word(status: Status) -> &'static str {
+    if status == Status::Done {
+        "served"
+    } else {
+        "refused"
     }
 }
 
-/// Queues a descriptor the IOMMU must refuse, then one it must not.
-fn refused(name: &str, descriptor: [u64; 4]) -> TestResult<Mistake> {
-    let lab = Lab::new(true)?;
-    let guest = &lab.machine.guest;
-    let log = match guest.submit(&[descriptor]) {
-        Ok(()) => String::new(),
-        Err(error) => format!("DMAR: {error}"),
-    };
-    let after = guest.flush_everything().is_ok();
-    let stopped = log == format!("DMAR: {}", QueueError::Invalid);
-    let seen = format!("queue error {stopped}, goes on {after}");
-    let expected = "queue error true, goes on true";
-    Ok(mistake(name, expected, seen, "not involved".into(), log))
-}
-
-fn unknown_descriptor() -> TestResult<Mistake> {
-    refused("invalidation of a kind nobody knows", [0xe0f, 0, 0, 0])
-}
-
-fn reserved_bits_in_a_descriptor() -> TestResult<Mistake> {
-    let mut descriptor = piotlb_pages(1, FIRST, WRITABLE, 0);
-    descriptor[2] = 1;
-    refused("invalidation with reserved bits", descriptor)
-}
-
 /// A guest that unmaps and does not flush: the device goes on, until the flush.
-fn forgotten_flush() -> TestResult<Mistake> {
-    let lab = Lab::new(true)?;
+fn forgotten_flush<X: Spoilt>() -> TestResult<Mistake> {
+    let lab = Lab::<X>::new(X::PROCESS)?;
     let shot = Shot::new(Act::Read, READ_ONLY).pasid(FIRST).via(Via::Ats);
     let before = lab.run(shot.job())?.status;
-    lab.first.unmap(Iova(READ_ONLY));
+    X::first(&lab.tables).unmap(Iova(READ_ONLY));
     let stale = lab.run(shot.job())?.status;
-    let pasid = iopf::Pasid::truncate(FIRST);
-    lab.machine.guest.flush_pasid(DEVICE, pasid)?;
+    let pasid = Pasid::truncate(FIRST);
+    lab.machine.guest.flush_pasid(X::DEVICE, pasid)?;
     let flushed = lab.run(shot.job())?.status;
-    let word = |status| {
-        if status == Status::Done {
-            "served"
-        } else {
-            "refused"
-        }
-    };
     let seen = format!(
         "{}, unmapped and not flushed: {}, flushed: {}",
         word(before),
         word(stale),
         word(flushed)
     );
-    Ok(mistake(
+    Ok(outcome(
         "unmapping without a flush",
         "served, unmapped and not flushed: served, flushed: refused",
         seen,
@@ -82,15 +46,17 @@ fn forgotten_flush() -> TestResult<Mistake> {
     ))
 }
 
-/// A page group response that nobody waits for.
-fn answer_to_nobody() -> TestResult<Mistake> {
-    let lab = Lab::new(true)?;
-    let answer = page_group_response(DEVICE.0, Some(FIRST), 77, 0);
-    lab.machine.guest.submit(&[answer])?;
+/// An answer to a page request group that nobody waits for.
+fn answer_to_nobody<X: Spoilt>() -> TestResult<Mistake> {
+    let lab = Lab::<X>::new(X::PROCESS)?;
+    let pasid = Some(Pasid::truncate(FIRST));
+    let (group, answer) = (GroupIndex(77), Response::Success);
+    let guest = &lab.machine.guest;
+    guest.answer_page_group(X::DEVICE, pasid, group, answer)?;
     let unexpected = lab.device.stats().unexpected_responses;
     let shot = Shot::new(Act::Read, WRITABLE).pasid(FIRST).via(Via::Ats);
     let after = lab.run(shot.job())?.status;
-    Ok(mistake(
+    Ok(outcome(
         "page group response that nobody waits for",
         "1 unexpected response, device goes on: done",
         format!(

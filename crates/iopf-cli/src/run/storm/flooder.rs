@@ -1,5 +1,6 @@
 //! A device that means harm.
 
+use crate::run::arch::Scripted;
 use crate::run::machine::Machine;
 use crate::run::rng::Rng;
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
@@ -16,8 +17,8 @@ impl Endpoint for Deaf {
 }
 
 /// Sends whatever does damage.
-pub(super) struct Flooder {
-    machine: Arc<Machine>,
+pub(super) struct Flooder<X: Scripted> {
+    machine: Arc<Machine<X>>,
     rid: Rid,
     // The unit holds endpoints weakly.
     _deaf: Arc<Deaf>,
@@ -35,15 +36,15 @@ pub(super) struct Sent {
     pub(super) memory_late: Option<u64>,
 }
 
-/// Requests in one burst.
-const BURST: u64 = 200;
+/// Requests in one burst: more than the guest's records hold.
+const BURST: u64 = 300;
 /// Page requests in one burst: more than the queue holds.
 const GROUP: u64 = 300;
 /// The flood ends here, however long the victim takes.
 const MOST: u64 = 50_000_000;
 
-impl Flooder {
-    pub(super) fn behind(machine: &Arc<Machine>, rid: Rid) -> Self {
+impl<X: Scripted> Flooder<X> {
+    pub(super) fn behind(machine: &Arc<Machine<X>>, rid: Rid) -> Self {
         let deaf = Arc::new(Deaf);
         let endpoint: Arc<dyn Endpoint> = deaf.clone();
         let endpoint: Weak<dyn Endpoint> = Arc::downgrade(&endpoint);
@@ -55,18 +56,29 @@ impl Flooder {
         }
     }
 
-    /// Sends `least` bad requests, and goes on until told to calm down.
-    pub(super) fn flood(&self, seed: u64, least: u64, calm: &AtomicBool) -> Sent {
+    /// Sends more of each kind than a queue holds.
+    pub(super) fn burst(&self, rng: &mut Rng) -> Sent {
+        let mut faults = 0;
+        for _ in 0..BURST {
+            faults += self.bad_request(rng);
+        }
+        for page in 0..GROUP {
+            self.page_request(rng, page + 1 == GROUP);
+        }
+        Sent {
+            faults,
+            pages: GROUP,
+            ..Sent::default()
+        }
+    }
+
+    /// Goes on after what was `sent` to `least` bad requests, and further until told to calm down.
+    pub(super) fn flood(&self, mut sent: Sent, seed: u64, least: u64, calm: &AtomicBool) -> Sent {
         let mut rng = Rng::new(seed);
-        let mut sent = Sent::default();
         while sent.faults < MOST && (sent.faults < least || !calm.load(Ordering::Acquire)) {
-            for _ in 0..BURST {
-                sent.faults += self.bad_request(&mut rng);
-            }
-            for page in 0..GROUP {
-                self.page_request(&mut rng, page + 1 == GROUP);
-            }
-            sent.pages += GROUP;
+            let burst = self.burst(&mut rng);
+            sent.faults += burst.faults;
+            sent.pages += burst.pages;
             if sent.memory_early.is_none() && sent.faults >= least / 10 {
                 sent.memory_early = resident();
             }

@@ -6,8 +6,7 @@ use endpoint::{Completion, Device, Job, JobId, Op, Status, Via};
 use iopf::{Access, Gpa, Iova, Rid};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use testkit::Ram;
-use testkit::vtd::{Backing, Mm};
+use testkit::{Backing, Mm, Ram};
 
 /// Takes mappings away from everybody who might use them.
 pub(crate) trait Kernel: Send + Sync {

@@ -17,7 +17,7 @@ fn step(nanos: u64, step: &str, group: Option<u32>, note: &str) -> Value {
 
 /// What a server says of one page, with something else from before and from after it.
 fn events() -> Vec<Value> {
-    let tail = "the guest has moved the tail of its invalidation queue";
+    let tail = "the guest has moved the tail of its command queue";
     vec![
         step(900, tail, None, ""),
         step(

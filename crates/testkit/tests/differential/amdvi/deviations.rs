@@ -150,13 +150,15 @@ pub(crate) const ALL: &[Deviation] = &[
     Deviation {
         name: "reserved bits of entries that point to tables are accepted",
         as_qemu: |walked| {
-            tables::reserved_accepted(walked, 0x1ff << 52, |next| !matches!(next, 0 | 7))
+            tables::reserved_accepted(walked, tables::TABLE_RESERVED, |next| {
+                !matches!(next, 0 | 7)
+            })
         },
     },
     Deviation {
         name: "reserved bits of entries that map pages are accepted",
         as_qemu: |walked| {
-            tables::reserved_accepted(walked, 0x7f << 52, |next| matches!(next, 0 | 7))
+            tables::reserved_accepted(walked, tables::PAGE_RESERVED, |next| matches!(next, 0 | 7))
         },
     },
     // The same, skipped levels: their part of the address must be zero. `fetch_pte` looks at what
@@ -187,6 +189,12 @@ pub(crate) const ALL: &[Deviation] = &[
     Deviation {
         name: "level 6 maps pages",
         as_qemu: |walked| tables::topmost(walked),
+    },
+    // The same: the address field ends at bit 51, and with it the size that it encodes.
+    // `PTE_LARGE_PAGE_SIZE` counts on through what lies above.
+    Deviation {
+        name: "a size goes on into the bits above the address field",
+        as_qemu: |walked| tables::oversized(walked),
     },
     // "I/O Page Tables for Host Translations", IR and IW: what every level grants, and the device table
     // entry. `amdvi_page_walk` compares the request with the entry that `fetch_pte` ended at.

@@ -79,7 +79,7 @@ fn pages(b: &mut Builder<'_>, iova: &mut u64, levels: u8) -> u64 {
     let leaf = if levels == 6 && b.rng.u8(0..8) == 0 {
         6
     } else {
-        pick(b.rng, [1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5]).min(levels)
+        pick(b.rng, [1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 5, 5, 5]).min(levels)
     };
     let top = b.table();
     let (mut table, mut level) = (top, levels);
@@ -109,7 +109,8 @@ fn pages(b: &mut Builder<'_>, iova: &mut u64, levels: u8) -> u64 {
             };
         }
         if next == 0 && shift >= 26 {
-            *iova = *iova & !offset(shift) | b.rng.u64(DATA) & !3;
+            // What lies above memory has no meaning in a page as large as that, and may be anything.
+            *iova = *iova & !offset(shift.min(52)) | b.rng.u64(DATA) & !3;
         }
         let at = table + page::index(*iova, level) * 8;
         if next != 0 {
@@ -172,20 +173,25 @@ fn change(b: &mut Builder<'_>, iova: &mut u64, setup: &mut Setup) -> String {
             *word = *word & !DeviceWord0::VALID | reserved;
             return format!("device without V, with {reserved:#x}, iova in memory");
         }
+        24 => {
+            let entry = b.named("device");
+            *b.word(entry) |= DeviceWord0::MODE;
+            return "device with Mode 7".to_owned();
+        }
         _ => {}
     }
     let number = b.choose();
     let target = &b.targets[number];
     let (name, pointer, page_table) = (target.name.clone(), target.pointer, target.is_page_table());
-    if pointer && roll < 32 {
+    if pointer && roll < 33 {
         b.aim(number, NOWHERE);
         return format!("{name} to nowhere");
     }
-    if pointer && roll < 39 {
+    if pointer && roll < 40 {
         *b.word(number) &= !(HostEntry::READ | HostEntry::WRITE);
         return format!("{name} without rights");
     }
-    if page_table && roll < 49 {
+    if page_table && roll < 50 {
         // The level is the last of the name. Sizes at the limits of what it can have, and beyond.
         let own = own_shift(name.bytes().last().map_or(1, |digit| digit - b'0'));
         let shift = pick(b.rng, [own, own, own + 9, own + 9, own + 10, own + 11]);

@@ -120,15 +120,18 @@ pub(super) fn nothing_left(walked: &Walked) -> Option<Walked> {
     }))
 }
 
-/// Has the entry at `at` map the request as if it were for a page of this size, with the rights that it
-/// has.
+/// Has the entry at `at` map the request as if it were for a page of this size.
+pub(super) fn as_page(walked: &Walked, at: u64, level: u8, shift: u8) -> Option<Walked> {
+    let base = walked.case.memory.get(at) & HostEntry::ADDRESS & !offset(shift);
+    mapped(walked, at, level, base | walked.case.iova & offset(shift))
+}
+
+/// Has the entry at `at` map the request to `to`, with the rights that it has.
 ///
 /// What it becomes is a page of its level's own size, so the request's offset in it may change. There
 /// is none at level 6, so the table becomes one of level 5.
-pub(super) fn as_page(walked: &Walked, at: u64, level: u8, shift: u8) -> Option<Walked> {
+pub(super) fn mapped(walked: &Walked, at: u64, level: u8, to: u64) -> Option<Walked> {
     let device = device_step(walked)?.addr.0;
-    let base = walked.case.memory.get(at) & HostEntry::ADDRESS & !offset(shift);
-    let to = base | walked.case.iova & offset(shift);
     // Where there is nothing is all the same.
     let to = if to < BUSY { to } else { NOWHERE };
     Some(walked.with(|case| {

@@ -1,9 +1,10 @@
 //! What QEMU accepts in host tables.
 
-use super::rights::{as_page, granted};
+use super::rights::{as_page, granted, mapped};
 use super::{Walked, device_step, failed};
 use crate::amdvi::page::{index, offset, own_shift};
-use crate::harness::DATA;
+use crate::harness::{DATA, NOWHERE};
+use iommu_walk::Table;
 use iommu_walk::amdvi::Cause;
 use iommu_wire::amdvi::pte::{HostEntry, HostTarget};
 
@@ -26,6 +27,10 @@ fn beyond_rights(
     let once = |walked: &Walked| once(walked, &granted(walked));
     std::iter::successors(once(walked), once).last()
 }
+
+/// What must be zero in an entry that points to a table, and in one that maps a page.
+pub(super) const TABLE_RESERVED: u64 = 0x1ff << 52;
+pub(super) const PAGE_RESERVED: u64 = 0x7f << 52;
 
 /// Takes these bits out of entries whose Next Level is one of these.
 pub(super) fn reserved_accepted(walked: &Walked, bits: u64, of: fn(u8) -> bool) -> Option<Walked> {
@@ -94,4 +99,21 @@ pub(super) fn topmost(walked: &Walked) -> Option<Walked> {
         7 => as_page(walked, at, level, entry.encoded_shift()),
         _ => None,
     }
+}
+
+/// Lets a request go nowhere whose offset in such a page is more than memory can have.
+pub(super) fn oversized(walked: &Walked) -> Option<Walked> {
+    let accepted = reserved_accepted(walked, PAGE_RESERVED, |next| next == 7);
+    let accepted = accepted.unwrap_or_else(|| walked.clone());
+    let granted = granted(&accepted);
+    let mut steps = granted.trail.steps().iter();
+    let last = steps.rfind(|step| step.table == Table::SecondStage)?;
+    let word = walked.case.memory.get(last.addr.0);
+    let sized = HostEntry::from_bits(word).next_level() == 7;
+    let whole = word & HostEntry::ADDRESS == HostEntry::ADDRESS;
+    // All ones are taken for an entry that cannot be read.
+    let ones = u8::try_from((word | 0xfff).trailing_ones()).ok()?;
+    let found = sized && whole && word & HostEntry::PRESENT != 0 && ones < 63;
+    let above = found && walked.case.iova & offset(ones + 1) >> 52 << 52 != 0;
+    above.then(|| mapped(walked, last.addr.0, last.level, NOWHERE))?
 }

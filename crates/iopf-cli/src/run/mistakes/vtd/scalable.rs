@@ -4,21 +4,28 @@
 //! RTA, SRT, SCT, SPD, SPT, SFL and SGN; the second source is the list of strings in Linux
 //! `drivers/iommu/intel/dmar.c`, `dma_remap_sm_fault_reasons`.
 
-use super::{
-    Act, Case, DEVICE, DOMAIN, Expect, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, SECOND, Shot,
-    TestResult, WRITABLE,
+use super::{DEVICE, Mode, SECOND};
+use crate::run::mistakes::{
+    Act, Case, DOMAIN, Expect, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
 };
 use endpoint::Via;
 use iopf::{Gpa, Iova, Pasid};
+use testkit::Driver;
 use testkit::vtd::numbers::{
     CTX_DTE, CTX_PASIDE, CTX_PRE, FS_P, FS_RW, FS_US, LARGE, PE_ERE, PE_NXE, PE_WPE, SS_W,
 };
 use testkit::vtd::tables::nested;
+use viommu::vtd::Vtd;
 
-const fn case(name: &'static str, code: u8, shot: Shot, spoil: fn(&Lab) -> TestResult<()>) -> Case {
+const fn case(
+    name: &'static str,
+    code: u8,
+    shot: Shot,
+    spoil: fn(&Lab<Vtd>) -> TestResult<()>,
+) -> Case<Vtd> {
     Case {
         name,
-        scalable: true,
+        start: Mode::Scalable,
         spoil,
         shot,
         expect: Expect::Record(code),
@@ -26,10 +33,14 @@ const fn case(name: &'static str, code: u8, shot: Shot, spoil: fn(&Lab) -> TestR
 }
 
 /// The guest must find nothing in its records; the device gets an error all the same.
-const fn quiet(name: &'static str, shot: Shot, spoil: fn(&Lab) -> TestResult<()>) -> Case {
+const fn quiet(
+    name: &'static str,
+    shot: Shot,
+    spoil: fn(&Lab<Vtd>) -> TestResult<()>,
+) -> Case<Vtd> {
     Case {
         name,
-        scalable: true,
+        start: Mode::Scalable,
         spoil,
         shot,
         expect: Expect::Nothing,
@@ -40,22 +51,22 @@ const READ: Shot = Shot::new(Act::Read, WRITABLE).pasid(FIRST);
 const FETCH: Shot = Shot::new(Act::Fetch, WRITABLE).pasid(FIRST);
 const MISSING: Shot = Shot::new(Act::Read, NOTHING).pasid(FIRST);
 
-fn nothing(_: &Lab) -> TestResult<()> {
+fn nothing(_: &Lab<Vtd>) -> TestResult<()> {
     Ok(())
 }
 
 /// Clears bits of the context entry.
-fn without(lab: &Lab, bits: u64) -> TestResult<()> {
+fn without(lab: &Lab<Vtd>, bits: u64) -> TestResult<()> {
     lab.poke(lab.context()?, |raw| raw & !bits)
 }
 
 /// Changes the first-stage entry of `level` for the writable page.
-fn first(lab: &Lab, level: u8, change: fn(u64) -> u64) -> TestResult<()> {
-    lab.poke(lab.slot(&lab.first, WRITABLE, level)?, change)
+fn first(lab: &Lab<Vtd>, level: u8, change: fn(u64) -> u64) -> TestResult<()> {
+    lab.poke(lab.slot(&lab.tables.first, WRITABLE, level)?, change)
 }
 
 /// In the order of their numbers.
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case<Vtd>] = &[
     case("root table in a mode nobody has", 0x30, READ, |lab| {
         lab.set_root(lab.machine.guest.root().base().0 | 2 << 10)
     }),
@@ -166,8 +177,8 @@ pub(super) const CASES: &[Case] = &[
         READ,
         |lab| {
             let guest = &lab.machine.guest;
-            let (first, second) = (lab.first.root(), lab.second.root());
-            lab.second.map(Iova(first.0), first, SS_W, 1)?;
+            let (first, second) = (lab.tables.first.root(), lab.tables.second.root());
+            lab.tables.second.map(Iova(first.0), first, SS_W, 1)?;
             let entry = nested(first, second, 2, DOMAIN, PE_NXE | PE_WPE);
             guest.set_pasid(DEVICE, Pasid::truncate(FIRST), &entry)?;
             Ok(guest.flush_everything()?)
@@ -205,7 +216,9 @@ pub(super) const CASES: &[Case] = &[
     ),
     case("mapping onto the interrupt range", 0x87, READ, |lab| {
         let flags = FS_P | FS_RW | FS_US;
-        lab.first.map(Iova(WRITABLE), Gpa(0xfee0_0000), flags, 1)?;
+        lab.tables
+            .first
+            .map(Iova(WRITABLE), Gpa(0xfee0_0000), flags, 1)?;
         Ok(lab.machine.guest.flush_everything()?)
     }),
     quiet(

@@ -1,10 +1,10 @@
 //! A process address space: what the guest's kernel knows of it, and its page table.
 //!
 //! The policy is that of `iommu_sva_handle_mm()` in Linux `drivers/iommu/iommu-sva.c`: no VMA, or
-//! a right the VMA does not give, is an error; otherwise the page is there afterwards.
+//! a right the VMA does not give, is an error; otherwise the page is there afterwards. The page table is
+//! the processor's own, which IOMMUs of both makers walk.
 
-use super::numbers::{FS_A, FS_D, FS_P, FS_RW, FS_US, FS_XD};
-use super::tables::{PageTable, Stage};
+use crate::paging::{A, D, Format, P, PageTable, RW, US, XD};
 use crate::ram::{FRAME, OutOfMemory, Ram};
 use iopf::{Access, Gpa, Iova, Pasid};
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ impl Mm {
         Ok(Self {
             pasid,
             ram: ram.clone(),
-            table: PageTable::new(ram, Stage::First, levels)?,
+            table: PageTable::new(ram, Format::Processor, levels)?,
             inner: Mutex::new(Inner::default()),
         })
     }
@@ -151,7 +151,7 @@ impl Mm {
         if let Some(frame) = inner.pages.get(&page) {
             let slot = self.table.slot(Iova(page), 1);
             // Present, but perhaps with fewer rights than the mapping gives by now.
-            if let Some(slot) = slot.filter(|s| self.ram.load(*s) & FS_P == 0) {
+            if let Some(slot) = slot.filter(|s| self.ram.load(*s) & P == 0) {
                 self.ram.store(slot, frame.0 | bits(vma.prot));
             }
             return Ok(*frame);
@@ -307,12 +307,12 @@ fn bits(prot: Prot) -> u64 {
     if !prot.intersects(Access::READ | Access::WRITE | Access::EXEC) {
         return 0;
     }
-    let mut bits = FS_P | FS_US | FS_A;
+    let mut bits = P | US | A;
     if prot.contains(Access::WRITE) {
-        bits |= FS_RW | FS_D;
+        bits |= RW | D;
     }
     if !prot.contains(Access::EXEC) {
-        bits |= FS_XD;
+        bits |= XD;
     }
     bits
 }

@@ -4,18 +4,26 @@
 //! LRT, LCT, LSL, LGN and RTA; the second source is the list of strings in Linux
 //! `drivers/iommu/intel/dmar.c`, `dma_remap_fault_reasons`.
 
-use super::{
-    Act, Case, DEVICE, DOMAIN, Expect, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
+use super::{DEVICE, Mode};
+use crate::run::mistakes::{
+    Act, Case, DOMAIN, Expect, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
 };
 use endpoint::Via;
 use iopf::{Gpa, Iova};
+use testkit::Driver;
 use testkit::vtd::numbers::{LARGE, SS_R, SS_W};
 use testkit::vtd::tables::legacy_context;
+use viommu::vtd::Vtd;
 
-const fn case(name: &'static str, code: u8, shot: Shot, spoil: fn(&Lab) -> TestResult<()>) -> Case {
+const fn case(
+    name: &'static str,
+    code: u8,
+    shot: Shot,
+    spoil: fn(&Lab<Vtd>) -> TestResult<()>,
+) -> Case<Vtd> {
     Case {
         name,
-        scalable: false,
+        start: Mode::Legacy,
         spoil,
         shot,
         expect: Expect::Record(code),
@@ -24,19 +32,19 @@ const fn case(name: &'static str, code: u8, shot: Shot, spoil: fn(&Lab) -> TestR
 
 const READ: Shot = Shot::new(Act::Read, WRITABLE);
 
-fn nothing(_: &Lab) -> TestResult<()> {
+fn nothing(_: &Lab<Vtd>) -> TestResult<()> {
     Ok(())
 }
 
 /// Gives the device a context entry with these fields.
-fn context(lab: &Lab, translation: u64, root: u64, width: u64) -> TestResult<()> {
+fn context(lab: &Lab<Vtd>, translation: u64, root: u64, width: u64) -> TestResult<()> {
     let entry = legacy_context(translation, Gpa(root), width, DOMAIN);
     lab.machine.guest.set_context(DEVICE, &entry, DOMAIN)?;
     Ok(())
 }
 
 /// In the order of their numbers.
-pub(super) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case<Vtd>] = &[
     case("no root entry for the bus", 0x01, READ, |lab| {
         lab.poke(lab.machine.guest.root().root_slot(DEVICE), |_| 0)
     }),
@@ -44,10 +52,10 @@ pub(super) const CASES: &[Case] = &[
         lab.poke(lab.context()?, |raw| raw & !1)
     }),
     case("context entry with a width nobody has", 0x03, READ, |lab| {
-        context(lab, 0, lab.second.root().0, 1)
+        context(lab, 0, lab.tables.second.root().0, 1)
     }),
     case("context entry with a reserved type", 0x03, READ, |lab| {
-        context(lab, 3, lab.second.root().0, 2)
+        context(lab, 3, lab.tables.second.root().0, 2)
     }),
     case("page table outside of memory", 0x03, READ, |lab| {
         context(lab, 0, NOWHERE, 2)
@@ -77,7 +85,7 @@ pub(super) const CASES: &[Case] = &[
         nothing,
     ),
     case("lower page table outside of memory", 0x07, READ, |lab| {
-        let slot = lab.slot(&lab.second, WRITABLE, 2)?;
+        let slot = lab.slot(&lab.tables.second, WRITABLE, 2)?;
         lab.poke(slot, |_| NOWHERE | SS_R | SS_W)
     }),
     case("root table outside of memory", 0x08, READ, |lab| {
@@ -95,23 +103,24 @@ pub(super) const CASES: &[Case] = &[
         lab.poke(lab.context()?, |raw| raw | 0x100)
     }),
     case("large page that is not aligned", 0x0c, READ, |lab| {
-        let slot = lab.slot(&lab.second, WRITABLE, 2)?;
+        let slot = lab.slot(&lab.tables.second, WRITABLE, 2)?;
         lab.poke(slot, |_| 0x20_5000 | LARGE | SS_R | SS_W)
     }),
     case(
         "translated request without device TLB enabled",
         0x0d,
         READ.via(Via::Translated),
-        |lab| context(lab, 0, lab.second.root().0, 2),
+        |lab| context(lab, 0, lab.tables.second.root().0, 2),
     ),
     case(
         "translation request without device TLB enabled",
         0x0d,
         READ.via(Via::Ats),
-        |lab| context(lab, 0, lab.second.root().0, 2),
+        |lab| context(lab, 0, lab.tables.second.root().0, 2),
     ),
     case("mapping onto the interrupt range", 0x0e, READ, |lab| {
-        lab.second
+        lab.tables
+            .second
             .map(Iova(WRITABLE), Gpa(0xfee0_0000), SS_R | SS_W, 1)?;
         Ok(lab.machine.guest.flush_everything()?)
     }),
