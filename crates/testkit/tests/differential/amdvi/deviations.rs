@@ -70,9 +70,8 @@ pub(crate) const ALL: &[Deviation] = &[
         as_qemu: |walked| {
             let words = device_entry(walked)?;
             let valid = words[0] & DeviceWord0::VALID != 0;
-            let already = failed(walked, &[Cause::DeviceEntryReserved]).is_some();
             let lower = reserved(&[words[0], words[1], 0, 0]);
-            (lower && !valid && !already).then(|| illegal(walked))
+            illegal(walked).filter(|_| lower && !valid)
         },
     },
     // "Device Table Entry Format": V is about bits 127:1, IV about 255:128. `amdvi_validate_dte`
@@ -82,8 +81,7 @@ pub(crate) const ALL: &[Deviation] = &[
         as_qemu: |walked| {
             let words = device_entry(walked)?;
             let upper = reserved(&[0, 0, words[2], words[3]]);
-            let already = failed(walked, &[Cause::DeviceEntryReserved]).is_some();
-            (upper && !already).then(|| illegal(walked))
+            illegal(walked).filter(|_| upper)
         },
     },
     // "Device Table Entry Format": a field of a feature that the unit lacks is reserved.
@@ -311,8 +309,12 @@ fn silent(walked: &Walked, cause: Cause) -> Option<Walked> {
     failed(walked, &[cause]).map(|_| ending(walked, End::Nothing))
 }
 
-/// ILLEGAL_DEV_TABLE_ENTRY, as QEMU writes it.
-fn illegal(walked: &Walked) -> Walked {
+/// ILLEGAL_DEV_TABLE_ENTRY, as QEMU writes it; not where our walk has come to that already.
+fn illegal(walked: &Walked) -> Option<Walked> {
+    let already = failed(walked, &[Cause::DeviceEntryReserved]).is_some();
+    if already || written(walked).is_some() {
+        return None;
+    }
     let event = Event {
         code: EventCode::ILLEGAL_DEV_TABLE_ENTRY,
         flags: 0,
@@ -321,7 +323,7 @@ fn illegal(walked: &Walked) -> Walked {
         pasid: 0,
         address: 0,
     };
-    ending(walked, End::Fault(vec![event]))
+    Some(ending(walked, End::Fault(vec![event])))
 }
 
 /// The flags of QEMU's page faults.
