@@ -1,6 +1,9 @@
 //! Arguments of `iopf serve`, and the plan they become.
 
+use super::arch::Serve;
+use super::told::Given;
 use crate::args::ArchArg;
+use endpoint::Signals;
 use iopf::Rid;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,9 +11,10 @@ use std::str::FromStr;
 
 /// Put the virtual IOMMU and devices behind it in front of a guest in QEMU
 ///
-/// Serves an Intel VT-d unit and the functions behind it over vfio-user, one socket a function, and
-/// writes what QEMU needs: the DMAR table and the command line. QEMU 10.1 or newer has the client.
-/// The devices that QEMU models itself stay out of the IOMMU's reach.
+/// Serves an Intel VT-d unit, an AMD IOMMU or an Arm SMMU and the functions behind it over vfio-user,
+/// one socket a function, and writes what QEMU needs: the ACPI table or the device tree, and the
+/// command line. QEMU 10.1 or newer has the client. The devices that QEMU models itself stay out of
+/// the IOMMU's reach.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -22,18 +26,25 @@ pub(crate) struct Args {
     pub(crate) dir: Option<PathBuf>,
     /// A function behind the IOMMU: dma, rng or dsa, and its place on bus 0; may be given again.
     /// A deaf-dsa ignores invalidations, as a broken device does: its guest may well crash
-    #[arg(
-        long = "endpoint",
-        value_name = "KIND@SLOT",
-        default_values = ["dma@04.0", "rng@06.0", "dsa@07.0"]
-    )]
+    /// [default: dma@04.0, rng@06.0, and dsa@07.0 on x86]
+    #[arg(long = "endpoint", value_name = "KIND@SLOT")]
     pub(crate) endpoints: Vec<EndpointArg>,
     /// The IOMMU's own place on bus 0
     #[arg(long, value_name = "SLOT", default_value = "05.0")]
     pub(crate) slot: SlotArg,
-    /// Where firmware puts the IOMMU's registers; a wrong guess is reported and the table put right
-    #[arg(long, value_name = "ADDRESS", default_value = "0xfebf0000", value_parser = address)]
-    pub(crate) bar: u64,
+    /// Where the IOMMU's registers are. On x86 firmware decides; a wrong guess is reported and the
+    /// table put right [default: 0xfebf0000, or the end of the device tree's PCI window]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) bar: Option<u64>,
+    /// The device tree of the guest's machine (QEMU: -machine …,dumpdtb=FILE), for smmuv3
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb_in: Option<PathBuf>,
+    /// Where the tree with the IOMMU goes [default: guest.dtb in the folder]
+    #[arg(long, value_name = "FILE", requires = "dtb_in")]
+    pub(crate) dtb_out: Option<PathBuf>,
+    /// The guest's kernel, an arm64 Image, on the QEMU command line that is printed
+    #[arg(long, value_name = "IMAGE", requires = "dtb_in")]
+    pub(crate) kernel: Option<PathBuf>,
     /// Legacy mode only: no PASIDs, no page requests
     #[arg(long)]
     pub(crate) legacy: bool,
@@ -121,6 +132,11 @@ impl Kind {
         ("deaf-dsa", Self::DeafDsa),
     ];
 
+    /// Whether its driver wants MSI-X.
+    fn needs_messages(self) -> bool {
+        matches!(self, Self::Dsa | Self::DeafDsa)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         Self::ALL
             .iter()
@@ -170,7 +186,10 @@ fn address(text: &str) -> Result<u64, String> {
 pub(super) struct Plan {
     pub(super) unit: Rid,
     pub(super) endpoints: Vec<(Kind, Rid)>,
-    pub(super) bar: u64,
+    /// Where the registers are to be, if somebody says so.
+    pub(super) bar: Option<u64>,
+    /// The guest's device tree.
+    pub(super) tree: Option<Given>,
     pub(super) legacy: bool,
     pub(super) memory: String,
     pub(super) entropy: PathBuf,
@@ -181,16 +200,25 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What the arguments ask for; the unit takes `functions` places (1–8) from its own on.
+    /// What the arguments ask for; the unit takes [`Serve::FUNCTIONS`] places from its own on.
     ///
     /// # Errors
-    /// A sentence, where two functions want one place, or one asks for what legacy mode lacks.
-    pub(super) fn of(args: &Args, functions: u8) -> Result<Self, String> {
-        let endpoints: Vec<_> = args
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.kind, endpoint.slot.0))
-            .collect();
+    /// A sentence, where two functions want one place, or one asks for what there is not.
+    pub(super) fn of<X: Serve>(args: &Args) -> Result<Self, String> {
+        let functions = X::FUNCTIONS;
+        let given = args.endpoints.iter();
+        let mut endpoints: Vec<_> = given.map(|given| (given.kind, given.slot.0)).collect();
+        if endpoints.is_empty() {
+            endpoints.extend(X::ENDPOINTS);
+        }
+        if X::SIGNALS == Signals::Pin
+            && let Some((kind, _)) = endpoints.iter().find(|(kind, _)| kind.needs_messages())
+        {
+            return Err(format!(
+                "a {} has no interrupt but messages, which QEMU does not bring past an SMMU",
+                kind.name()
+            ));
+        }
         let mut places: Vec<Rid> = endpoints.iter().map(|(_, rid)| *rid).collect();
         let unit = args.slot.0;
         if functions > 1 && unit.function() != 0 {
@@ -218,6 +246,11 @@ impl Plan {
             unit,
             endpoints,
             bar: args.bar,
+            tree: args.dtb_in.as_ref().map(|tree| Given {
+                tree: tree.clone(),
+                out: args.dtb_out.clone(),
+                kernel: args.kernel.clone(),
+            }),
             legacy: args.legacy,
             memory: args.memory.clone(),
             entropy: args.entropy.clone(),
