@@ -46,7 +46,7 @@ impl Order {
             Some((start, end)) => file.starts_with(start) && file.ends_with(end),
             None => file.starts_with(*pattern),
         };
-        self.only.is_empty() || self.only.iter().any(|pattern| like(pattern))
+        self.only.is_empty() || self.only.iter().any(like)
     }
 
     fn no_tool(&self, tool: &str) -> SetupError {
