@@ -143,7 +143,7 @@ impl Served {
     pub(crate) fn sva_words(&self) -> &'static str {
         match self.arch() {
             "vtd" => "intel_iommu=on,sm_on",
-            "amdvi" => "",
+            "amdvi" | "smmuv3" => "",
             other => panic!("what does {other} want?"),
         }
     }
@@ -167,20 +167,36 @@ impl Served {
             let place = place.as_str().expect("a place").trim_start_matches("00:");
             guest = guest.device(Path::new(socket.as_str().expect("a path")), place);
         }
-        let words = ready["qemu"].as_array().expect("a list");
-        let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
-        let table = words
-            .iter()
-            .position(|word| *word == "-acpitable")
-            .expect("a table");
-        guest.arguments(words[table..table + 2].iter().copied())
+        if let Some(table) = self.said_to_qemu("-acpitable") {
+            return guest.arguments(["-acpitable", table]);
+        }
+        let tree = self.said_to_qemu("-dtb").expect("a table or a tree");
+        let starter = self.said_to_qemu("-kernel").expect("a program");
+        let kernel = self
+            .said_to_qemu("-device")
+            .expect("the kernel comes first");
+        let at = kernel
+            .split(',')
+            .find_map(|word| word.strip_prefix("addr=0x"));
+        let at = u64::from_str_radix(at.expect("an address"), 16).expect("in hex");
+        guest
+            .device_tree(std::fs::read(tree).expect("it was written"))
+            .starter(Path::new(starter), at)
+    }
+
+    /// What follows `word` for the first time on the QEMU command line that it printed.
+    fn said_to_qemu(&self, word: &str) -> Option<&str> {
+        let words = self.ready()["qemu"].as_array().expect("a list");
+        let mut words = words.iter().filter_map(Value::as_str);
+        words.find(|other| *other == word)?;
+        words.next()
     }
 
     /// Boots a guest in front of it. The first time, firmware runs alone before, so that the table is
-    /// right when the guest reads it.
+    /// right when the guest reads it; with a device tree there is no firmware.
     pub(crate) fn boot(&mut self, guest: Builder) -> Guest {
         let guest = self.attach(guest);
-        if !self.placed {
+        if !self.placed && self.said_to_qemu("-acpitable").is_some() {
             guest.probe().expect("firmware comes up");
             self.wait("bar", |_| true);
             self.placed = true;
