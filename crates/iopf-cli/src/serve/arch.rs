@@ -70,8 +70,11 @@ pub(super) trait Serve: Arch<Refused: Display> {
         (Kind::Dsa, Rid(0x38)),
     ];
 
-    /// What the unit can do; `legacy`: neither PASIDs nor page requests.
-    fn config(legacy: bool) -> Self::Config;
+    /// The unit can hold transactions.
+    const STALLS: bool = false;
+
+    /// What the unit can do. [`Plan::legacy`]: neither PASIDs nor page requests.
+    fn config(plan: &Plan) -> Self::Config;
 
     /// Where the unit's interrupts go: the port of its first function.
     fn sink(port: Arc<Port>) -> Arc<Self::Sink>;

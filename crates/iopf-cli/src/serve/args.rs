@@ -45,6 +45,14 @@ pub(crate) struct Args {
     /// The guest's kernel, an arm64 Image, on the QEMU command line that is printed
     #[arg(long, value_name = "IMAGE", requires = "dtb_in")]
     pub(crate) kernel: Option<PathBuf>,
+    /// A function whose transactions the SMMU may hold, if its driver lets it ("dma-can-stall" in the
+    /// device tree); may be given again
+    #[arg(long = "stall", value_name = "SLOT", requires = "dtb_in")]
+    pub(crate) stalls: Vec<SlotArg>,
+    /// The SMMU holds the transactions of every function that its driver lets it (SMMU_IDR0.STALL_MODEL
+    /// is 10b)
+    #[arg(long)]
+    pub(crate) force_stall: bool,
     /// Legacy mode only: no PASIDs, no page requests
     #[arg(long)]
     pub(crate) legacy: bool,
@@ -190,6 +198,9 @@ pub(super) struct Plan {
     pub(super) bar: Option<u64>,
     /// The guest's device tree.
     pub(super) tree: Option<Given>,
+    /// Functions that may stall.
+    pub(super) stalls: Vec<Rid>,
+    pub(super) force_stall: bool,
     pub(super) legacy: bool,
     pub(super) memory: String,
     pub(super) entropy: PathBuf,
@@ -218,6 +229,19 @@ impl Plan {
                 "a {} has no interrupt but messages, which QEMU does not bring past an SMMU",
                 kind.name()
             ));
+        }
+        let stalls: Vec<Rid> = args.stalls.iter().map(|slot| slot.0).collect();
+        if (args.force_stall || !stalls.is_empty()) && !X::STALLS {
+            return Err(format!(
+                "an IOMMU of {} holds no transaction",
+                X::NAMES.arch
+            ));
+        }
+        if let Some(rid) = stalls
+            .iter()
+            .find(|rid| !endpoints.iter().any(|(_, r)| r == *rid))
+        {
+            return Err(format!("no function of ours is at {}", SlotArg(*rid)));
         }
         let mut places: Vec<Rid> = endpoints.iter().map(|(_, rid)| *rid).collect();
         let unit = args.slot.0;
@@ -251,6 +275,8 @@ impl Plan {
                 out: args.dtb_out.clone(),
                 kernel: args.kernel.clone(),
             }),
+            stalls,
+            force_stall: args.force_stall,
             legacy: args.legacy,
             memory: args.memory.clone(),
             entropy: args.entropy.clone(),

@@ -90,12 +90,12 @@ impl<X: Serve> Machine<X> {
 
         let port = Arc::new(Port::new());
         let setup = Setup {
-            config: X::config(plan.legacy),
+            config: X::config(plan),
             ram: GuestRam::new(guest.space()),
         };
         let unit = Unit::<X>::new(setup, X::sink(port.clone())).map_err(host)?;
         let unit = Arc::new(unit.watched(watcher.clone()));
-        let config = X::config(plan.legacy);
+        let config = X::config(plan);
         let telling = X::tell(&unit, &config, plan, places.clone());
         let told = Arc::new(Told::new(telling, plan, dir)?);
         // Set once: the watcher was made for this unit.

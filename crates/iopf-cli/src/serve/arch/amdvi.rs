@@ -36,9 +36,9 @@ impl Serve for Amdvi {
     const ANSWERS_BY_PASID: bool = false;
     type Condition = (Cause, u8);
 
-    fn config(legacy: bool) -> Config {
+    fn config(plan: &Plan) -> Config {
         let config = Config::default();
-        if legacy {
+        if plan.legacy {
             Config {
                 guest: None,
                 page_requests: None,

@@ -26,9 +26,9 @@ impl Serve for Vtd {
     const FUNCTIONS: u8 = 1;
     const ANSWERS_BY_PASID: bool = true;
 
-    fn config(legacy: bool) -> Config {
+    fn config(plan: &Plan) -> Config {
         let config = Config::default();
-        if legacy {
+        if plan.legacy {
             Config {
                 scalable: None,
                 ..config

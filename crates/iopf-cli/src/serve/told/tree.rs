@@ -22,6 +22,8 @@ pub(in crate::serve) struct Wish {
     pub(in crate::serve) unit: Rid,
     /// The functions behind it, each a stream of its requester ID.
     pub(in crate::serve) functions: Vec<Rid>,
+    /// Those whose transactions may be held.
+    pub(in crate::serve) stalls: Vec<Rid>,
     /// They may use ATS.
     pub(in crate::serve) ats: bool,
 }
@@ -190,6 +192,9 @@ pub(super) fn add(blob: &[u8], wish: &Wish, base: Option<u64>) -> Result<Site, W
     if wish.ats {
         set(bridge, "ats-supported", &[]);
     }
+    for rid in &wish.stalls {
+        bridge.add_child(staller(*rid));
+    }
     Ok(Site {
         blob: tree.to_dtb(),
         base,
@@ -228,6 +233,16 @@ fn unit(wish: &Wish, at: u64, handle: u32, interrupts: &[u32]) -> DeviceTreeNode
     set(&mut node, "msi-parent", interrupts);
     set(&mut node, "dma-coherent", &[]);
     set(&mut node, "phandle", &[handle]);
+    node
+}
+
+/// The node of a function whose transactions may be held: of what is on PCI, a tree says what PCI cannot.
+fn staller(rid: Rid) -> DeviceTreeNode {
+    let (device, function) = (rid.device(), rid.function());
+    let mut node = DeviceTreeNode::new_unchecked(format!("dma@{device:x},{function:x}"));
+    // IEEE 1275, "PCI Bus Binding", "reg": bus, device and function of configuration space.
+    set(&mut node, "reg", &[rid.0 << 8, 0, 0, 0, 0]);
+    set(&mut node, "dma-can-stall", &[]);
     node
 }
 

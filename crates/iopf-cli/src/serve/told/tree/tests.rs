@@ -39,6 +39,7 @@ fn wish() -> Wish {
         size: 0x2_0000,
         unit: Rid(0x28),
         functions: vec![Rid(0x20), Rid(0x30)],
+        stalls: vec![Rid(0x20)],
         ats: true,
     }
 }
@@ -78,6 +79,14 @@ fn the_registers_take_the_end_of_the_window_and_the_guest_is_told_of_the_rest() 
         ranges[7..14],
         [0x200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2efc_0000]
     );
+    let staller = tree
+        .find_node("/pcie@10000000/dma@4,0")
+        .expect("a function");
+    assert_eq!(
+        cells(staller, "reg").as_deref(),
+        Some(&[0x2000, 0, 0, 0, 0][..])
+    );
+    assert_eq!(cells(staller, "dma-can-stall").as_deref(), Some(&[][..]));
     // What is not ours is as it was.
     assert_eq!(ranges[..7], [0x100_0000, 0, 0, 0, 0x3eff_0000, 0, 0x1_0000]);
     assert!(tree.find_node("/intc@8000000/its@8080000").is_some());
