@@ -5,7 +5,7 @@
 mod provoked;
 mod served;
 
-use provoked::{Mistake, Mode, binds, guest, prepare, serve};
+use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
 use testkit::guest::Guest;
 use testkit::kernel::{Stock, stock};
@@ -296,8 +296,7 @@ fn provoke_all(causes: &[Cause], guest: &Guest, served: &mut Served) {
 #[test]
 fn a_guest_with_host_tables_is_told_the_cause_of_every_bad_dma_and_of_its_own_where_the_hosts_differs()
  {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Newest).unwrap(), &AMDVI, "");
     prepare(&guest);
     provoke_all(&HOST, &guest, &mut served);
 
@@ -331,8 +330,8 @@ fn a_guest_with_host_tables_is_told_the_cause_of_every_bad_dma_and_of_its_own_wh
 
 #[test]
 fn a_guest_with_guest_tables_is_told_the_cause_of_every_bad_dma() {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), "amd_iommu=pgtbl_v2"));
+    let (mut served, guest, _file) =
+        boot(stock(Stock::Newest).unwrap(), &AMDVI, "amd_iommu=pgtbl_v2");
     prepare(&guest);
     provoke_all(&GUEST, &guest, &mut served);
     let counts = served.stop()["counts"].clone();
@@ -347,8 +346,7 @@ const PRI_ALLOCATION: &str = "0x114";
 
 #[test]
 fn a_device_that_uses_ats_without_leave_is_found_out() {
-    let (mut served, _file) = serve(&LEGACY);
-    let guest = served.boot(guest(stock(Stock::Stable).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Stable).unwrap(), &LEGACY, "");
     prepare(&guest);
     // Linux gives no device ATS where the unit has no page requests (`iommu_init_device`).
     let control = format!("config 00:04.0 read {ATS_CONTROL} 2");
@@ -363,8 +361,7 @@ fn a_device_that_uses_ats_without_leave_is_found_out() {
 
 #[test]
 fn a_device_that_asks_for_pages_without_leave_is_found_out_and_answered() {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Newest).unwrap(), &AMDVI, "");
     prepare(&guest);
     // Behind vfio, with host tables, Linux turns page requests off (`attach_device`).
     let control = format!("config 00:04.0 read {PRI_CONTROL} 2");

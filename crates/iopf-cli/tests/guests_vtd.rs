@@ -4,7 +4,7 @@
 mod provoked;
 mod served;
 
-use provoked::{Mistake, Mode, binds, guest, prepare, serve};
+use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
 use testkit::guest::Guest;
 use testkit::kernel::{Stock, stock};
@@ -225,8 +225,11 @@ fn provoke_all(causes: &[Cause], guest: &Guest, served: &mut Served) {
 #[test]
 fn a_guest_in_scalable_mode_is_told_the_cause_of_every_bad_dma_and_of_its_own_where_the_hosts_differs()
  {
-    let (mut served, _file) = serve(MODES[1].arguments);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), MODES[1].words));
+    let (mut served, guest, _file) = boot(
+        stock(Stock::Newest).unwrap(),
+        MODES[1].arguments,
+        MODES[1].words,
+    );
     prepare(&guest);
     provoke_all(&SCALABLE, &guest, &mut served);
 
@@ -262,8 +265,11 @@ fn a_guest_in_scalable_mode_is_told_the_cause_of_every_bad_dma_and_of_its_own_wh
 
 #[test]
 fn a_guest_in_legacy_mode_is_told_the_cause_of_every_bad_dma() {
-    let (mut served, _file) = serve(MODES[0].arguments);
-    let guest = served.boot(guest(stock(Stock::Stable).unwrap(), MODES[0].words));
+    let (mut served, guest, _file) = boot(
+        stock(Stock::Stable).unwrap(),
+        MODES[0].arguments,
+        MODES[0].words,
+    );
     prepare(&guest);
     provoke_all(&LEGACY, &guest, &mut served);
     let counts = served.stop()["counts"].clone();

@@ -10,32 +10,35 @@ use testkit::kernel::Kernel;
 /// What the entropy device of these tests gives.
 const BYTES: &str = "iopf: these are our bytes, over and over. ";
 
-/// Serves an entropy device of known bytes and a DMA engine.
-pub(crate) fn serve(arguments: &[&str]) -> (Served, tempfile::NamedTempFile) {
+/// Serves an entropy device of known bytes and a DMA engine to such a guest.
+pub(crate) fn serve(before: &Builder, arguments: &[&str]) -> (Served, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), BYTES).expect("it is ours");
     let entropy = file.path().to_str().expect("a path");
     let functions = ["--endpoint", "rng@06.0", "--endpoint", "dma@04.0"];
-    // Where firmware puts the registers is found out.
-    let guess: &[&str] = match arguments.contains(&"--dtb-in") {
+    // Where firmware puts the registers is found out, where there is firmware.
+    let guess: &[&str] = match arguments.contains(&"smmuv3") {
         true => &[],
         false => &["--bar", "0xfe000000"],
     };
     let arguments = [arguments, &functions, guess, &["--entropy", entropy]].concat();
-    (Served::start(&arguments), file)
+    (Served::start_before(before, &arguments), file)
 }
 
-/// The same for guests that are told of the unit by their device tree.
-pub(crate) fn serve_tree(kernel: &Kernel, arguments: &[&str]) -> (Served, tempfile::NamedTempFile) {
-    let blob = guest(kernel, "").describe().expect("a machine with a tree");
-    let tree = tempfile::NamedTempFile::new().expect("a file");
-    std::fs::write(tree.path(), blob).expect("it is ours");
-    let tree = tree.path().to_str().expect("a path");
-    serve(&[arguments, &["--dtb-in", tree]].concat())
+/// A server, and a guest in front of it with drivers for both functions.
+pub(crate) fn boot(
+    kernel: &Kernel,
+    arguments: &[&str],
+    words: &str,
+) -> (Served, Guest, tempfile::NamedTempFile) {
+    let guest = guest(kernel, words);
+    let (mut served, file) = serve(&guest, arguments);
+    let guest = served.boot(guest);
+    (served, guest, file)
 }
 
 /// A guest with drivers for both.
-pub(crate) fn guest(kernel: &Kernel, words: &str) -> Builder {
+fn guest(kernel: &Kernel, words: &str) -> Builder {
     Guest::builder(kernel)
         .append(words)
         .module("virtio_pci")
@@ -57,11 +60,7 @@ pub(crate) struct Mode {
 /// says none of `never`.
 pub(crate) fn binds(kernel: &Kernel, modes: &[Mode], never: &[&str]) {
     for mode in modes {
-        let (mut served, _file) = match mode.arguments.contains(&"smmuv3") {
-            true => serve_tree(kernel, mode.arguments),
-            false => serve(mode.arguments),
-        };
-        let guest = served.boot(guest(kernel, mode.words));
+        let (served, guest, _file) = boot(kernel, mode.arguments, mode.words);
         let hello = guest.hello();
         println!("{} {mode:?}: up after {} s", hello.release, hello.uptime);
         let log = guest.must("dmesg").expect("a log").join("\n");

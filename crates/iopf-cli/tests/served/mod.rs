@@ -34,6 +34,20 @@ impl Served {
         Self::start_in(Arc::new(dir), arguments)
     }
 
+    /// As [`start`](Self::start), for a guest that is told of the unit by its device tree if the
+    /// architecture is one of those.
+    pub(crate) fn start_before(guest: &Builder, arguments: &[&str]) -> Self {
+        if !arguments.contains(&"smmuv3") {
+            return Self::start(arguments);
+        }
+        let blob = guest.describe().expect("a machine with a tree");
+        let tree = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(tree.path(), blob).expect("it is ours");
+        let tree = tree.path().to_str().expect("a path");
+        // It is read before the server is ready.
+        Self::start(&[arguments, &["--dtb-in", tree]].concat())
+    }
+
     /// As [`start`](Self::start), in a folder that another server may have used.
     pub(crate) fn start_in(dir: Arc<TempDir>, arguments: &[&str]) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
