@@ -5,5 +5,7 @@
 //! `hw/arm/smmuv3-internal.h`, FreeBSD `sys/arm64/iommu/smmu_reg.h`. What only one of them has is marked
 //! UNCONFIRMED. Only what the Non-secure programming interface shows is here.
 
+pub mod command;
 pub mod event;
 pub mod page_request;
+pub mod regs;
