@@ -8,4 +8,6 @@
 pub mod command;
 pub mod event;
 pub mod page_request;
+pub mod pte;
 pub mod regs;
+pub mod tables;
