@@ -4,7 +4,7 @@
 //! says how its tables are read ([`Tables`]), and what its registers, queues and records do
 //! ([`Arch`]). Both are implemented in this crate, by markers such as [`Vtd`](crate::vtd::Vtd).
 
-use crate::iotlb::{Scope, Source};
+use crate::iotlb::{Scope, Source, Tag};
 use crate::mem::GuestRam;
 use crate::memo::Memo;
 use crate::unit::{Next, Unit};
@@ -118,6 +118,12 @@ pub trait Tables: Sized + 'static {
     /// What the IOTLB is to know of requests of `space`.
     fn source(space: &Self::Space, pasid: Option<Pasid>) -> Source;
 
+    /// The tag under which a translation for requests of `source` is cached.
+    #[inline]
+    fn tag(source: &Source, _: &Translation) -> Tag {
+        source.tag
+    }
+
     /// Checks a page request, without the cache. What it returns are the translations that the request
     /// invalidates by itself.
     ///
@@ -153,6 +159,8 @@ pub enum Interrupt {
     },
     /// An MSI vector of the unit's own PCI function.
     Vector(u16),
+    /// A pulse on a wire of the unit's own.
+    Wire(u16),
 }
 
 /// What became of a fault.

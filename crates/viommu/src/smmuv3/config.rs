@@ -84,7 +84,8 @@ pub struct Config {
     pub wakes: bool,
     /// Ranges and levels in TLB invalidations (RIL).
     pub ranges: bool,
-    /// Most entries of the Command queue (CMDQS), as a power of two: 0–19. Linux needs more than 6.
+    /// Most entries of the Command queue (CMDQS), as a power of two: 0–16, so that one access to a
+    /// register works all of it off. Linux needs more than 6.
     pub command_bits: u8,
     /// Most entries of the Event queue (EVENTQS), as a power of two: 0–19.
     pub event_bits: u8,
@@ -125,9 +126,9 @@ impl Default for Config {
             wires: true,
             wakes: true,
             ranges: true,
-            command_bits: 19,
-            event_bits: 19,
-            page_bits: 19,
+            command_bits: 9,
+            event_bits: 10,
+            page_bits: 9,
             iotlb_entries: 4096,
         }
     }
@@ -232,7 +233,7 @@ impl Config {
             "messages or wires",
             self.messages || self.wires,
         )?;
-        range("command_bits", u64::from(self.command_bits), 0, 19)?;
+        range("command_bits", u64::from(self.command_bits), 0, 16)?;
         range("event_bits", u64::from(self.event_bits), 0, 19)?;
         range("page_bits", u64::from(self.page_bits), 0, 19)?;
         range("iotlb_entries", self.iotlb_entries as u64, 0, 4 << 20)
