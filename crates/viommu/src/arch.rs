@@ -64,11 +64,11 @@ pub trait Tables: Sized + 'static {
     /// The address space of a request, where the cache has all of the way to it and lets it in.
     fn known<'a>(walk: &Self::Walk, cache: &'a Self::Cache, dma: &Dma) -> Option<&'a Self::Space>;
 
-    /// Reads what the cache does not have.
+    /// Reads what the cache does not have, and sets the accessed bits of tables on the way to it.
     ///
     /// # Errors
     /// The failure that the guest's tables, or the cache, call for.
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         walk: &Self::Walk,
         cache: &Self::Cache,
         mem: &M,
@@ -242,8 +242,8 @@ pub trait Arch: Tables {
     /// When the configuration asks for what the model does not do.
     fn parts(config: &Self::Config) -> Result<Parts<Self>, Self::Refused>;
 
-    /// Hands an interrupt on.
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt);
+    /// Hands an interrupt on. `ram` is where a message may be meant to go.
+    fn deliver<A: Ram>(sink: &Self::Sink, ram: &GuestRam<A>, interrupt: Interrupt);
 
     /// Bytes of the register window.
     fn window(caps: &Self::Caps) -> u64;

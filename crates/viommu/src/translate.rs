@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a walk is done again because the guest changed an entry under it.
-const RETRIES: u32 = 8;
+pub(crate) const RETRIES: u32 = 8;
 
 /// Where a request goes, and the size of the page that this holds for, as a power of two.
 // Two words with a niche, so that an `Option` of it comes back in registers.

@@ -45,7 +45,7 @@ impl Arch for Amdvi {
         })
     }
 
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt) {
+    fn deliver<A: Ram>(sink: &Self::Sink, _: &GuestRam<A>, interrupt: Interrupt) {
         if let Interrupt::Vector(vector) = interrupt {
             sink.raise(InterruptKind::Msi, vector);
         }

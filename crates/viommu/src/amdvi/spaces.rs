@@ -74,7 +74,7 @@ impl Tables for Amdvi {
         cache.get(dma.requester)
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Walk,
         cache: &DeviceCache,
         mem: &M,

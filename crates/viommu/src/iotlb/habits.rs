@@ -57,7 +57,8 @@ impl Habits {
         Hit(hit.0 & !RIGHTS | self.kinds(user) | self.kinds(privileged) << 3)
     }
 
-    /// The rights of one mode. Execute takes part in neither writes nor atomic operations.
+    /// The rights of one mode. A request that writes reads data all the same, and a hit has no right of its
+    /// own for that: where reads are of instructions, a page that cannot be read serves none.
     const fn kinds(self, rights: u64) -> u64 {
         const READ: u64 = Access::READ.bits() as u64;
         const EXEC: u64 = Access::EXEC.bits() as u64;
@@ -65,7 +66,7 @@ impl Habits {
         if self.contains(Self::DATA) {
             rights & !EXEC | (rights & READ) << 2
         } else if self.contains(Self::INSTRUCTION) {
-            rights & !READ | (rights & EXEC) >> 2
+            rights & (!READ | (rights & EXEC) >> 2)
         } else {
             rights
         }

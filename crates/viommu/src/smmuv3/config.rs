@@ -13,8 +13,6 @@ use iommu_wire::smmuv3::regs::{Idr0, Idr1, Idr3, Idr5, StallModel, size_bits};
 pub struct Ats {
     /// Page requests (PRI).
     pub page_requests: bool,
-    /// Configuration errors of ATS requests can be recorded (ATSRECERR).
-    pub configuration_errors: bool,
 }
 
 /// Granules of translation tables.
@@ -48,13 +46,11 @@ pub struct Config {
     pub second_stage: bool,
     /// Granules.
     pub granules: Granules,
-    /// Bits of a physical address (OAS): 32, 36, 40, 42, 44, 48 or 52. 52 needs granules of 64 KiB.
+    /// Bits of a physical address (OAS): 32, 36, 40, 42, 44 or 48.
     pub output_bits: u8,
-    /// Input addresses of 52 bits (VAX). Need granules of 64 KiB.
-    pub large_input: bool,
     /// HTTU.
     pub updates: TableUpdates,
-    /// Bits of a StreamID (SIDSIZE): 0–32. No more than 24 are cached.
+    /// Bits of a StreamID (SIDSIZE): 0–32.
     pub stream_bits: u8,
     /// Bits of a SubstreamID (SSIDSIZE): 0–20; 0: there are none.
     pub substream_bits: u8,
@@ -107,7 +103,6 @@ impl Default for Config {
                 k64: true,
             },
             output_bits: 48,
-            large_input: false,
             updates: TableUpdates::Dirty,
             stream_bits: 16,
             substream_bits: 20,
@@ -120,7 +115,6 @@ impl Default for Config {
             always_abort: false,
             ats: Some(Ats {
                 page_requests: true,
-                configuration_errors: false,
             }),
             messages: true,
             wires: true,
@@ -136,7 +130,7 @@ impl Default for Config {
 
 /// The value of SMMU_IDR5.OAS for an address of this many bits.
 fn size_field(bits: u8) -> Option<u8> {
-    (0..=6).find(|&field| size_bits(field) == Some(bits))
+    (0..=5).find(|&field| size_bits(field) == Some(bits))
 }
 
 impl Config {
@@ -166,7 +160,6 @@ impl Config {
             .with_cd2l(self.two_level_contexts)
             // Little-endian.
             .with_ttendian(2)
-            .with_atsrecerr(self.ats.is_some_and(|ats| ats.configuration_errors))
             .with_stall_model(self.stall_model)
             .with_term_model(self.always_abort)
             .with_st_level(u8::from(self.two_level_streams));
@@ -189,7 +182,6 @@ impl Config {
             .with_gran4k(self.granules.k4)
             .with_gran16k(self.granules.k16)
             .with_gran64k(self.granules.k64)
-            .with_vax(u8::from(self.large_input))
             .with_stall_max(self.stalls);
         Ok(Caps {
             idr0,
@@ -210,8 +202,6 @@ impl Config {
                 value: u64::from(self.output_bits),
             });
         }
-        needs("output_bits of 52", self.output_bits == 52, "granules.k64", k64)?;
-        needs("large_input", self.large_input, "granules.k64", k64)?;
         range("stream_bits", u64::from(self.stream_bits), 0, 32)?;
         range("substream_bits", u64::from(self.substream_bits), 0, 20)?;
         needs(

@@ -24,12 +24,12 @@ struct Stall {
     stale: bool,
 }
 
-/// What is to be done with the transaction that has waited longest.
+/// What is to be done about a transaction whose record waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
     /// Its record is to be written.
     Record(RawEvent),
-    /// It is to be retried, and is no longer here.
+    /// It is to be retried, and is then no longer here.
     Retry(Rid, StallTag),
 }
 
@@ -37,8 +37,8 @@ pub(super) enum Waiting {
 #[derive(Debug)]
 pub(super) struct Stalls {
     places: Box<[Option<Stall>]>,
-    /// Where the search for a free place begins: a tag is not used again at once.
-    next: usize,
+    /// Places that nobody has, in the order in which they were left: a tag is not used again at once.
+    free: VecDeque<u16>,
     /// Tags whose records wait, oldest first.
     waiting: VecDeque<u16>,
 }
@@ -48,35 +48,21 @@ impl Stalls {
     pub(super) fn new(most: u16) -> Self {
         Self {
             places: vec![None; usize::from(most)].into_boxed_slice(),
-            next: 0,
+            free: (0..most).collect(),
             waiting: VecDeque::new(),
         }
     }
 
-    /// As new.
-    pub(super) fn clear(&mut self) {
-        self.places.fill(None);
-        self.next = 0;
-        self.waiting.clear();
-    }
-
     /// Holds a transaction of `stream`, if there is a place. Its record does not wait.
+    #[inline]
     pub(super) fn hold(&mut self, stream: Rid) -> Option<StallTag> {
-        let from = self.next;
-        let (before, after) = self.places.split_at(from);
-        let free = after
-            .iter()
-            .position(Option::is_none)
-            .map(|at| from + at)
-            .or_else(|| before.iter().position(Option::is_none))?;
-        *self.places.get_mut(free)? = Some(Stall {
+        let tag = self.free.pop_front()?;
+        *self.places.get_mut(usize::from(tag))? = Some(Stall {
             stream,
             waiting: None,
             stale: false,
         });
-        self.next = (free + 1) % self.places.len();
-        // There are at most as many places as tags.
-        u16::try_from(free).ok().map(StallTag)
+        Some(StallTag(tag))
     }
 
     /// Has the record of a transaction that was just held wait.
@@ -101,18 +87,32 @@ impl Stalls {
         }
     }
 
-    /// The transaction whose record has waited longest. It does not wait any more.
-    pub(super) fn take_waiting(&mut self) -> Option<Waiting> {
-        let tag = self.waiting.pop_front()?;
-        let place = self.places.get_mut(usize::from(tag))?;
-        let stall = place.as_mut()?;
-        let record = stall.waiting.take()?;
-        if !stall.stale {
-            return Some(Waiting::Record(record));
+    /// What is to be done about the transaction whose record has waited longest.
+    pub(super) fn first_waiting(&self) -> Option<Waiting> {
+        let &tag = self.waiting.front()?;
+        let stall = (*self.places.get(usize::from(tag))?)?;
+        let record = stall.waiting?;
+        Some(if stall.stale {
+            Waiting::Retry(stall.stream, StallTag(tag))
+        } else {
+            Waiting::Record(record)
+        })
+    }
+
+    /// It is done.
+    pub(super) fn settle(&mut self) {
+        let Some(tag) = self.waiting.pop_front() else {
+            return;
+        };
+        if let Some(place) = self.places.get_mut(usize::from(tag))
+            && let Some(stall) = place
+        {
+            stall.waiting = None;
+            if stall.stale {
+                *place = None;
+                self.free.push_back(tag);
+            }
         }
-        let stream = stall.stream;
-        *place = None;
-        Some(Waiting::Retry(stream, StallTag(tag)))
     }
 
     /// Lets the transaction go that software names. One that it cannot know of yet is left alone.
@@ -123,6 +123,7 @@ impl Stalls {
         let named = place.is_some_and(|stall| stall.stream == stream && stall.waiting.is_none());
         if named {
             *place = None;
+            self.free.push_back(tag);
         }
         named
     }
@@ -135,6 +136,7 @@ impl Stalls {
                 && stream.is_none_or(|stream| stream == stall.stream)
             {
                 *place = None;
+                self.free.push_back(tag);
                 gone.push((stall.stream, StallTag(tag)));
             }
         }

@@ -42,7 +42,7 @@ impl Arch for Vtd {
         })
     }
 
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt) {
+    fn deliver<A: Ram>(sink: &Self::Sink, _: &GuestRam<A>, interrupt: Interrupt) {
         if let Interrupt::Message { addr, data } = interrupt {
             sink.msi(addr, data);
         }

@@ -80,7 +80,7 @@ impl Tables for Vtd {
         }
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Unit,
         cache: &ConfigCache,
         mem: &M,
