@@ -103,7 +103,7 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
         EventNumber::ADDR_SIZE => Event::AddressSize(fault()),
         EventNumber::ACCESS => Event::AccessFlag(fault()),
         EventNumber::PERMISSION => Event::Permission(fault()),
-        other => Event::Other(RawEvent::new(other).with_origin(origin)),
+        other => Event::Other(RawEvent::new(other)),
     };
     event.encode()
 }

@@ -347,7 +347,11 @@ impl Regs {
 
     /// Puts a record into the Event queue.
     #[inline]
-    fn append<A: Ram>(&mut self, ram: &GuestRam<A>, record: [u64; 4]) -> (Pushed, Option<Interrupt>) {
+    fn append<A: Ram>(
+        &mut self,
+        ram: &GuestRam<A>,
+        record: [u64; 4],
+    ) -> (Pushed, Option<Interrupt>) {
         if self.event_error() {
             return (Pushed::Off, None);
         }
