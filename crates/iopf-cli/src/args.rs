@@ -105,6 +105,8 @@ pub(crate) enum ArchArg {
     Vtd,
     /// AMD-Vi
     Amdvi,
+    /// Arm SMMUv3
+    Smmuv3,
 }
 
 /// Print the completions of a shell

@@ -23,7 +23,7 @@ impl From<&DecodeArgs> for Plan {
         Self {
             input: args.file.as_path().into(),
             arch: match args.arch {
-                Some(ArchArg::Vtd) | None => Arch::Vtd,
+                Some(ArchArg::Vtd | ArchArg::Smmuv3) | None => Arch::Vtd,
                 Some(ArchArg::Amdvi) => Arch::Amdvi,
             },
             json: args.json,
@@ -34,6 +34,9 @@ impl From<&DecodeArgs> for Plan {
 
 /// Runs the command.
 pub(crate) fn main(args: &DecodeArgs, out: &mut dyn Write) -> Result<Exit, Stop> {
+    if args.arch == Some(ArchArg::Smmuv3) {
+        return Err(Stop::usage("records of SMMUv3 are not decoded yet"));
+    }
     let plan = Plan::from(args);
     let mut from = plan.input.open()?;
     let start = from
