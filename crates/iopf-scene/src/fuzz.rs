@@ -75,7 +75,7 @@ fn tables(bytes: &[u8]) -> Capture {
         builder.request(Request {
             device: Device::Pci {
                 segment: 0,
-                rid: Rid(u16::from_le_bytes([rid[0], rid[1]])),
+                rid: Rid::from_pci(u16::from_le_bytes([rid[0], rid[1]])),
             },
             pasid: (pasid & 1 == 1).then(|| Pasid::truncate(pasid.into())),
             kind: RequestKind::ALL[usize::from(kind & 3)],

@@ -3,11 +3,13 @@
 use crate::{Access, Iova};
 use core::fmt;
 
-/// A PCIe requester ID: bus in bits 15:8, device in 7:3, function in 2:0.
+/// A requester ID: by what an IOMMU knows where a transaction comes from.
 ///
-/// PCI Express Base Specification, "Transaction ID".
+/// On PCIe it has 16 bits: bus in bits 15:8, device in 7:3, function in 2:0 (PCI Express Base
+/// Specification, "Transaction ID"). Other machines number what is behind an IOMMU as they like: the
+/// StreamID of an Arm SMMU has up to 32 bits, the device_id of a RISC-V IOMMU up to 24.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rid(pub u16);
+pub struct Rid(pub u32);
 
 impl Rid {
     /// The requester ID of `bus`, `device` (0–31) and `function` (0–7), or `None` out of range.
@@ -17,14 +19,27 @@ impl Rid {
             return None;
         }
         Some(Self(
-            (bus as u16) << 8 | (device as u16) << 3 | function as u16,
+            (bus as u32) << 8 | (device as u32) << 3 | function as u32,
         ))
+    }
+
+    /// The requester ID that PCIe carries as `id`.
+    #[must_use]
+    pub const fn from_pci(id: u16) -> Self {
+        Self(id as u32)
+    }
+
+    /// Bits 15:0: all that PCIe, and the tables and records of IOMMUs made for it, can carry.
+    #[must_use]
+    pub const fn pci(self) -> u16 {
+        let [low, high, ..] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
     }
 
     /// Bus number.
     #[must_use]
     pub const fn bus(self) -> u8 {
-        (self.0 >> 8) as u8
+        self.0.to_le_bytes()[1]
     }
 
     /// Device and function number together, as tables index them.
@@ -46,8 +61,12 @@ impl Rid {
     }
 }
 
+/// Bus, device and function; what has more than 16 bits is one number.
 impl fmt::Display for Rid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > 0xffff {
+            return write!(f, "{:#x}", self.0);
+        }
         write!(
             f,
             "{:02x}:{:02x}.{}",

@@ -23,8 +23,7 @@ impl<X: Arch, A> Injection<X, A> {
 }
 
 fn requester(attempt: &Attempt) -> Rid {
-    let [low, high, ..] = attempt.device.0.to_le_bytes();
-    Rid(u16::from_le_bytes([low, high]))
+    Rid(attempt.device.0)
 }
 
 impl<X: Arch, A: Ram> Inject for Injection<X, A> {

@@ -39,7 +39,7 @@ pub struct Unit<X: Arch, A> {
     pub(crate) ram: GuestRam<A>,
     sink: Arc<X::Sink>,
     pub(crate) watcher: Watcher<X::Failure>,
-    endpoints: RwLock<HashMap<u16, Weak<dyn Endpoint>, FxBuildHasher>>,
+    endpoints: RwLock<HashMap<Rid, Weak<dyn Endpoint>, FxBuildHasher>>,
     pub(crate) sessions: Sessions,
     pub(crate) translator: Translator<X>,
     state: Mutex<State<X>>,
@@ -95,7 +95,7 @@ impl<X: Arch, A> Unit<X, A> {
             .endpoints
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        endpoints.get(&requester.0).and_then(Weak::upgrade)
+        endpoints.get(&requester).and_then(Weak::upgrade)
     }
 
     /// Puts a function behind the unit: it hears the guest's device-TLB invalidations and page
@@ -104,7 +104,7 @@ impl<X: Arch, A> Unit<X, A> {
         self.endpoints
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(requester.0, endpoint);
+            .insert(requester, endpoint);
     }
 
     /// Takes a function away.
@@ -112,7 +112,7 @@ impl<X: Arch, A> Unit<X, A> {
         self.endpoints
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .remove(&requester.0);
+            .remove(&requester);
     }
 
     /// The guest's memory.

@@ -216,7 +216,7 @@ impl Regs {
             interrupt: bit(control, 8),
             write: bit(control, 9),
             pattern: self.store.u64(reg::PATTERN).to_le_bytes(),
-            requester: bit(requester, 31).then(|| Rid(u16::from_le_bytes([low, high]))),
+            requester: bit(requester, 31).then(|| Rid::from_pci(u16::from_le_bytes([low, high]))),
             repeat: self.store.u32(reg::REPEAT).max(1),
             stride: self.store.u64(reg::STRIDE),
             flood: bit(flags, 1),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use testkit::{Backing, Driver as _, Mm, PageGroup, Prot};
 use viommu_api::PciFunction;
 
-const DEVICE: DeviceId = DeviceId(ENGINE.0 as u32);
+const DEVICE: DeviceId = DeviceId(ENGINE.0);
 const BASE: u64 = 0x7f00_0000_0000;
 
 /// What the driver keeps of the device.

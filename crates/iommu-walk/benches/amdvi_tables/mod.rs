@@ -53,7 +53,7 @@ pub(crate) fn host(addr: u64) -> Dma {
 /// A write of PASID 5, by 00:06.0 (guest tables) or 00:07.0 (nested).
 pub(crate) fn guest(devfn: u16) -> Dma {
     Dma {
-        requester: Rid(devfn),
+        requester: Rid::from_pci(devfn),
         pasid: Pasid::new(5),
         ..host(0x80_4020_1abc)
     }

@@ -49,7 +49,7 @@ pub(crate) const TABLES: [(u64, u64); 31] = [
 /// A write of PASID 5, by 00:05.0 (first stage), 00:06.0 (second) or 00:07.0 (nested).
 pub(crate) fn request(devfn: u16, addr: u64) -> Dma {
     Dma {
-        requester: Rid(devfn),
+        requester: Rid::from_pci(devfn),
         pasid: Pasid::new(5),
         kind: DmaKind::Untranslated,
         addr: Iova(addr),

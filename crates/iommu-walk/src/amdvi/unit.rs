@@ -202,8 +202,8 @@ impl Unit {
     #[inline(always)]
     pub(super) fn device_entry(&self, requester: Rid) -> Option<(Gpa, u32)> {
         let low_bits = 16 - u32::from(self.segment_bits & 3);
-        let segment = usize::from(requester.0) >> low_bits;
-        let index = u32::from(requester.0) & ((1 << low_bits) - 1);
+        let segment = usize::from(requester.pci()) >> low_bits;
+        let index = u32::from(requester.pci()) & ((1 << low_bits) - 1);
         let table = self.tables.get(segment & 7).copied().unwrap_or(0);
         let offset = u64::from(index) * DEVICE_ENTRY_SIZE;
         // The size is in 4 KiB pages, less one.

@@ -144,7 +144,7 @@ impl Command {
             CommandType::INVALIDATE_IOTLB_PAGES => {
                 let (word, address) = raw.iotlb_pages();
                 Self::InvalidateIotlbPages(IotlbPages {
-                    device: Rid(word.device()),
+                    device: Rid::from_pci(word.device()),
                     queue: word.queue(),
                     max_pending: word.max_pending(),
                     pasid: address.gn().then(|| Pasid::truncate(word.pasid())),
@@ -156,7 +156,7 @@ impl Command {
             CommandType::PREFETCH_IOMMU_PAGES => {
                 let (word, address) = raw.prefetch();
                 Self::PrefetchIommuPages(Prefetch {
-                    device: Rid(word.device()),
+                    device: Rid::from_pci(word.device()),
                     count: word.count(),
                     pasid: address.gn().then(|| Pasid::truncate(word.pasid())),
                     invalidate: address.invalidate(),
@@ -167,7 +167,7 @@ impl Command {
             CommandType::COMPLETE_PPR_REQUEST => {
                 let (word, tail) = raw.ppr_completion();
                 Self::CompletePprRequest(PprCompletion {
-                    device: Rid(word.device()),
+                    device: Rid::from_pci(word.device()),
                     pasid: tail.gn().then(|| Pasid::truncate(word.pasid())),
                     group: GroupIndex(u32::from(tail.group())),
                     code: tail.code(),

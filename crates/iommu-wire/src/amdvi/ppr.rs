@@ -179,7 +179,7 @@ impl Ppr {
             })
         };
         Self::PageServiceRequest {
-            requester: Rid(head.requester()),
+            requester: Rid::from_pci(head.requester()),
             message,
             malformed: flags.malformed(),
         }
@@ -214,7 +214,7 @@ impl Ppr {
             .with_malformed(malformed)
             .with_gn(pasid.is_some());
         let head = PprHead::new()
-            .with_requester(requester.0)
+            .with_requester(requester.pci())
             .with_group(group)
             .with_last(last)
             .with_flags(flags.into_bits() & 0xfff)

@@ -192,7 +192,7 @@ impl Command {
                     Granularity::DOMAIN => ContextScope::Domain(word.domain()),
                     Granularity::SELECTIVE => ContextScope::Device {
                         domain: word.domain(),
-                        source: Rid(word.source()),
+                        source: Rid::from_pci(word.source()),
                         function_mask: word.function_mask(),
                     },
                     _ => return None,
@@ -220,8 +220,8 @@ impl Command {
             CommandType::DEVICE_TLB => {
                 let (word, address) = raw.device_tlb();
                 Self::DeviceTlb(DeviceTlb {
-                    source: Rid(word.source()),
-                    physical: Rid(word.pf_high() << 4 | u16::from(word.pf_low())),
+                    source: Rid::from_pci(word.source()),
+                    physical: Rid::from_pci(word.pf_high() << 4 | u16::from(word.pf_low())),
                     max_pending: word.max_pending(),
                     range: Range::sized(address.page(), address.large()),
                 })
@@ -280,8 +280,8 @@ impl Command {
                 let (word, address) = raw.pasid_device_tlb();
                 Self::PasidDeviceTlb {
                     tlb: DeviceTlb {
-                        source: Rid(word.source()),
-                        physical: Rid(word.pf_high() << 4 | u16::from(word.pf_low())),
+                        source: Rid::from_pci(word.source()),
+                        physical: Rid::from_pci(word.pf_high() << 4 | u16::from(word.pf_low())),
                         max_pending: word.max_pending(),
                         range: Range::sized(address.page(), address.large()),
                     },
@@ -292,7 +292,7 @@ impl Command {
             CommandType::GROUP_RESPONSE => {
                 let (word, tail) = raw.group_response();
                 Self::GroupResponse(GroupResponse {
-                    requester: Rid(word.requester()),
+                    requester: Rid::from_pci(word.requester()),
                     pasid: word.pasid_present().then(|| Pasid::truncate(word.pasid())),
                     group: GroupIndex(u32::from(tail.group())),
                     code: word.code(),
@@ -302,7 +302,9 @@ impl Command {
                 let (word, tail) = raw.stream_response();
                 Self::StreamResponse {
                     response: GroupResponse {
-                        requester: Rid(u16::from(word.bus()) << 8 | u16::from(tail.devfn())),
+                        requester: Rid::from_pci(
+                            u16::from(word.bus()) << 8 | u16::from(tail.devfn()),
+                        ),
                         pasid: Some(Pasid::truncate(word.pasid())),
                         group: GroupIndex(u32::from(word.group())),
                         code: tail.code(),

@@ -169,7 +169,7 @@ impl Event {
         let high = FaultHigh::from_bits(raw.high.get());
         let low = raw.low.get();
         high.fault().then(|| Self {
-            source: Rid(high.source()),
+            source: Rid::from_pci(high.source()),
             reason: high.reason(),
             request: RequestType(u8::from(high.type_high()) << 1 | u8::from(high.type_low())),
             address_type: high.address_type(),
@@ -191,7 +191,7 @@ impl Event {
     #[must_use]
     pub fn encode(&self) -> RawFault {
         let mut high = FaultHigh::new()
-            .with_source(self.source.0)
+            .with_source(self.source.pci())
             .with_reason(self.reason)
             .with_type_high(self.request.0 & 2 != 0)
             .with_type_low(self.request.0 & 1 != 0)

@@ -95,7 +95,7 @@ impl Descriptor {
             request.private_data = raw.private.map(U64::get);
         }
         Self::Page {
-            requester: Rid(head.requester()),
+            requester: Rid::from_pci(head.requester()),
             message,
         }
     }
@@ -114,7 +114,7 @@ impl Descriptor {
         let head = Head::new()
             .with_kind(Head::PAGE_REQUEST)
             .with_pasid_present(pasid.is_some())
-            .with_requester(requester.0)
+            .with_requester(requester.pci())
             .with_pasid(pasid.map_or(0, Pasid::get))
             .with_execute(access.contains(Access::EXEC))
             .with_privileged(access.contains(Access::PRIV));

@@ -79,7 +79,7 @@ impl Host {
     /// The host's half of `rid`, which uses the address space `mm` as its own.
     pub(crate) fn new(clock: Clock, rid: Rid, mm: Arc<Mm>) -> Result<Arc<Self>, String> {
         let mut engine = Engine::new(Policy::default());
-        let id = DeviceId(u32::from(rid.0));
+        let id = DeviceId(rid.0);
         engine
             .add_device(id, DeviceConfig::default())
             .map_err(|e| e.to_string())?;
@@ -126,7 +126,7 @@ impl Host {
     }
 
     fn id(&self) -> DeviceId {
-        DeviceId(u32::from(self.rid.0))
+        DeviceId(self.rid.0)
     }
 
     fn now(&self) -> Tick {

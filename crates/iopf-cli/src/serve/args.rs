@@ -199,7 +199,7 @@ impl Plan {
                 args.slot
             ));
         }
-        places.extend((0..u16::from(functions)).map(|function| Rid(unit.0 + function)));
+        places.extend((0..u32::from(functions)).map(|function| Rid(unit.0 + function)));
         places.sort();
         if let Some([rid, _]) = places.array_windows().find(|[a, b]| a == b) {
             return Err(format!("two functions at {}", SlotArg(*rid)));

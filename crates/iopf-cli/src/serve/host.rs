@@ -76,7 +76,7 @@ impl<X: Serve> Inject for Tell<X> {
     fn fault(&mut self, access: &Attempt) -> Injected {
         let DeviceId(rid) = access.device;
         self.failure = self.unit.tell(&Dma {
-            requester: Rid((rid & 0xffff) as u16),
+            requester: Rid::from_pci((rid & 0xffff) as u16),
             pasid: access.pasid,
             kind: DmaKind::Untranslated,
             addr: access.addr,
@@ -116,7 +116,7 @@ impl<X: Serve> Host<X> {
         let unit = host_unit()?;
         let mut engine = Engine::new(Policy::default());
         for rid in functions {
-            let id = DeviceId(u32::from(rid.0));
+            let id = DeviceId(rid.0);
             let config = DeviceConfig {
                 user_pasid_table: true,
                 guest: Some(GuestId(0)),
@@ -159,7 +159,7 @@ impl<X: Serve> Host<X> {
         let mut guest = self.guest.lock().unwrap_or_else(PoisonError::into_inner);
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         guest.guest().failure = None;
-        let id = DeviceId(u32::from(dma.requester.0));
+        let id = DeviceId(dma.requester.0);
         if engine.report(now, id, &fault).is_err() {
             return;
         }

@@ -86,7 +86,7 @@ impl Log {
         while let Some(line) = self.engine.poll_log() {
             let device = match line.device {
                 STRANGER => "a stranger".to_owned(),
-                DeviceId(rid) => Rid((rid & 0xffff) as u16).to_string(),
+                DeviceId(rid) => Rid::from_pci((rid & 0xffff) as u16).to_string(),
             };
             match line.what {
                 LogWhat::Fault(fault) => {
@@ -108,7 +108,7 @@ impl Log {
 }
 
 fn device(rid: Rid) -> DeviceId {
-    DeviceId(u32::from(rid.0))
+    DeviceId(rid.0)
 }
 
 fn tick(now: Duration) -> Tick {

@@ -29,7 +29,7 @@ type Memory = Arc<GuestMemoryMmap>;
 type Unit = VtdUnit<Memory>;
 
 const RID: Rid = Rid(0x0020); // 00:04.0
-const DEVICE: DeviceId = DeviceId(RID.0 as u32);
+const DEVICE: DeviceId = DeviceId(RID.0);
 const PASID: Pasid = Pasid::truncate(5);
 /// The number of the iommufd object.
 const DEV_ID: u32 = 3;
@@ -235,7 +235,7 @@ fn a_guest_that_never_answers_leaves_it_to_the_deadline_and_its_late_answer_hits
         "it never saw the second"
     );
     // An answer to nothing at all, of a PASID that nobody has.
-    let wild = page_group_response(RID.0, Some(99), 7, 0);
+    let wild = page_group_response(RID.pci(), Some(99), 7, 0);
     machine.guest.submit(&[wild]).unwrap();
     assert_eq!(machine.counts().late, 1);
     assert_eq!(machine.answers.lost(), 0);

@@ -177,7 +177,7 @@ impl<W: Walks> Iterator for Scene<'_, W> {
         let requester = match request.device {
             Device::Pci { rid, .. } => rid,
             // A reader refuses these; a builder's are cut to what a bus can carry.
-            Device::Number(number) => Rid((number & 0xffff) as u16),
+            Device::Number(number) => Rid(number),
         };
         let outcome = match dma_kind(request) {
             Some(kind) => {

@@ -170,7 +170,7 @@ impl Story<'_> {
         };
         let rid = match self.request.device {
             crate::capture::Device::Pci { rid, .. } => rid,
-            crate::capture::Device::Number(_) => iopf::Rid(0),
+            crate::capture::Device::Number(number) => iopf::Rid(number),
         };
         let found = blamed(self.trail, addr);
         let name = match found.map(|(step, _)| (step.table, step)) {

@@ -39,7 +39,7 @@ impl Seen {
             bits(32, 16) | bits(16, 4) << 16
         };
         Self {
-            rid: Rid(u16::try_from(bits(0, 16)).unwrap_or(0)),
+            rid: Rid::from_pci(u16::try_from(bits(0, 16)).unwrap_or(0)),
             code,
             flags: u16::try_from(bits(48, 12)).unwrap_or(0),
             number: u32::try_from(number).unwrap_or(0),

@@ -185,11 +185,11 @@ impl Guest {
         let [low, high, ..] = entry[1].to_le_bytes();
         let domain = u16::from_le_bytes([low, high]);
         let mut all = vec![
-            invalidate_device(rid.0),
+            invalidate_device(rid.pci()),
             invalidate_pages(domain, None, 0, EVERYTHING),
         ];
         if entry[1] & DTE_I != 0 {
-            all.push(invalidate_device_tlb(rid.0, None, 0, EVERYTHING));
+            all.push(invalidate_device_tlb(rid.pci(), None, 0, EVERYTHING));
         }
         Ok(self.submit(&all)?)
     }
@@ -252,7 +252,7 @@ impl Guest {
         let pasid = Some(pasid.get());
         Ok([
             invalidate_pages(self.domain(rid)?, pasid, at, order),
-            invalidate_device_tlb(rid.0, pasid, at, order),
+            invalidate_device_tlb(rid.pci(), pasid, at, order),
         ])
     }
 

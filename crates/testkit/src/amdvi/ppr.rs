@@ -97,12 +97,12 @@ pub(crate) fn completion(
         Response::Invalid => 1,
         Response::Failure => 0xf,
     };
-    complete_ppr(rid.0, pasid.map(Pasid::get), index.0, code)
+    complete_ppr(rid.pci(), pasid.map(Pasid::get), index.0, code)
 }
 
 fn rid_of(low: u64) -> Rid {
     let [first, second, ..] = low.to_le_bytes();
-    Rid(u16::from_le_bytes([first, second]))
+    Rid::from_pci(u16::from_le_bytes([first, second]))
 }
 
 fn pasid_of(low: u64) -> Option<Pasid> {

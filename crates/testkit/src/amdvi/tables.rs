@@ -70,7 +70,7 @@ impl DeviceTable {
             base: ram.frames(PAGES)?,
         };
         for devfn in 0..=u8::MAX {
-            ram.store(table.slot(Rid(u16::from(devfn))), DTE_V | DTE_TV);
+            ram.store(table.slot(Rid::from_pci(u16::from(devfn))), DTE_V | DTE_TV);
         }
         Ok(table)
     }

@@ -80,7 +80,7 @@ fn decode(lo: u64, hi: u64) -> Seen {
     let present = hi >> 31 & 1 != 0;
     let pasid = u32::try_from(hi >> 40 & 0xf_ffff).unwrap_or(0);
     Seen {
-        rid: Rid(u16::from_le_bytes([r0, r1])),
+        rid: Rid::from_pci(u16::from_le_bytes([r0, r1])),
         pasid: present.then(|| Pasid::truncate(pasid)),
         reason: hi.to_le_bytes()[4],
         addr: Iova(lo & !0xfff),

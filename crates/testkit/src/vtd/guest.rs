@@ -209,7 +209,7 @@ impl Guest {
     /// # Errors
     /// When the queue fails.
     pub fn flush_context(&self, rid: Rid, did: u16) -> Result<(), GuestError> {
-        let mut all = vec![context_device(did, rid.0)];
+        let mut all = vec![context_device(did, rid.pci())];
         if self.scalable {
             all.push(pasid_cache_global());
             all.push(iotlb_global());
@@ -283,7 +283,7 @@ impl Guest {
     ) -> Result<u64, GuestError> {
         let raw = table.unmap(at);
         let mut all = vec![iotlb_pages(did, at.0, 0)];
-        all.extend(devices.iter().map(|rid| devtlb_pages(rid.0, at.0, 0)));
+        all.extend(devices.iter().map(|rid| devtlb_pages(rid.pci(), at.0, 0)));
         self.submit(&all)?;
         Ok(raw)
     }
@@ -432,8 +432,8 @@ impl Driver for Guest {
 
 fn devtlb(rid: Rid, pasid: Pasid, at: u64, order: u8) -> Descriptor {
     if pasid.get() == 0 {
-        devtlb_pages(rid.0, at, order)
+        devtlb_pages(rid.pci(), at, order)
     } else {
-        devtlb_pasid_pages(rid.0, pasid.get(), at, order)
+        devtlb_pasid_pages(rid.pci(), pasid.get(), at, order)
     }
 }

@@ -179,12 +179,12 @@ pub(crate) fn response(
         Response::Invalid => 1,
         Response::Failure => 0xf,
     };
-    page_group_response(rid.0, pasid.map(Pasid::get), index.0, code)
+    page_group_response(rid.pci(), pasid.map(Pasid::get), index.0, code)
 }
 
 fn rid_of(qw0: u64) -> Rid {
     let [_, _, low, high, ..] = qw0.to_le_bytes();
-    Rid(u16::from_le_bytes([low, high]))
+    Rid::from_pci(u16::from_le_bytes([low, high]))
 }
 
 fn pasid_of(qw0: u64) -> Option<Pasid> {

@@ -29,21 +29,21 @@ impl DeviceCache {
     /// The entry of a requester.
     #[inline]
     pub(super) fn get(&self, requester: Rid) -> Option<&Space> {
-        self.entries.get(&requester.0)
+        self.entries.get(&requester.pci())
     }
 
     /// Remembers what was read from the table since `moment`, unless something was invalidated
     /// meanwhile.
     pub(super) fn insert(&mut self, moment: Moment, requester: Rid, space: Space) {
         if self.invalidations == moment.0 {
-            self.entries.insert(requester.0, space);
+            self.entries.insert(requester.pci(), space);
         }
     }
 
     /// Forgets the entry of a requester.
     pub(super) fn forget(&mut self, requester: Rid) {
         self.invalidations += 1;
-        self.entries.remove(&requester.0);
+        self.entries.remove(&requester.pci());
     }
 
     /// Forgets every entry.

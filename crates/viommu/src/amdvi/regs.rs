@@ -331,12 +331,12 @@ impl Regs {
     #[inline]
     pub(super) fn record<A: Ram>(&mut self, ram: &GuestRam<A>, record: &Record) -> Recorded {
         let source = record.event.source();
-        if record.once && self.told.contains(&source.0) {
+        if record.once && self.told.contains(&source.pci()) {
             return Recorded::Repeated;
         }
         let recorded = self.log(ram, &record.event);
         if record.once && matches!(recorded, Recorded::Yes(_)) {
-            self.told.insert(source.0);
+            self.told.insert(source.pci());
         }
         recorded
     }
@@ -374,7 +374,7 @@ impl Regs {
     pub(super) fn forget_told(&mut self, device: Option<Rid>) {
         match device {
             Some(device) => {
-                self.told.remove(&device.0);
+                self.told.remove(&device.pci());
             }
             None => self.told.clear(),
         }

@@ -29,7 +29,7 @@ pub struct ConfigCache {
 const NO_PASID: u32 = u32::MAX;
 
 fn key(requester: Rid, pasid: Option<Pasid>) -> (u16, u32) {
-    (requester.0, pasid.map_or(NO_PASID, Pasid::get))
+    (requester.pci(), pasid.map_or(NO_PASID, Pasid::get))
 }
 
 impl ConfigCache {
@@ -41,7 +41,7 @@ impl ConfigCache {
     /// The context of a requester.
     #[inline]
     pub(super) fn context(&self, requester: Rid) -> Option<&Context> {
-        self.contexts.get(&requester.0)
+        self.contexts.get(&requester.pci())
     }
 
     /// The PASID table entry of a requester and PASID.
@@ -63,7 +63,7 @@ impl ConfigCache {
         if self.invalidations != moment.0 {
             return;
         }
-        self.contexts.insert(requester.0, *context);
+        self.contexts.insert(requester.pci(), *context);
         if matches!(context, Context::Scalable(_)) {
             if self.spaces.len() >= SPACES {
                 self.spaces.clear();
@@ -100,7 +100,7 @@ impl ConfigCache {
                     _ => 0b111,
                 };
                 self.contexts.retain(|rid, context| {
-                    let same = (rid ^ source.0) & !ignored == 0;
+                    let same = (rid ^ source.pci()) & !ignored == 0;
                     !(same && of(context, domain))
                 });
             }

@@ -311,7 +311,7 @@ impl<A: Ram> VtdUnit<A> {
             let mut state = self.state();
             // A queue that was reset meanwhile waits for nothing.
             if state.regs.queue.place() == place {
-                state.regs.unanswered.get_or_insert(tlb.source.0);
+                state.regs.unanswered.get_or_insert(tlb.source.pci());
             }
         }
     }

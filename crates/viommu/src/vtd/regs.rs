@@ -291,7 +291,7 @@ impl Regs {
             Granularity::DOMAIN => ContextScope::Domain(command.domain()),
             Granularity::SELECTIVE => ContextScope::Device {
                 domain: command.domain(),
-                source: Rid(command.source()),
+                source: Rid::from_pci(command.source()),
                 function_mask: command.function_mask(),
             },
             _ => ContextScope::Global,

@@ -105,7 +105,7 @@ fn every_event_is_read_once_in_order_and_the_lost_are_counted() {
     let device = |number: u16| {
         for fault in 0..FAULTS {
             let dma = Dma {
-                requester: Rid(0x20 + number),
+                requester: Rid::from_pci(0x20 + number),
                 ..rig.dma(None, 0x10_0000 + fault * 0x1000, Access::WRITE)
             };
             assert!(rig.access(&dma, 1).is_err());

@@ -105,7 +105,9 @@ fn step(rig: &Rig, dice: &mut Dice) {
         }
         _ => {
             let dma = Dma {
-                requester: Rid(u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).expect("small")),
+                requester: Rid::from_pci(
+                    u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).expect("small"),
+                ),
                 pasid: [None, Pasid::new(3), Pasid::new(0xf_ffff)]
                     [usize::try_from(dice.below(3)).expect("small")],
                 kind: [

@@ -128,7 +128,7 @@ pub(super) struct Machine {
 
 /// The requester ID by which the guest knows a device: 00:04.0 and on.
 pub(super) fn rid(device: usize) -> Outcome<Rid> {
-    Ok(Rid(0x20 + u16::try_from(device)? * 8))
+    Ok(Rid::from_pci(0x20 + u16::try_from(device)? * 8))
 }
 
 /// The guest's kernel comes up, and binds each of its devices to an address space.
@@ -196,7 +196,7 @@ impl Machine {
             let stage1 = Stage1::Selftest { iotlb: 0x0bad_beef };
             let flags = HwptFlags::PASID;
             let tables = Hwpt::nested(viommu, number, flags, &stage1, Some(&faults))?;
-            let id = DeviceId(rid.0.into());
+            let id = DeviceId(rid.0);
             let host = Host {
                 id,
                 mock,

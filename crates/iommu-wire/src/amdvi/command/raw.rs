@@ -248,7 +248,7 @@ impl RawCommand {
     }
 
     pub(super) fn of_device(kind: CommandType, device: Rid) -> Self {
-        let word = DeviceWord::new().with_kind(kind).with_device(device.0);
+        let word = DeviceWord::new().with_kind(kind).with_device(device.pci());
         Self::new(word.into_bits(), 0)
     }
 
@@ -287,7 +287,7 @@ impl RawCommand {
     }
 
     pub(super) const fn device(&self) -> Rid {
-        Rid(DeviceWord::from_bits(self.low()).device())
+        Rid::from_pci(DeviceWord::from_bits(self.low()).device())
     }
     pub(super) const fn completion_wait(&self) -> (WaitWord, u64) {
         (WaitWord::from_bits(self.low()), self.high())
@@ -342,7 +342,7 @@ pub(super) fn iommu_pages(pages: IommuPages) -> RawCommand {
 
 pub(super) fn iotlb_pages(pages: IotlbPages) -> RawCommand {
     let mut word = IotlbPagesWord::new()
-        .with_device(pages.device.0)
+        .with_device(pages.device.pci())
         .with_max_pending(pages.max_pending)
         .with_queue(pages.queue);
     if let Some(pasid) = pages.pasid {
@@ -359,7 +359,7 @@ pub(super) fn iotlb_pages(pages: IotlbPages) -> RawCommand {
 
 pub(super) fn prefetch(prefetch: Prefetch) -> RawCommand {
     let word = PrefetchWord::new()
-        .with_device(prefetch.device.0)
+        .with_device(prefetch.device.pci())
         .with_count(prefetch.count)
         .with_pasid(prefetch.pasid.map_or(0, Pasid::get));
     let second = PagesWord::new()
@@ -372,7 +372,7 @@ pub(super) fn prefetch(prefetch: Prefetch) -> RawCommand {
 
 pub(super) fn ppr_completion(completion: PprCompletion) -> RawCommand {
     let word = PprWord::new()
-        .with_device(completion.device.0)
+        .with_device(completion.device.pci())
         .with_pasid(completion.pasid.map_or(0, Pasid::get));
     let tail = PprTail::new()
         .with_gn(completion.pasid.is_some())

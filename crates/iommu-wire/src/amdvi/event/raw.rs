@@ -222,7 +222,7 @@ impl RawEvent {
     /// Bits 15:0: the requester, where the code has one.
     #[must_use]
     pub const fn source(&self) -> Rid {
-        Rid(self.head().source())
+        Rid::from_pci(self.head().source())
     }
 
     /// Bits 59:48. Of an INVALID_PPR_REQUEST they mean something else: RX is bit 0, GN bit 9.
@@ -253,7 +253,7 @@ impl RawEvent {
     /// The same event with other bits 15:0.
     #[must_use]
     pub const fn with_source(self, source: Rid) -> Self {
-        self.with_head(self.head().with_source(source.0))
+        self.with_head(self.head().with_source(source.pci()))
     }
     /// The same event with other bits 59:48.
     #[must_use]
@@ -289,7 +289,7 @@ pub(super) fn invalid_ppr(raw: &RawEvent) -> Event {
     let head = PprHead::from_bits(raw.head.get());
     let flags = head.flags();
     Event::InvalidPprRequest(InvalidPprRequest {
-        source: Rid(head.requester()),
+        source: Rid::from_pci(head.requester()),
         pasid: (flags & GN != 0).then(|| Pasid::truncate(head.pasid())),
         group: GroupIndex(u32::from(head.group())),
         last: head.last(),
@@ -308,7 +308,7 @@ pub(super) fn invalid_ppr_raw(event: &InvalidPprRequest) -> RawEvent {
     }
     let head = PprHead::new()
         .with_code(EventCode::INVALID_PPR_REQUEST.0)
-        .with_requester(event.source.0)
+        .with_requester(event.source.pci())
         .with_group(group_bits(event.group))
         .with_last(event.last)
         .with_flags(flags)

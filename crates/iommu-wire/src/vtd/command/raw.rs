@@ -432,7 +432,7 @@ pub(super) fn context_cache(scope: ContextScope) -> RawCommand {
         } => word
             .with_granularity(Granularity::SELECTIVE)
             .with_domain(domain)
-            .with_source(source.0)
+            .with_source(source.pci())
             .with_function_mask(function_mask & 3),
     };
     RawCommand::narrow(word.into_bits(), 0)
@@ -465,13 +465,13 @@ fn split(physical: u16) -> (u8, u16) {
 }
 
 pub(super) fn device_tlb(tlb: DeviceTlb) -> RawCommand {
-    let (low, high) = split(tlb.physical.0);
+    let (low, high) = split(tlb.physical.pci());
     let word = DeviceTlbWord::new()
         .with_kind(CommandType::DEVICE_TLB.0)
         .with_pf_low(low)
         .with_pf_high(high)
         .with_max_pending(tlb.max_pending & 0x1f)
-        .with_source(tlb.source.0);
+        .with_source(tlb.source.pci());
     let (page, large) = tlb.range.to_sized();
     let second = DeviceTlbAddress::new().with_page(page).with_large(large);
     RawCommand::narrow(word.into_bits(), second.into_bits())
@@ -530,13 +530,13 @@ pub(super) fn pasid_cache(scope: PasidScope) -> RawCommand {
 }
 
 pub(super) fn pasid_device_tlb(tlb: DeviceTlb, pasid: Pasid, global: bool) -> RawCommand {
-    let (low, high) = split(tlb.physical.0);
+    let (low, high) = split(tlb.physical.pci());
     let word = PasidDeviceTlbWord::new()
         .with_kind(CommandType::PASID_DEVICE_TLB.0)
         .with_pf_low(low)
         .with_pf_high(high)
         .with_max_pending(tlb.max_pending & 0x1f)
-        .with_source(tlb.source.0)
+        .with_source(tlb.source.pci())
         .with_pasid(pasid.get());
     let (page, large) = tlb.range.to_sized();
     let second = PasidDeviceTlbAddress::new()
@@ -550,7 +550,7 @@ pub(super) fn group_response(response: GroupResponse, group: u16) -> RawCommand 
     let word = GroupResponseWord::new()
         .with_kind(CommandType::GROUP_RESPONSE.0)
         .with_code(ResponseCode(response.code.0 & 0xf))
-        .with_requester(response.requester.0)
+        .with_requester(response.requester.pci())
         .with_pasid_present(response.pasid.is_some())
         .with_pasid(response.pasid.map_or(0, Pasid::get));
     let tail = GroupResponseTail::new().with_group(group);
@@ -558,7 +558,7 @@ pub(super) fn group_response(response: GroupResponse, group: u16) -> RawCommand 
 }
 
 pub(super) fn stream_response(response: GroupResponse, group: u16, addr: Iova) -> RawCommand {
-    let [devfn, bus] = response.requester.0.to_le_bytes();
+    let [devfn, bus] = response.requester.pci().to_le_bytes();
     let word = StreamResponseWord::new()
         .with_kind(CommandType::STREAM_RESPONSE.0)
         .with_pasid(response.pasid.map_or(0, Pasid::get))

@@ -416,7 +416,7 @@ impl Reader<'_> {
         self.scan.fields.code = Some(second >> 28);
         self.scan.fields.device = Some(PciAddress {
             segment: 0,
-            rid: Rid((first & 0xffff) as u16),
+            rid: Rid::from_pci((first & 0xffff) as u16),
         });
         self.scan.fields.address = Some(Iova(u64::from(fourth) << 32 | u64::from(third)));
     }

@@ -133,7 +133,7 @@ impl<A: Arch> Case<A> {
     /// The request that the device makes: without a PASID, and untranslated.
     pub(crate) fn dma(&self) -> Dma {
         Dma {
-            requester: Rid(self.device.rid()),
+            requester: Rid::from_pci(self.device.rid()),
             pasid: None,
             kind: DmaKind::Untranslated,
             addr: Iova(self.iova),

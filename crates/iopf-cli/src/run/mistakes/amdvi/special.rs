@@ -76,7 +76,7 @@ fn unknown_command() -> TestResult<Mistake> {
 }
 
 fn reserved_bits_in_a_command() -> TestResult<Mistake> {
-    let [low, high] = invalidate_device(DEVICE.0);
+    let [low, high] = invalidate_device(DEVICE.pci());
     let name = "command with reserved bits";
     told_of(name, (5, 0x000), [low | 1 << 20, high], true, None)
 }
@@ -97,7 +97,7 @@ fn buffer_outside_of_memory() -> TestResult<Mistake> {
 /// The buffer goes on: software is told, and has waited for the time-out.
 fn device_that_is_not_there() -> TestResult<Mistake> {
     let gone = Rid(0x00b8);
-    let command = invalidate_device_tlb(gone.0, None, 0, 52);
+    let command = invalidate_device_tlb(gone.pci(), None, 0, 52);
     let name = "device TLB invalidation of a device that is not there";
     told_of(name, (7, 0x000), command, false, None)
 }
@@ -115,7 +115,9 @@ fn first_fault_only() -> TestResult<Mistake> {
     };
     fault()?;
     fault()?;
-    lab.machine.guest.submit(&[invalidate_device(DEVICE.0)])?;
+    lab.machine
+        .guest
+        .submit(&[invalidate_device(DEVICE.pci())])?;
     let end = fault()?;
     let line = lab.records().first().map(ToString::to_string);
     Ok(outcome(
@@ -151,7 +153,7 @@ fn forgotten_entry() -> TestResult<Mistake> {
     let blocked: DeviceEntry = [DTE_V | DTE_TV, u64::from(DOMAIN), 0, 0];
     guest.table().set(DEVICE, &blocked);
     let stale = lab.run(shot.job())?.status;
-    guest.submit(&[invalidate_device(DEVICE.0)])?;
+    guest.submit(&[invalidate_device(DEVICE.pci())])?;
     let flushed = lab.run(shot.job())?.status;
     let line = lab.records().first().map(ToString::to_string);
     Ok(outcome(

@@ -66,7 +66,7 @@ impl Reader<'_> {
                 let rid = number.and_then(|number| u16::try_from(number).ok());
                 self.scan.fields.device = rid.map(|rid| PciAddress {
                     segment: 0,
-                    rid: Rid(rid),
+                    rid: Rid::from_pci(rid),
                 });
             }
             Key::Address => self.scan.fields.address = number.map(Iova),
