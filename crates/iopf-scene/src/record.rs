@@ -17,7 +17,8 @@ use iommu_wire::vtd::page_request::{Descriptor, RawDescriptor};
 use iopf::{Access, Iova, Pasid};
 use zerocopy::FromBytes;
 
-use crate::log::{self, Arch, Flags, Kind, PciAddress, Record, Wanted, names, text_of};
+use crate::capture::Device;
+use crate::log::{self, Arch, Flags, Kind, Record, Wanted, names, text_of};
 
 /// A raw record's meaning: the normal form without its words, and without an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct Fault {
     pub kind: Kind,
     /// Who sent the transaction; a record has no segment, so it is 0. `None` where the record is of no
     /// transaction.
-    pub device: Option<PciAddress>,
+    pub device: Option<Device>,
     /// In which of the device's address spaces.
     pub pasid: Option<Pasid>,
     /// The page it asked for.
@@ -69,7 +70,7 @@ pub fn fault(raw: &RawFault) -> Option<Fault> {
     Some(Fault {
         arch: Arch::Vtd,
         kind,
-        device: Some(PciAddress {
+        device: Some(Device::Pci {
             segment: 0,
             rid: event.source,
         }),
@@ -96,7 +97,7 @@ pub fn page_request(raw: &RawDescriptor) -> Option<Fault> {
     Some(Fault {
         arch: Arch::Vtd,
         kind: Kind::PageRequest,
-        device: Some(PciAddress {
+        device: Some(Device::Pci {
             segment: 0,
             rid: requester,
         }),

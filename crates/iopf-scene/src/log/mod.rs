@@ -31,6 +31,7 @@
 
 mod advice;
 pub(crate) mod amdvi;
+pub(crate) mod arm;
 mod clean;
 mod cursor;
 mod decoder;
@@ -50,7 +51,8 @@ mod waiting;
 pub use advice::text_of;
 pub use decoder::Decoder;
 pub use dump::Dump;
-pub use normal::{Arch, Flags, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
+pub use crate::capture::Device;
+pub use normal::{Arch, Detail, Flags, Kind, Record, Summary, SummaryObject, Wanted};
 
 use std::io::{self, BufRead};
 

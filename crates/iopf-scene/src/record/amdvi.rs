@@ -12,7 +12,8 @@ use iommu_wire::pcie::pri::PageMessage;
 
 use super::{Fault, wanted};
 use crate::log::amdvi;
-use crate::log::{Arch, Kind, PciAddress};
+use crate::capture::Device;
+use crate::log::{Arch, Kind};
 use iopf::{Access, Rid};
 
 /// The flags EXEC, READ and US of a page request.
@@ -77,7 +78,7 @@ fn page_request(low: u64, high: u64) -> Option<Fault> {
     Some(Fault {
         arch: Arch::Amdvi,
         kind: Kind::PageRequest,
-        device: Some(PciAddress {
+        device: Some(Device::Pci {
             segment: 0,
             rid: Rid(rid),
         }),
