@@ -157,7 +157,8 @@ impl Iotlb {
     }
 
     /// Caches what the contexts say of `requester` and `pasid`, unless sources were cleared after
-    /// `epoch` or another writer is in the way. Says whether it did.
+    /// `epoch`, another writer is in the way, or the requester's ID has more than 24 bits. Says whether
+    /// it did.
     pub fn insert_source(
         &self,
         epoch: Epoch,
@@ -166,6 +167,9 @@ impl Iotlb {
         source: &Source,
     ) -> bool {
         let key = source_key(requester, pasid);
+        if key == NOBODY {
+            return false;
+        }
         self.sources.insert(key.hash(), key, source.word(), || {
             self.history.unchanged(epoch, |covered| covered == SOURCES)
         })
@@ -309,14 +313,22 @@ const fn class(domain: u16) -> u64 {
 
 /// Bits of the count of invalidations that a hit is stamped with.
 const STAMP_BITS: u32 = 64 - STAMP_SHIFT;
-const STAMP_SHIFT: u32 = 37;
+const STAMP_SHIFT: u32 = 21 + REQUESTER_BITS;
+/// Requester IDs that need more are not cached.
+const REQUESTER_BITS: u32 = 24;
 
-/// PASID in 19:0, "has a PASID" in 20, requester in 36:21.
+/// PASID in 19:0, "has a PASID" in 20, requester in 44:21.
 #[inline]
 fn source_key(requester: Rid, pasid: Option<Pasid>) -> Key {
     let pasid = pasid.map_or(0, |pasid| 1 << 20 | u64::from(pasid.get()));
+    if requester.0 >> REQUESTER_BITS != 0 {
+        return NOBODY;
+    }
     Key(pasid | u64::from(requester.0) << 21, 0)
 }
+
+/// A PASID and no "has a PASID": the key of nothing that is cached.
+const NOBODY: Key = Key(1, 0);
 
 /// The key of a hit that was joined at `now`. The stamp stays out of the hash, which need not wait
 /// for it.
