@@ -3,9 +3,9 @@
 use iommu_wire::vtd::event::FaultReason;
 use iopf::Rid;
 
+use super::normal::{Arch, Kind, Record, Wanted};
 use super::{amdvi, arm};
 use crate::capture::Device;
-use super::normal::{Arch, Kind, Record, Wanted};
 
 /// One sentence on `record`: who wanted what, why it was refused, and what to do.
 #[must_use]

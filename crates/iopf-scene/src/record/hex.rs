@@ -3,7 +3,7 @@
 use iommu_wire::vtd::event::RawFault;
 use iommu_wire::vtd::page_request::RawDescriptor;
 
-use super::{Fault, amdvi, fault, is_fault, is_page_request, page_request};
+use super::{Fault, amdvi, fault, is_fault, is_page_request, page_request, smmuv3};
 use crate::log::Arch;
 
 /// Reads dumps of raw records line by line.
@@ -17,6 +17,8 @@ pub struct HexReader {
     arch: Arch,
     /// The line before was the first half of a page request descriptor.
     half: bool,
+    /// The first half of an event of SMMUv3, with which the line before ended.
+    begun: Option<Words>,
 }
 
 /// What a line of a dump holds.
@@ -26,6 +28,8 @@ pub enum HexLine {
     Fault(Fault),
     /// The device's own half of the descriptor before.
     More,
+    /// The first half of a record, which the next line tells whole.
+    Begun,
     /// Nothing of a fault: text, an empty register, a stop marker.
     Nothing,
 }
@@ -41,7 +45,11 @@ impl HexReader {
     /// For records of `arch`.
     #[must_use]
     pub const fn of(arch: Arch) -> Self {
-        Self { arch, half: false }
+        Self {
+            arch,
+            half: false,
+            begun: None,
+        }
     }
 
     /// Whether `line` has as many hexadecimal digits as a record.
@@ -59,7 +67,7 @@ impl HexReader {
         let found = self.lines(line).into_iter();
         found
             .reduce(|first, next| match first {
-                HexLine::Nothing => next,
+                HexLine::Nothing | HexLine::Begun => next,
                 first => first,
             })
             .unwrap_or(HexLine::Nothing)
@@ -68,12 +76,24 @@ impl HexReader {
     /// Reads the next line: what there is in it, one item for every 16 bytes or record.
     pub fn lines(&mut self, line: &[u8]) -> Vec<HexLine> {
         let half = std::mem::take(&mut self.half);
-        let Some(words) = Words::read(self.arch, line) else {
+        let begun = self.begun.take();
+        let Some(mut words) = Words::read(self.arch, line) else {
             return vec![HexLine::Nothing];
         };
+        if let Some(begun) = begun.filter(|begun| begun.width == words.width) {
+            words.digits.splice(..0, begun.digits);
+        }
         let mut found = Vec::new();
         let mut rest = words.digits.as_slice();
         while rest.len() >= RECORD {
+            if rest.len() == RECORD && words.begins(rest) {
+                self.begun = Some(Words {
+                    digits: rest.to_vec(),
+                    ..words
+                });
+                found.push(HexLine::Begun);
+                break;
+            }
             let Some((record, used)) = words.first(rest) else {
                 let more = half && found.is_empty() && words.digits.len() == RECORD;
                 found.push(if more {
@@ -167,20 +187,45 @@ impl Words {
     /// The record that `rest` begins with and its bytes, of which the last may be missing. `None`
     /// where there is none.
     fn first(&self, rest: &[u8]) -> Option<(Option<Fault>, usize)> {
-        [RECORD, 2 * RECORD].into_iter().find_map(|len| {
-            let all = rest.get(..len)?;
-            let width = if self.width > len { 1 } else { self.width };
-            // A word is a number: its bytes are in memory the other way round.
-            let swapped: Vec<u8> = all
-                .chunks(width)
-                .flat_map(|word| word.iter().rev().copied())
-                .collect();
-            // Words of a register that are written highest first.
-            let back: Vec<u8> = all.iter().rev().copied().collect();
-            [swapped.as_slice(), all, &back]
+        // An event of SMMUv3 is longer than what could be taken for another record.
+        let lengths = if self.arch == Arch::Smmuv3 {
+            [2 * RECORD, RECORD]
+        } else {
+            [RECORD, 2 * RECORD]
+        };
+        lengths.into_iter().find_map(|len| {
+            let orders = self.orders(rest.get(..len)?);
+            orders
                 .into_iter()
-                .find_map(|bytes| record(self.arch, bytes))
+                .find_map(|bytes| record(self.arch, &bytes))
         })
+    }
+
+    /// The bytes in the orders that they can have in memory, the likeliest first.
+    fn orders(&self, all: &[u8]) -> [Vec<u8>; 3] {
+        let width = if self.width > all.len() {
+            1
+        } else {
+            self.width
+        };
+        // A word is a number: its bytes are in memory the other way round.
+        let swapped = all
+            .chunks(width)
+            .flat_map(|word| word.iter().rev().copied())
+            .collect();
+        // Words of a register that are written highest first.
+        let back = all.iter().rev().copied().collect();
+        [swapped, all.to_vec(), back]
+    }
+
+    /// Whether `rest` is the first half of an event of SMMUv3.
+    fn begins(&self, rest: &[u8]) -> bool {
+        let low = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        let [swapped, same, _] = self.orders(rest);
+        self.arch == Arch::Smmuv3
+            && [swapped, same]
+                .iter()
+                .any(|bytes| low(bytes).is_some_and(smmuv3::is_event))
     }
 }
 
@@ -191,6 +236,11 @@ fn record(arch: Arch, bytes: &[u8]) -> Option<(Option<Fault>, usize)> {
         Some(u64::from_le_bytes(*bytes))
     };
     let (low, high) = (qword(0)?, qword(1)?);
+    if matches!(arch, Arch::Smmuv3 | Arch::Smmuv2) {
+        let slot = smmuv3::slot(bytes)?;
+        let fault = slot.fault.filter(|_| arch == Arch::Smmuv3)?;
+        return Some((Some(fault), slot.bytes));
+    }
     if arch == Arch::Amdvi {
         return amdvi::is_entry(low).then(|| (amdvi::entry(low, high), RECORD));
     }

@@ -5,8 +5,8 @@ use iommu_wire::amdvi::ppr;
 use iopf::{Iova, Pasid};
 
 use super::names::{self, Event};
-use crate::log::message::Fields;
 use crate::capture::Device;
+use crate::log::message::Fields;
 use crate::log::normal::{Arch, Flags, Kind, Wanted};
 
 /// The code of an `IO_PAGE_FAULT`.

@@ -51,7 +51,10 @@ pub(in crate::log) fn why(record: &Record) -> Option<String> {
         let _ = write!(why, " (at {fetch})");
     }
     if let Some(tag) = detail.stalled {
-        let _ = write!(why, ", and the transaction waits under tag {tag:#x} until the driver resumes it");
+        let _ = write!(
+            why,
+            ", and the transaction waits under tag {tag:#x} until the driver resumes it"
+        );
     }
     Some(why)
 }
@@ -78,9 +81,15 @@ const fn global(gfsr: u32) -> &'static str {
         gfsr if gfsr & 1 << 1 != 0 => "no stream mapping matches its StreamID (USF)",
         gfsr if gfsr & 1 << 2 != 0 => "several stream mappings match its StreamID (SMCF)",
         gfsr if gfsr & 1 << 0 != 0 => "its stream mapping leads to an invalid context (ICF)",
-        gfsr if gfsr & 1 << 3 != 0 => "its stream mapping leads to a context bank that does not exist (UCBF)",
-        gfsr if gfsr & 1 << 4 != 0 => "its context bank has an interrupt that does not exist (UCIF)",
-        gfsr if gfsr & 1 << 5 != 0 => "a register of the SMMU was used in a way that is not allowed (CAF)",
+        gfsr if gfsr & 1 << 3 != 0 => {
+            "its stream mapping leads to a context bank that does not exist (UCBF)"
+        }
+        gfsr if gfsr & 1 << 4 != 0 => {
+            "its context bank has an interrupt that does not exist (UCIF)"
+        }
+        gfsr if gfsr & 1 << 5 != 0 => {
+            "a register of the SMMU was used in a way that is not allowed (CAF)"
+        }
         gfsr if gfsr & 1 << 6 != 0 => "memory or a device answered the SMMU with an error (EF)",
         gfsr if gfsr & 1 << 7 != 0 => "it may not use that context (PF)",
         gfsr if gfsr & 1 << 8 != 0 => "it is a transaction that the SMMU does not understand (UUT)",
@@ -132,7 +141,8 @@ fn denied(record: &Record) -> &'static str {
 }
 
 fn event_advice(record: &Record, code: u32) -> &'static str {
-    if record.detail.is_some_and(|detail| detail.stage == Some(2)) && (0x10..=0x13).contains(&code) {
+    if record.detail.is_some_and(|detail| detail.stage == Some(2)) && (0x10..=0x13).contains(&code)
+    {
         return "stage 2 belongs to the hypervisor: look at what it maps of the guest's memory, MSI doorbells and devices for this device";
     }
     match code {

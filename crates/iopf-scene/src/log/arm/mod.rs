@@ -69,7 +69,10 @@ pub(super) fn parts(line: &[u8]) -> Vec<Part<'_>> {
     let mut from = 0;
     while let Some((at, unit, body)) = mark(line, from) {
         if let Some(before) = parts.last_mut() {
-            let end = before.body.len().min(at.saturating_sub(offset(line, before.body)));
+            let end = before
+                .body
+                .len()
+                .min(at.saturating_sub(offset(line, before.body)));
             before.body = without_prefix(before.body.get(..end).unwrap_or_default());
         }
         parts.push(Part {

@@ -105,7 +105,9 @@ const EVENTS: [(EventNumber, Kind, &str); 19] = [
 ];
 
 fn event(code: u32) -> Option<&'static (EventNumber, Kind, &'static str)> {
-    EVENTS.iter().find(|(number, ..)| u32::from(number.0) == code)
+    EVENTS
+        .iter()
+        .find(|(number, ..)| u32::from(number.0) == code)
 }
 
 /// The name of the event with this number.

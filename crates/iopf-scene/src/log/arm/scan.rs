@@ -122,7 +122,13 @@ impl Reader<'_> {
                 let prefix = if rest.starts_with(b"0x") { 2 } else { 0 };
                 (length >= digits + prefix).then_some(number)
             }
-            Number::Unreadable => None,
+            Number::Unreadable => {
+                // What spoils a number is no continuation of it.
+                if !rest.is_empty() {
+                    self.scan.gap = self.cursor.at();
+                }
+                None
+            }
         }
     }
 
@@ -150,8 +156,8 @@ impl Reader<'_> {
             .map(|head| (head & 0xff) as u32)
             .or(said.number)
             .or_else(|| said.decoded.number());
-        if let Some(head) = head {
-            let words = [head, syndrome, input, address].map(Option::unwrap_or_default);
+        if head.is_some() {
+            let words = said.words.map(Option::unwrap_or_default);
             let fault = event(&RawEvent::from_words(words));
             fields.device = fault.device;
             fields.pasid = fault.pasid;
@@ -197,6 +203,9 @@ impl Reader<'_> {
         if let Some(syndrome) = said.syndrome {
             (fields.access, fields.privileged) = v2::access(syndrome, 4);
         }
+        // A syndrome by itself is the end of a message.
+        self.scan.doubtful =
+            fields.code.is_none() && fields.address.is_none() && fields.device.is_none();
         self.scan.open = true;
     }
 
@@ -234,7 +243,9 @@ impl Reader<'_> {
                 table: Table::Command,
                 words: vec![first, second],
             }],
-            finding: Some(format!("the command has the opcode {opcode:#04x} (bits 7:0)")),
+            finding: Some(format!(
+                "the command has the opcode {opcode:#04x} (bits 7:0)"
+            )),
         });
     }
 }

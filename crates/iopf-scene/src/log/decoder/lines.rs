@@ -79,7 +79,11 @@ impl Decoder {
         };
         for message in self.waiting.iter_mut().rev().filter(same) {
             let end = message.scan.end;
-            if extended(message, end, &[b" ", part.body].concat(), line) {
+            let more = [b" ", part.body].concat();
+            if let Some(scan) = extended(message, end, &more)
+                && scan.parts > message.scan.parts
+            {
+                extend(message, end, &more, scan, line);
                 self.count_line();
                 return true;
             }
@@ -127,7 +131,11 @@ impl Decoder {
             let whole = message.text.len();
             let joints: &[&[u8]] = if after_soft { &[b""] } else { &[b" ", b""] };
             for joint in joints {
-                if extended(message, whole, &[joint, text].concat(), line) {
+                let more = [joint, text].concat();
+                if let Some(scan) = extended(message, whole, &more)
+                    && scan.gap <= whole
+                {
+                    extend(message, whole, &more, scan, line);
                     self.count_line();
                     return true;
                 }
@@ -137,24 +145,26 @@ impl Decoder {
     }
 }
 
-/// Adds `more` to the first `keep` bytes of a message if it belongs there; whether it does.
-fn extended(message: &mut Message, keep: usize, more: &[u8], line: u64) -> bool {
-    let mut text = message.text.get(..keep).unwrap_or_default().to_vec();
-    let joint = text.len() + more.iter().take_while(|&&byte| byte == b' ').count();
-    if text.len() + more.len() > TEXT {
-        return false;
+/// What a message says if `more` is added to the first `keep` bytes of it; `None` where that does not
+/// belong there.
+fn extended(message: &Message, keep: usize, more: &[u8]) -> Option<Scan> {
+    let text = message.text.get(..keep)?;
+    let joint = keep + more.iter().take_while(|&&byte| byte == b' ').count();
+    if keep + more.len() > TEXT {
+        return None;
     }
-    text.extend_from_slice(more);
-    let mut scan = arm::scan(&text);
-    if scan.template || scan.end <= joint || scan.parts < message.scan.parts {
-        return false;
-    }
+    let scan = arm::scan(&[text, more].concat());
+    (!scan.template && scan.end > joint && scan.parts >= message.scan.parts).then_some(scan)
+}
+
+/// Adds `more` to the first `keep` bytes of a message, which says `scan` then.
+fn extend(message: &mut Message, keep: usize, more: &[u8], mut scan: Scan, line: u64) {
     scan.fields.iommu = message.scan.fields.iommu.take();
     if !scan.doubtful {
         message.doubtful = None;
     }
-    message.text = text;
+    message.text.truncate(keep);
+    message.text.extend_from_slice(more);
     message.scan = scan;
     message.touched = line;
-    true
 }

@@ -4,8 +4,8 @@ use iopf::{Iova, Rid};
 use memchr::memmem;
 
 use super::{Key, Reader, number};
-use crate::log::cursor::Words;
 use crate::capture::Device;
+use crate::log::cursor::Words;
 use crate::log::values::device;
 
 impl Reader<'_> {

@@ -3,6 +3,7 @@
 use super::{Reader, Shape};
 use crate::log::cursor::Words;
 use crate::log::normal::Wanted;
+use crate::log::values::is_template;
 
 /// What the lines of a fault say.
 #[derive(Debug, Default)]
@@ -17,6 +18,8 @@ pub(super) struct Context {
     pub(super) syndrome: Option<u32>,
     /// The StreamID: CBFRSYNRA, or GFSYNR1.
     pub(super) stream: Option<u32>,
+    /// Registers stand there as Linux prints them, which is behind the words.
+    linux: bool,
     /// Lines of registers that are there: bit by bit, in the order of [`REGISTERS`].
     registers: u32,
 }
@@ -84,7 +87,11 @@ impl Reader<'_> {
         if self.cursor.words("Unhandled context fault:") != Words::Here {
             return false;
         }
+        if self.context.linux {
+            return false;
+        }
         let mut end = self.cursor.clone();
+        let mut keys = 0;
         loop {
             self.cursor.blanks();
             self.cursor.eat(b',');
@@ -109,7 +116,11 @@ impl Reader<'_> {
                 }
                 b"iova" => {
                     let address = self.number(b",", 16);
-                    if self.context.address.is_some_and(|before| Some(before) != address) {
+                    if self
+                        .context
+                        .address
+                        .is_some_and(|before| Some(before) != address)
+                    {
                         return false;
                     }
                     self.context.address = address;
@@ -119,14 +130,20 @@ impl Reader<'_> {
                     self.context.stream = self.narrow(b",").map(|sid| sid & 0xffff);
                 }
                 _ => {
-                    self.cursor.word();
+                    let word = self.cursor.word();
+                    self.scan.template |= is_template(word);
+                    if !word.iter().all(u8::is_ascii_hexdigit) && !word.starts_with(b"0x") {
+                        self.scan.gap = self.cursor.at();
+                    }
                 }
             }
+            keys += 1;
             end = self.cursor.clone();
         }
+        let cut = self.cursor.rest().is_empty();
         self.cursor = end;
         self.context.seen = true;
-        self.is(Shape::Context)
+        (keys > 0 || cut) && self.is(Shape::Context)
     }
 
     /// A number of 32 bits that `ends` end.
@@ -151,12 +168,15 @@ impl Reader<'_> {
         if !begins || self.context.registers >> nth & 1 == 1 {
             return false;
         }
-        let name = REGISTERS.get(nth).map_or(0, |name| width(rest, name.as_bytes()));
+        let name = REGISTERS
+            .get(nth)
+            .map_or(0, |name| width(rest, name.as_bytes()));
         self.cursor.skip(name);
         let agreed = match nth {
             0 => {
                 let fsr = self.number(b" ", 8).and_then(|fsr| u32::try_from(fsr).ok());
-                let same = fsr.is_some() && self.context.fsr.is_none_or(|before| Some(before) == fsr);
+                let same =
+                    fsr.is_some() && self.context.fsr.is_none_or(|before| Some(before) == fsr);
                 self.context.fsr = fsr;
                 self.stream_after_flags();
                 same
@@ -205,6 +225,8 @@ impl Reader<'_> {
             let piece = next.starts_with(b"Unhandled")
                 || REGISTERS.iter().any(|name| same(next, name.as_bytes()));
             if rest.is_empty() || piece {
+                // Words that anybody's could follow.
+                self.scan.gap = self.cursor.at();
                 return;
             }
         }
@@ -232,6 +254,10 @@ impl Reader<'_> {
         let rest = self.cursor.rest();
         if rest.first() == Some(&b'[') {
             let len = memchr::memchr(b']', rest).map_or(rest.len(), |at| at + 1);
+            let inner = rest.get(..len).unwrap_or_default();
+            self.context.linux |= [&b"Format="[..], b"S1CBNDX="]
+                .iter()
+                .any(|words| memchr::memmem::find(inner, words).is_some());
             self.cursor.skip(len);
         }
     }
@@ -250,9 +276,6 @@ impl Reader<'_> {
         if self.cursor.words("Blocked unknown Stream ID ") == Words::Here {
             let stream = self.number(b";", 4);
             self.context.stream = stream.and_then(|sid| u32::try_from(sid).ok());
-            let rest = self.cursor.rest();
-            let end = memchr::memmem::find(rest, b"implications").map(|at| at + 12);
-            self.cursor.skip(end.filter(|&end| end < 120).unwrap_or(0));
             return self.is(Shape::Global);
         }
         false
@@ -271,7 +294,10 @@ impl Reader<'_> {
             return false;
         };
         self.status = Some(status);
-        for (nth, name) in [&b"GFSYNR0 "[..], b"GFSYNR1 ", b"GFSYNR2 "].iter().enumerate() {
+        for (nth, name) in [&b"GFSYNR0 "[..], b"GFSYNR1 ", b"GFSYNR2 "]
+            .iter()
+            .enumerate()
+        {
             self.cursor.eat(b',');
             self.cursor.blanks();
             if !self.eat(name) {
@@ -288,18 +314,27 @@ impl Reader<'_> {
         self.is(Shape::Global)
     }
 
-    /// What follows `Blocked unknown Stream ID 0x429` where lines are broken.
+    /// `; boot with "arm-smmu.disable_bypass=0" to allow, but …`, or what is left of it where lines are
+    /// broken.
     fn advice(&mut self) -> bool {
         if self.shape != Shape::Global || self.status.is_some() {
             return false;
         }
         let rest = self.cursor.rest();
-        let begins = [&b";"[..], b"boot with", b"\"arm-smmu", b"implications", b"but this", b"security"];
+        let begins = [
+            &b";"[..],
+            b"boot with",
+            b"\"arm-smmu",
+            b"implications",
+            b"but this",
+            b"security",
+        ];
         if !begins.iter().any(|words| rest.starts_with(words)) {
             return false;
         }
-        let len = memchr::memmem::find(rest, b"implications").map_or(rest.len(), |at| at + 12);
-        self.cursor.skip(len);
+        let end = memchr::memmem::find(rest, b"implications").map(|at| at + 12);
+        let next = memchr::memmem::find(rest, b"GFSR 0x");
+        self.cursor.skip(end.or(next).unwrap_or(rest.len()));
         true
     }
 }
@@ -312,7 +347,10 @@ fn same(text: &[u8], words: &[u8]) -> bool {
 /// How much of `text` the `words` take, where it begins with them.
 fn width(text: &[u8], words: &[u8]) -> usize {
     let mut at = 0;
-    for word in words.split(|&byte| byte == b' ').filter(|word| !word.is_empty()) {
+    for word in words
+        .split(|&byte| byte == b' ')
+        .filter(|word| !word.is_empty())
+    {
         let Some(rest) = text.get(at..) else {
             return 0;
         };
@@ -320,7 +358,10 @@ fn width(text: &[u8], words: &[u8]) -> usize {
         if at > 0 && blanks == 0 && word != b"=" {
             return 0;
         }
-        if !rest.get(blanks..).is_some_and(|rest| rest.starts_with(word)) {
+        if !rest
+            .get(blanks..)
+            .is_some_and(|rest| rest.starts_with(word))
+        {
             return 0;
         }
         at += blanks + word.len();

@@ -138,7 +138,9 @@ impl Reader<'_> {
         if begun || said.decoded.seen || said.decoded.how || !self.eat(b"event 0x") {
             return false;
         }
-        let number = self.number(b" ", 2).and_then(|number| u8::try_from(number).ok());
+        let number = self
+            .number(b" ", 2)
+            .and_then(|number| u8::try_from(number).ok());
         self.cursor.blanks();
         match self.cursor.words("received:") {
             Words::Here => {}
@@ -205,10 +207,8 @@ impl Reader<'_> {
             ..Decoded::default()
         };
         let known = event_named(name).and_then(EventNumber::name);
-        said.name = Some(known.map_or_else(
-            || String::from_utf8_lossy(name).into_owned(),
-            str::to_owned,
-        ));
+        said.name =
+            Some(known.map_or_else(|| String::from_utf8_lossy(name).into_owned(), str::to_owned));
         let (mut keys, mut end) = (0, self.cursor.clone());
         loop {
             self.cursor.blanks();
@@ -260,9 +260,9 @@ impl Reader<'_> {
     fn key(&mut self, key: &[u8], said: &mut Decoded) {
         let last = match key {
             b"ipa" | b"fetch_addr" => true,
-            b"ssid" => said.number().is_some_and(|number| {
-                !has_how(number) && !matches!(number, 0x03 | 0x09 | 0x25)
-            }),
+            b"ssid" => said
+                .number()
+                .is_some_and(|number| !has_how(number) && !matches!(number, 0x03 | 0x09 | 0x25)),
             _ => false,
         };
         let number = if last {
@@ -335,7 +335,9 @@ impl Reader<'_> {
         said.detail = Detail {
             stage,
             class,
-            stalled: tag.filter(|_| stalled).and_then(|tag| u16::try_from(tag).ok()),
+            stalled: tag
+                .filter(|_| stalled)
+                .and_then(|tag| u16::try_from(tag).ok()),
             ..Detail::default()
         };
         true
@@ -377,7 +379,9 @@ impl Reader<'_> {
         }
         let stream = self.number(b".", 8).and_then(|sid| u32::try_from(sid).ok());
         self.cursor.eat(b'.');
-        let substream = self.number(b":", 5).and_then(|ssid| u32::try_from(ssid).ok());
+        let substream = self
+            .number(b":", 5)
+            .and_then(|ssid| u32::try_from(ssid).ok());
         self.cursor.eat(b':');
         self.cursor.blanks();
         let rest = self.cursor.rest();
@@ -436,7 +440,8 @@ impl Reader<'_> {
             self.event.number = Some(0);
             return room && self.is(Shape::Command);
         }
-        if self.shape == Shape::Command && self.cursor.words("retrying command fetch") == Words::Here
+        if self.shape == Shape::Command
+            && self.cursor.words("retrying command fetch") == Words::Here
         {
             self.event.number = Some(0);
             return room;
