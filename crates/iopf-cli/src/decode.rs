@@ -23,8 +23,9 @@ impl From<&DecodeArgs> for Plan {
         Self {
             input: args.file.as_path().into(),
             arch: match args.arch {
-                Some(ArchArg::Vtd | ArchArg::Smmuv3) | None => Arch::Vtd,
+                Some(ArchArg::Vtd) | None => Arch::Vtd,
                 Some(ArchArg::Amdvi) => Arch::Amdvi,
+                Some(ArchArg::Smmuv3) => Arch::Smmuv3,
             },
             json: args.json,
             fail_on_fault: args.fail_on_fault,
@@ -34,9 +35,6 @@ impl From<&DecodeArgs> for Plan {
 
 /// Runs the command.
 pub(crate) fn main(args: &DecodeArgs, out: &mut dyn Write) -> Result<Exit, Stop> {
-    if args.arch == Some(ArchArg::Smmuv3) {
-        return Err(Stop::usage("records of SMMUv3 are not decoded yet"));
-    }
     let plan = Plan::from(args);
     let mut from = plan.input.open()?;
     let start = from

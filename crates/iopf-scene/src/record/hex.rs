@@ -19,6 +19,8 @@ pub struct HexReader {
     half: bool,
     /// The first half of an event of SMMUv3, with which the line before ended.
     begun: Option<Words>,
+    /// The order of bytes in which the records before were found.
+    order: usize,
 }
 
 /// What a line of a dump holds.
@@ -49,12 +51,13 @@ impl HexReader {
             arch,
             half: false,
             begun: None,
+            order: 0,
         }
     }
 
     /// Whether `line` has as many hexadecimal digits as a record.
     pub(crate) fn is_dump(&self, line: &[u8]) -> bool {
-        Words::read(self.arch, line).is_some()
+        Words::read(self.arch, self.order, line).is_some()
     }
 
     /// Whether `line` is an offset and nothing else, as the last line of a dump is.
@@ -77,7 +80,7 @@ impl HexReader {
     pub fn lines(&mut self, line: &[u8]) -> Vec<HexLine> {
         let half = std::mem::take(&mut self.half);
         let begun = self.begun.take();
-        let Some(mut words) = Words::read(self.arch, line) else {
+        let Some(mut words) = Words::read(self.arch, self.order, line) else {
             return vec![HexLine::Nothing];
         };
         if let Some(begun) = begun.filter(|begun| begun.width == words.width) {
@@ -86,7 +89,7 @@ impl HexReader {
         let mut found = Vec::new();
         let mut rest = words.digits.as_slice();
         while rest.len() >= RECORD {
-            if rest.len() == RECORD && words.begins(rest) {
+            if words.begins(rest) {
                 self.begun = Some(Words {
                     digits: rest.to_vec(),
                     ..words
@@ -94,7 +97,12 @@ impl HexReader {
                 found.push(HexLine::Begun);
                 break;
             }
-            let Some((record, used)) = words.first(rest) else {
+            let Some(Found {
+                record,
+                used,
+                order,
+            }) = words.first(rest)
+            else {
                 let more = half && found.is_empty() && words.digits.len() == RECORD;
                 found.push(if more {
                     HexLine::More
@@ -104,6 +112,10 @@ impl HexReader {
                 rest = rest.get(RECORD..).unwrap_or_default();
                 continue;
             };
+            // What has no reserved bits to tell the orders apart is in that of the others.
+            if self.arch == Arch::Smmuv3 {
+                self.order = order;
+            }
             self.half = used > rest.len();
             found.push(record.map_or(HexLine::Nothing, HexLine::Fault));
             rest = rest.get(used..).unwrap_or_default();
@@ -123,10 +135,21 @@ struct Words {
     digits: Vec<u8>,
     /// Bytes in a word.
     width: usize,
+    /// The order to try first.
+    order: usize,
+}
+
+/// A record, and where it ends.
+struct Found {
+    record: Option<Fault>,
+    /// Its bytes, of which the last may be missing.
+    used: usize,
+    /// The order that they were in.
+    order: usize,
 }
 
 impl Words {
-    fn read(arch: Arch, line: &[u8]) -> Option<Self> {
+    fn read(arch: Arch, order: usize, line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let text = text.split('|').next()?;
         // `00:a0:cd:…`; otherwise what a colon follows is an address.
@@ -147,10 +170,11 @@ impl Words {
                 .count();
             let (words, after) = rest.split_at_checked(run)?;
             // The first word may be an offset of the words' own width.
-            let offset = words.get(1..).and_then(|run| Self::of(arch, run));
-            let offset = offset.filter(|found| found.first(&found.digits).is_some());
-            let found = Self::of(arch, words);
-            let begins = |found: &Self| found.first(&found.digits).is_some();
+            let offset = words.get(1..).and_then(|run| Self::of(arch, order, run));
+            let begins =
+                |found: &Self| found.first(&found.digits).is_some() || found.begins(&found.digits);
+            let offset = offset.filter(begins);
+            let found = Self::of(arch, order, words);
             if let Some(found) = found.filter(|found| offset.is_none() || begins(found)) {
                 return Some(found);
             }
@@ -163,7 +187,7 @@ impl Words {
     }
 
     /// The words of a run.
-    fn of(arch: Arch, run: &[&str]) -> Option<Self> {
+    fn of(arch: Arch, order: usize, run: &[&str]) -> Option<Self> {
         let width = digits(run.first()?)?.len() / 2;
         if !matches!(width, 1 | 2 | 4 | 8) && width % RECORD != 0 {
             return None;
@@ -181,12 +205,12 @@ impl Words {
             arch,
             digits: out,
             width,
+            order,
         })
     }
 
-    /// The record that `rest` begins with and its bytes, of which the last may be missing. `None`
-    /// where there is none.
-    fn first(&self, rest: &[u8]) -> Option<(Option<Fault>, usize)> {
+    /// The record that `rest` begins with; `None` where there is none.
+    fn first(&self, rest: &[u8]) -> Option<Found> {
         // An event of SMMUv3 is longer than what could be taken for another record.
         let lengths = if self.arch == Arch::Smmuv3 {
             [2 * RECORD, RECORD]
@@ -195,14 +219,19 @@ impl Words {
         };
         lengths.into_iter().find_map(|len| {
             let orders = self.orders(rest.get(..len)?);
-            orders
-                .into_iter()
-                .find_map(|bytes| record(self.arch, &bytes))
+            orders.into_iter().find_map(|(order, bytes)| {
+                let (record, used) = record(self.arch, &bytes)?;
+                Some(Found {
+                    record,
+                    used,
+                    order,
+                })
+            })
         })
     }
 
     /// The bytes in the orders that they can have in memory, the likeliest first.
-    fn orders(&self, all: &[u8]) -> [Vec<u8>; 3] {
+    fn orders(&self, all: &[u8]) -> [(usize, Vec<u8>); 3] {
         let width = if self.width > all.len() {
             1
         } else {
@@ -215,17 +244,25 @@ impl Words {
             .collect();
         // Words of a register that are written highest first.
         let back = all.iter().rev().copied().collect();
-        [swapped, all.to_vec(), back]
+        let mut orders = [(0, swapped), (1, all.to_vec()), (2, back)];
+        orders.sort_by_key(|&(order, _)| order != self.order);
+        orders
     }
 
     /// Whether `rest` is the first half of an event of SMMUv3.
     fn begins(&self, rest: &[u8]) -> bool {
         let low = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        let [swapped, same, _] = self.orders(rest);
+        // Highest first, the halves would come the other way round.
+        let orders = self
+            .orders(rest)
+            .into_iter()
+            .filter(|&(order, _)| order < 2);
         self.arch == Arch::Smmuv3
-            && [swapped, same]
-                .iter()
-                .any(|bytes| low(bytes).is_some_and(smmuv3::is_event))
+            && rest.len() == RECORD
+            && orders
+                .filter_map(|(_, bytes)| low(&bytes))
+                .find(|&low| smmuv3::is_entry(low))
+                .is_some_and(smmuv3::is_event)
     }
 }
 

@@ -134,3 +134,6 @@ fn page_request(low: u64, high: u64) -> Option<Fault> {
     let entry = Entry::decode(&raw);
     page_fault(Arch::Smmuv3, Device::Number(entry.stream.0), &entry.message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ pub(in crate::log) fn own(record: &Record, who: &str) -> Option<String> {
 /// The clause that says why.
 pub(in crate::log) fn why(record: &Record) -> Option<String> {
     if record.kind == Kind::PageRequest && record.code.is_none() {
-        return Some("the kernel takes no page requests from it and denies this one".to_owned());
+        return Some("the kernel serves no page requests of this SMMU and denies this one".to_owned());
     }
     let code = record.code?;
     let mut why = match (record.arch, record.kind) {
@@ -102,7 +102,7 @@ pub(in crate::log) fn advice(record: &Record) -> &'static str {
     match (record.arch, record.kind, record.code) {
         (_, Kind::Command, _) => command(record),
         (_, Kind::PageRequest, None) => {
-            "Linux serves page requests only where a driver binds a process: check that it does so before it enables PRI, or disable PRI in the device"
+            "Linux's SMMUv3 driver denies every page request today: pin the memory that the device uses, let it stall instead where it can, and disable PRI in it"
         }
         (_, _, None) if record.kind == Kind::Hardware => hardware(record),
         (Arch::Smmuv2, Kind::Dma, Some(fsr)) => context_advice(record, fsr),

@@ -34,7 +34,7 @@ mod scan;
 
 pub(super) use advice::{advice, own, why};
 pub(crate) use names::{event_name, kind_of};
-pub(super) use scan::scan;
+pub(super) use scan::{GAP, scan};
 
 use memchr::memmem;
 

@@ -38,6 +38,9 @@ enum Shape {
     Global,
 }
 
+/// Stands in a message's text where lines of others were between its own.
+pub(in crate::log) const GAP: u8 = b'~';
+
 /// Reads the message that `text` begins with.
 pub(in crate::log) fn scan(text: &[u8]) -> Scan {
     let mut reader = Reader {
@@ -60,6 +63,11 @@ pub(in crate::log) fn scan(text: &[u8]) -> Scan {
     };
     loop {
         reader.cursor.blanks();
+        if reader.cursor.eat(GAP) {
+            let count = reader.event.count;
+            reader.event.gap.get_or_insert(count);
+            continue;
+        }
         if reader.cursor.rest().is_empty() || !(reader.v3() || reader.v2()) {
             break;
         }
@@ -107,9 +115,15 @@ impl Reader<'_> {
         here
     }
 
-    /// Passes a hexadecimal number that one of `ends` or a blank ends, or the text does where no
-    /// digit of it can be missing: it has `digits`.
+    /// Passes a hexadecimal number with `0x` that one of `ends` or a blank ends, or the text does where
+    /// no digit of it can be missing: it has `digits`.
     fn number(&mut self, ends: &[u8], digits: usize) -> Option<u64> {
+        let prefixed = self.cursor.rest().starts_with(b"0x");
+        self.bare_number(ends, digits).filter(|_| prefixed)
+    }
+
+    /// The same, be there a `0x` or not.
+    fn bare_number(&mut self, ends: &[u8], digits: usize) -> Option<u64> {
         let rest = self.cursor.rest();
         self.scan.template |= crate::log::values::is_template(rest);
         let before = self.cursor.at();
@@ -132,7 +146,16 @@ impl Reader<'_> {
         }
     }
 
-    /// The same of a number that is the last of its line, so that the text's end may end it.
+    /// A number that is printed with all its `digits`, leading zeros too; with `0x` or without.
+    fn fixed(&mut self, ends: &[u8], digits: usize) -> Option<u64> {
+        let before = self.cursor.rest();
+        let number = self.bare_number(ends, digits);
+        let width = before.len() - self.cursor.rest().len();
+        let prefix = if before.starts_with(b"0x") { 2 } else { 0 };
+        number.filter(|_| width == digits + prefix)
+    }
+
+    /// A number that is the last of its line, so that the text's end may end it.
     fn last_number(&mut self, ends: &[u8]) -> Option<u64> {
         self.number(ends, 1)
     }
@@ -150,13 +173,28 @@ impl Reader<'_> {
 
     fn finish_event(&mut self) {
         let said = &mut self.event;
+        // One of the words is missing. Where lines are, it may be any from there on.
+        let sure = match said.gap {
+            _ if said.count == 4 => 4,
+            _ if said.decoded.seen => said.gap.unwrap_or(4).min(1),
+            gap => gap.unwrap_or(4),
+        };
+        for word in said.words.iter_mut().skip(sure) {
+            *word = None;
+        }
         let [head, syndrome, input, address] = said.words;
         let fields = &mut self.scan.fields;
-        let code = head
-            .map(|head| (head & 0xff) as u32)
-            .or(said.number)
-            .or_else(|| said.decoded.number());
-        if head.is_some() {
+        let said_by = [
+            head.map(|head| (head & 0xff) as u32),
+            said.number,
+            said.decoded.number(),
+        ];
+        let mut numbers = said_by.into_iter().flatten();
+        let first = numbers.next();
+        // Where they contradict each other, one of them is damaged.
+        let code = first.filter(|first| numbers.all(|number| number == *first));
+        let agreed = code.is_some();
+        if head.is_some() && agreed {
             let words = said.words.map(Option::unwrap_or_default);
             let fault = event(&RawEvent::from_words(words));
             fields.device = fault.device;

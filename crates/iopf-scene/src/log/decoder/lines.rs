@@ -79,7 +79,12 @@ impl Decoder {
         };
         for message in self.waiting.iter_mut().rev().filter(same) {
             let end = message.scan.end;
-            let more = [b" ", part.body].concat();
+            let gap: &[u8] = if message.touched + 1 < line {
+                &[b' ', arm::GAP]
+            } else {
+                b""
+            };
+            let more = [gap, b" ", part.body].concat();
             if let Some(scan) = extended(message, end, &more)
                 && scan.parts > message.scan.parts
             {
@@ -149,7 +154,8 @@ impl Decoder {
 /// belong there.
 fn extended(message: &Message, keep: usize, more: &[u8]) -> Option<Scan> {
     let text = message.text.get(..keep)?;
-    let joint = keep + more.iter().take_while(|&&byte| byte == b' ').count();
+    let between = |byte: &&u8| matches!(**byte, b' ' | arm::GAP);
+    let joint = keep + more.iter().take_while(between).count();
     if keep + more.len() > TEXT {
         return None;
     }

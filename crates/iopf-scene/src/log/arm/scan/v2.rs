@@ -24,6 +24,19 @@ pub(super) struct Context {
     registers: u32,
 }
 
+impl Context {
+    /// Drops the value of `key`.
+    fn forget(&mut self, key: &[u8]) {
+        match key {
+            b"fsr" => self.fsr = None,
+            b"iova" => self.address = None,
+            b"fsynr" | b"fsynr0" => self.syndrome = None,
+            b"cbfrsynra" | b"SID" => self.stream = None,
+            _ => {}
+        }
+    }
+}
+
 /// `WnR`, `PnU` and `InD` of a syndrome register in which `WnR` is bit `at`. IHI 0062,
 /// `SMMU_CBn_FSYNR0` and `SMMU_sGFSYNR0`; Linux `ARM_SMMU_CB_FSYNR0_…`, HiSilicon's `GFSYNR0`.
 pub(super) const fn access(syndrome: u32, at: u32) -> (Wanted, Option<bool>) {
@@ -91,10 +104,10 @@ impl Reader<'_> {
             return false;
         }
         let mut end = self.cursor.clone();
-        let mut keys = 0;
+        let (mut keys, mut before) = (0, &b""[..]);
         loop {
             self.cursor.blanks();
-            self.cursor.eat(b',');
+            let comma = self.cursor.eat(b',');
             self.cursor.blanks();
             let rest = self.cursor.rest();
             let len = memchr::memchr(b'=', rest.get(..12).unwrap_or(rest)).unwrap_or(0);
@@ -106,6 +119,11 @@ impl Reader<'_> {
                 break;
             }
             self.cursor.skip(len + 1);
+            if !comma {
+                // What became of the comma may look like one more digit.
+                self.context.forget(before);
+            }
+            before = key;
             match key {
                 b"fsr" => {
                     let fsr = self.narrow(b",");
@@ -174,7 +192,7 @@ impl Reader<'_> {
         self.cursor.skip(name);
         let agreed = match nth {
             0 => {
-                let fsr = self.number(b" ", 8).and_then(|fsr| u32::try_from(fsr).ok());
+                let fsr = self.fixed(b" ", 8).and_then(|fsr| u32::try_from(fsr).ok());
                 let same =
                     fsr.is_some() && self.context.fsr.is_none_or(|before| Some(before) == fsr);
                 self.context.fsr = fsr;
@@ -182,14 +200,14 @@ impl Reader<'_> {
                 same
             }
             1 => {
-                let syndrome = self.number(b" ", 8).and_then(|s| u32::try_from(s).ok());
+                let syndrome = self.fixed(b" ", 8).and_then(|s| u32::try_from(s).ok());
                 let before = self.context.syndrome;
                 self.context.syndrome = syndrome.or(before);
                 self.flags();
                 syndrome.is_some() && before.is_none_or(|before| Some(before) == syndrome)
             }
             2 => {
-                let address = self.number(b" ", 16);
+                let address = self.fixed(b" ", 16);
                 let before = self.context.address;
                 self.context.address = address.or(before);
                 address.is_some() && before.is_none_or(|before| Some(before) == address)
@@ -285,12 +303,12 @@ impl Reader<'_> {
     fn status(&mut self) -> bool {
         if self.status.is_some()
             || !matches!(self.shape, Shape::Unknown | Shape::Global)
-            || !self.eat(b"GFSR 0x")
+            || !self.eat(b"GFSR ")
         {
             return false;
         }
         let value = |number: Option<u64>| number.and_then(|number| u32::try_from(number).ok());
-        let Some(status) = value(self.number(b",", 8)) else {
+        let Some(status) = value(self.fixed(b",", 8)) else {
             return false;
         };
         self.status = Some(status);
@@ -303,11 +321,18 @@ impl Reader<'_> {
             if !self.eat(name) {
                 break;
             }
-            let number = value(self.number(b",", 8));
+            let number = value(self.fixed(b",", 8));
             match nth {
                 0 => self.context.syndrome = number,
                 // UNCONFIRMED beyond bits 15:0, which Linux prints as the StreamID.
-                1 => self.context.stream = number.map(|sid| sid & 0xffff).or(self.context.stream),
+                1 => {
+                    let stream = number.map(|sid| sid & 0xffff);
+                    // Both lines have it; where they contradict each other, one is damaged.
+                    self.context.stream = match (self.context.stream, stream) {
+                        (Some(before), Some(stream)) => (before == stream).then_some(stream),
+                        (before, stream) => before.or(stream),
+                    };
+                }
                 _ => {}
             }
         }

@@ -21,7 +21,9 @@ pub(super) struct Event {
     /// The words, those that can be read.
     pub(super) words: [Option<u64>; 4],
     /// How many of them stand there.
-    count: usize,
+    pub(super) count: usize,
+    /// How many of them stand before lines of others.
+    pub(super) gap: Option<usize>,
     pub(super) decoded: Decoded,
 }
 
@@ -95,6 +97,9 @@ fn has_how(number: u32) -> bool {
     .any(|known| u32::from(known.0) == number)
 }
 
+/// The keys of the line with the event's name, in their order.
+const KEYS: [&[u8]; 6] = [b"client", b"sid", b"ssid", b"iova", b"ipa", b"fetch_addr"];
+
 /// Global errors, in Linux's words (`arm_smmu_gerror_handler`).
 const ERRORS: [&str; 7] = [
     "device has entered Service Failure Mode!",
@@ -135,7 +140,7 @@ impl Reader<'_> {
     fn head(&mut self) -> bool {
         let said = &self.event;
         let begun = said.count > 0 || said.number.is_some();
-        if begun || said.decoded.seen || said.decoded.how || !self.eat(b"event 0x") {
+        if begun || said.decoded.seen || said.decoded.how || !self.eat(b"event ") {
             return false;
         }
         let number = self
@@ -156,9 +161,6 @@ impl Reader<'_> {
 
     /// `0x0000020000000000`, one of the words of an event or a command.
     fn word(&mut self) -> bool {
-        if !self.cursor.rest().starts_with(b"0x") {
-            return false;
-        }
         let room = if self.shape == Shape::Command { 2 } else { 4 };
         let event = matches!(self.shape, Shape::Unknown | Shape::Event);
         let said = &self.event;
@@ -170,19 +172,23 @@ impl Reader<'_> {
             return false;
         }
         let token = self.cursor.word();
-        let mut digits = token.get(2..).unwrap_or_default().to_vec();
+        let mut digits = token.strip_prefix(b"0x").unwrap_or_default().to_vec();
         if digits.len() == 8 && self.cursor.rest().len() >= 9 {
             // A mail program put a blank into it.
             self.cursor.blanks();
             digits.extend_from_slice(self.cursor.word());
         }
-        if digits.len() != 16 {
+        let whole = digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit);
+        let like = token.iter().filter(|byte| byte.is_ascii_hexdigit()).count();
+        if !whole && (like < 10 || token.len() > 20) {
             return false;
         }
-        let text = std::str::from_utf8(&digits).ok();
-        let word = text
-            .filter(|text| text.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        // What is damaged takes its place all the same.
+        let word = std::str::from_utf8(&digits)
+            .ok()
+            .filter(|_| whole)
             .and_then(|text| u64::from_str_radix(text, 16).ok());
+        self.scan.number_at_end |= !whole && self.cursor.rest().is_empty();
         if let Some(slot) = self.event.words.get_mut(self.event.count) {
             *slot = word;
         }
@@ -209,18 +215,19 @@ impl Reader<'_> {
         let known = event_named(name).and_then(EventNumber::name);
         said.name =
             Some(known.map_or_else(|| String::from_utf8_lossy(name).into_owned(), str::to_owned));
-        let (mut keys, mut end) = (0, self.cursor.clone());
+        let (mut keys, mut next, mut end) = (0, 0, self.cursor.clone());
         loop {
             self.cursor.blanks();
             let rest = self.cursor.rest();
             let len = memchr::memchr(b':', rest.get(..12).unwrap_or(rest)).unwrap_or(0);
             let key = rest.get(..len).unwrap_or_default();
-            if !matches!(
-                key,
-                b"client" | b"sid" | b"ssid" | b"iova" | b"ipa" | b"fetch_addr"
-            ) {
+            let Some(place) = KEYS.iter().position(|known| *known == key) else {
+                break;
+            };
+            if place < next {
                 break;
             }
+            next = place + 1;
             self.cursor.skip(len + 1);
             self.cursor.blanks();
             if key == b"client" {
@@ -377,7 +384,7 @@ impl Reader<'_> {
         if !page_request || self.scan.fields.device.is_some() || !self.eat(b"sid ") {
             return false;
         }
-        let stream = self.number(b".", 8).and_then(|sid| u32::try_from(sid).ok());
+        let stream = self.fixed(b".", 8).and_then(|sid| u32::try_from(sid).ok());
         self.cursor.eat(b'.');
         let substream = self
             .number(b":", 5)
@@ -397,7 +404,7 @@ impl Reader<'_> {
         };
         self.cursor.blanks();
         let address = match self.cursor.words("access at iova ") {
-            Words::Here => self.number(b"", 16),
+            Words::Here => self.fixed(b"", 16),
             Words::Cut | Words::Absent => None,
         };
         let fields = &mut self.scan.fields;
@@ -424,7 +431,7 @@ impl Reader<'_> {
     fn command(&mut self) -> bool {
         if self.cursor.words("CMDQ error (cons ") == Words::Here {
             let first = self.shape == Shape::Unknown;
-            let _ = self.number(b")", 8);
+            let _ = self.fixed(b")", 8);
             self.cursor.eat(b')');
             self.cursor.eat(b':');
             self.cursor.blanks();
