@@ -25,7 +25,7 @@ mod trail;
 pub mod vtd;
 
 pub use failure::{Applied, Completion, Failure};
-pub use format::Format;
+pub use format::{Format, Granules, Pages4K};
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
 pub use outcome::{Outcome, PageTable, Rights, Translation};
 pub use trail::{Raw, Recorder, Stage, Step, Table, Trail, Update, Updates, Verdict};
