@@ -20,6 +20,7 @@ mod format;
 pub mod fuzz;
 mod mem;
 mod outcome;
+pub mod smmuv3;
 mod stage;
 mod trail;
 pub mod vtd;

@@ -193,7 +193,7 @@ impl<'a, U: Stages, M: TableMem, R: Recorder> Trip<'a, U, M, R> {
         }
     }
 
-    fn format(&self, stage: Stage) -> &'a Format<U::Geometry> {
+    pub(crate) fn format(&self, stage: Stage) -> &'a Format<U::Geometry> {
         match stage {
             Stage::First => self.unit.first(),
             Stage::Second => self.unit.second(),
@@ -202,7 +202,7 @@ impl<'a, U: Stages, M: TableMem, R: Recorder> Trip<'a, U, M, R> {
 
     /// The entry, for whoever wants to know more.
     #[inline(always)]
-    fn slot(&self, stage: Stage, here: Here, physical: u64, raw: u64) -> Slot {
+    pub(crate) fn slot(&self, stage: Stage, here: Here, physical: u64, raw: u64) -> Slot {
         let bits = self.unit.index_bits(stage, here.level);
         let inverted = self.format(stage).geometry.inverted();
         here.slot(inverted, bits, physical, raw)
