@@ -127,7 +127,7 @@ pub struct Fault {
     /// The bits of it that decided.
     pub bits: u64,
     /// The fault record in memory order; `None` where nothing is recorded.
-    pub record: Option<[u8; 16]>,
+    pub record: Option<Vec<u8>>,
     /// How the request was answered; `None` for requests that get no answer.
     pub response: Option<Answer>,
     /// What happened and what to do, in one sentence.

@@ -31,6 +31,7 @@
 
 mod advice;
 pub(crate) mod amdvi;
+pub(crate) mod arm;
 mod clean;
 mod cursor;
 mod decoder;
@@ -47,10 +48,11 @@ mod values;
 mod vtd;
 mod waiting;
 
+pub use crate::capture::Device;
 pub use advice::text_of;
 pub use decoder::Decoder;
 pub use dump::Dump;
-pub use normal::{Arch, Flags, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
+pub use normal::{Arch, Detail, Flags, Kind, Record, Summary, SummaryObject, Wanted};
 
 use std::io::{self, BufRead};
 
@@ -128,7 +130,8 @@ pub fn detect(arch: Arch, bytes: &[u8]) -> Form {
         .take(64)
         .collect();
     let dumps = lines.iter().filter(|line| reader.is_dump(line)).count();
-    let log = lines.iter().any(|line| dialect::marked(line));
+    let marked = |line: &&[u8]| dialect::marked(line) || arm::marked(line);
+    let log = lines.iter().any(marked);
     let mut records = lines.iter().map(|line| reader.line(line));
     if !log && dumps * 2 > lines.len() && records.any(|line| matches!(line, HexLine::Fault(_))) {
         return Form::Hex;
@@ -161,13 +164,18 @@ fn hex(
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
     let (mut reader, mut summary, mut line) = (HexReader::of(arch), Summary::default(), Vec::new());
+    let mut begun = None;
     while next_line(&mut input, &mut line)? {
         summary.lines += 1;
         let slots = reader.lines(line.trim_ascii());
         summary.not_faults += u64::from(slots.iter().all(|slot| *slot == HexLine::Nothing));
         for slot in slots {
+            let line = begun.take().unwrap_or(summary.lines);
+            if slot == HexLine::Begun {
+                begun = Some(summary.lines);
+            }
             if let HexLine::Fault(fault) = slot {
-                let record = fault.record(summary.records, summary.lines);
+                let record = fault.record(summary.records, line);
                 summary.count(&record);
                 sink(record)?;
             }
