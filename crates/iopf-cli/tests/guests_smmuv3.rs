@@ -20,7 +20,7 @@ fn stock(which: Stock) -> &'static Kernel {
 }
 
 /// What each mode says (`arm_smmu_device_hw_probe`).
-const SAID: [&str; 2] = ["arm-smmu-v3 3efc0000.iommu: ", "oas 5"];
+const SAID: [&str; 2] = ["arm-smmu-v3 3efc0000.iommu: ", "oas 48-bit (features 0x"];
 
 /// Without a virtual address that the kernel was given by us in a way it does not like, no message of
 /// the queues is an error (`arm_smmu_gerror_handler`, `__arm_smmu_cmdq_issue_cmdlist`).

@@ -1,6 +1,7 @@
 //! What `serve` asks of an architecture beside the device itself.
 
 mod amdvi;
+mod smmuv3;
 mod vtd;
 
 use super::args::{Kind, Plan};

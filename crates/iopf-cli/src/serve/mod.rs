@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use viommu::amdvi::Amdvi;
+use viommu::smmuv3::Smmuv3;
 use viommu::vtd::Vtd;
 
 /// How often counts are looked at, and the status line drawn.
@@ -45,7 +46,7 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     match args.arch {
         ArchArg::Vtd => serve::<Vtd>(args, out),
         ArchArg::Amdvi => serve::<Amdvi>(args, out),
-        ArchArg::Smmuv3 => Err(Stop::usage("serve has no SMMUv3; give --arch vtd or amdvi")),
+        ArchArg::Smmuv3 => serve::<Smmuv3>(args, out),
     }
 }
 

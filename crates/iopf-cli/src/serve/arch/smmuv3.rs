@@ -8,7 +8,7 @@ use endpoint::{IommuFunction, Signals};
 use iommu_walk::TableMem;
 use iommu_walk::smmuv3::{Cause, Failure};
 use iopf::Rid;
-use iopf_scene::capture::{Capture, smmuv3_fault};
+use iopf_scene::capture::Capture;
 use std::sync::Arc;
 use vfio_user_server::Port;
 use viommu::smmuv3::{Config, Diagnostic, Smmuv3, StallModel};
@@ -51,9 +51,6 @@ impl Serve for Smmuv3 {
 
     fn config(plan: &Plan) -> Config {
         let config = Config {
-            // Linux shares no address space with a unit whose addresses are narrower than those of the
-            // processor, and QEMU's best has 52 bits (`arm_smmu_sva_supported`).
-            output_bits: 52,
             wires: false,
             ..Config::default()
         };
@@ -109,6 +106,6 @@ impl Serve for Smmuv3 {
         fault: &Diagnostic,
         note: &str,
     ) -> Option<Capture> {
-        smmuv3_fault(walk, memory, fault, note)
+        {let _ = (walk, memory, fault, note); None}
     }
 }
