@@ -106,6 +106,9 @@ impl Serve for Smmuv3 {
         fault: &Diagnostic,
         note: &str,
     ) -> Option<Capture> {
-        {let _ = (walk, memory, fault, note); None}
+        {
+            let _ = (walk, memory, fault, note);
+            None
+        }
     }
 }
