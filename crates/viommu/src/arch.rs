@@ -9,10 +9,11 @@ use crate::mem::GuestRam;
 use crate::memo::Memo;
 use crate::unit::{Next, Unit};
 use iommu_walk::{Applied, Completion, Outcome, TableMem, TableMemMut, Translation, Updates};
-use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Pasid, Response, Rid};
+use iopf::{Access, Dma, DmaKind, GroupIndex, PageRequest, Pasid, Response, Rid};
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::thread::LocalKey;
+use viommu_api::{Ending, StallTag};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// Tables in guest memory, and the cache of what configures a requester.
@@ -30,6 +31,10 @@ pub trait Tables: Sized + 'static {
 
     /// Whether requests are translated at all.
     fn enabled(walk: &Self::Walk) -> bool;
+
+    /// Where a range begins whose addresses are no part of the pages around it: hardware looks at
+    /// each transaction, and none is longer than 4 KiB. x86: the interrupt range.
+    const CUT: Option<u64>;
 
     /// Whether a request is none that page tables translate, for its address alone.
     fn special(dma: &Dma) -> bool;
@@ -124,6 +129,10 @@ pub trait Tables: Sized + 'static {
         dma: &Dma,
     ) -> Result<Option<Scope>, Self::Failure>;
 
+    /// The rights that a cached page must have to serve a request; `None` for one that only a walk can
+    /// judge.
+    fn asked(dma: &Dma) -> Option<Access>;
+
     /// What each thread remembers of the unit it met last.
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>>;
 }
@@ -155,6 +164,9 @@ pub enum Recorded {
     Lost(Option<Interrupt>),
     /// It is one that the guest wants to hear of once only, and has.
     Repeated,
+    /// The guest has a record of it, or will have once there is room, and the transaction is held until
+    /// it says what next; an interrupt may be due.
+    Stalled(StallTag, Option<Interrupt>),
 }
 
 /// What became of a page request that may be asked.
@@ -278,8 +290,23 @@ pub trait Arch: Tables {
         asked: Option<&PageRequest>,
     ) -> Self::Record;
 
-    /// Records a fault.
-    fn record<A: Ram>(regs: &mut Self::Regs, ram: &GuestRam<A>, record: Self::Record) -> Recorded;
+    /// Records a fault. `hold`: the transaction may be held.
+    fn record<A: Ram>(
+        regs: &mut Self::Regs,
+        ram: &GuestRam<A>,
+        record: Self::Record,
+        hold: bool,
+    ) -> Recorded;
+
+    /// What becomes of a transaction that failed and is not held.
+    fn ending(_: &Self::Failure) -> Ending {
+        Ending::Aborted
+    }
+
+    /// Gives up every transaction that is held: the unit is being reset.
+    fn release(_: &mut Self::Regs) -> Vec<(Rid, StallTag)> {
+        Vec::new()
+    }
 
     /// Queues a page request for the guest.
     fn queue<A: Ram>(

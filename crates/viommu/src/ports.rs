@@ -1,6 +1,6 @@
 //! What devices see of the unit: translation, ATS and PRI, and the faults that come of them.
 
-use crate::arch::{Arch, Interrupt, Queued, Ram, Recorded};
+use crate::arch::{Arch, Interrupt, Queued, Ram, Recorded, Tables};
 use crate::diagnostics::Diagnostic;
 use crate::session::Session;
 use crate::translate::Target;
@@ -8,12 +8,28 @@ use crate::unit::{State, Unit};
 use crate::watch::Notice;
 use iommu_walk::{Completion, Outcome};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
-use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
+use viommu_api::{
+    Ats, AtsCompletion, Blocked, Ending, Granted, PageRequestOutcome, Pri, Translate,
+};
+
+/// What a fault is one of.
+struct Fault<'a> {
+    /// The page request, if it is one.
+    asked: Option<&'a PageRequest>,
+    /// It is to be recorded.
+    record: bool,
+    /// The request may be held.
+    hold: bool,
+}
 
 impl<X: Arch, A: Ram> Unit<X, A> {
-    /// Counts a fault, and records it where it is to be recorded. `asked` is the page request, if it is
-    /// one.
-    fn fault(&self, dma: &Dma, failure: &X::Failure, asked: Option<&PageRequest>, record: bool) {
+    /// Counts a fault, and records it where it is to be recorded. Says what becomes of the request.
+    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Ending {
+        let Fault {
+            asked,
+            record,
+            hold,
+        } = what;
         let record = record.then(|| X::record_of(&self.caps, dma, failure, asked));
         let mut state = self.state();
         let State {
@@ -23,8 +39,9 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         counters.faults += 1;
         let mut interrupt = None;
         let mut recorded = false;
+        let mut stalled = None;
         if let Some(record) = record {
-            match X::record(regs, &self.ram, record) {
+            match X::record(regs, &self.ram, record, hold) {
                 Recorded::Yes(due) => {
                     counters.recorded += 1;
                     recorded = true;
@@ -35,6 +52,13 @@ impl<X: Arch, A: Ram> Unit<X, A> {
                     interrupt = due;
                 }
                 Recorded::Repeated => counters.suppressed += 1,
+                Recorded::Stalled(tag, due) => {
+                    counters.recorded += 1;
+                    counters.stalled += 1;
+                    recorded = true;
+                    stalled = Some(tag);
+                    interrupt = due;
+                }
             }
         } else if X::suppressed(failure) {
             counters.suppressed += 1;
@@ -44,15 +68,26 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             failure: *failure,
             recorded,
             page_request: asked.is_some(),
+            stalled,
         };
         diagnostics.push(diagnostic);
         drop(state);
         self.watcher.notice(Notice::Fault(&diagnostic));
         self.send(interrupt);
+        match stalled {
+            Some(tag) => Ending::Stalled(tag),
+            None => X::ending(failure),
+        }
     }
 
-    fn dma_fault(&self, dma: &Dma, failure: &X::Failure) {
-        self.fault(dma, failure, None, X::recorded(failure, dma.kind));
+    /// `hold`: the request may be held.
+    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Ending {
+        let what = Fault {
+            asked: None,
+            record: X::recorded(failure, dma.kind),
+            hold,
+        };
+        self.fault(dma, failure, what)
     }
 
     /// Looks a page up, and walks where it is not cached. Inside a session.
@@ -83,7 +118,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         let mut failed = None;
         let part = self
             .walked(dma, &mut failed)
-            .map(|target| visit(dma, &target, len, each));
+            .map(|target| visit::<X>(dma, &target, len, each));
         drop(session);
         self.resume();
         match part {
@@ -105,13 +140,13 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     ) -> Result<(), Blocked> {
         loop {
             let Some(addr) = dma.addr.checked_add(done) else {
-                return Err(Blocked { at: Iova(u64::MAX) });
+                return Err(Blocked::aborted(Iova(u64::MAX)));
             };
             let piece = Dma { addr, ..*dma };
             let mut failed = None;
             let part = self.sessions.run(|_| {
                 let target = self.page(&piece, &mut failed)?;
-                Some(visit(&piece, &target, len - done, each))
+                Some(visit::<X>(&piece, &target, len - done, each))
             });
             self.resume();
             match part {
@@ -125,10 +160,10 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     }
 
     fn blocked(&self, dma: &Dma, failed: Option<&X::Failure>) -> Blocked {
-        if let Some(failure) = failed {
-            self.dma_fault(dma, failure);
-        }
-        Blocked { at: dma.addr }
+        let end = failed.map_or(Ending::Aborted, |failure| {
+            self.dma_fault(dma, failure, true)
+        });
+        Blocked { at: dma.addr, end }
     }
 
     /// Does with an access what the guest's tables say, short of making it, for an access that the
@@ -140,7 +175,9 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         self.resume();
         match &failed {
             None => self.state().diagnostics.counters.vanished += 1,
-            Some(failure) => self.dma_fault(dma, failure),
+            Some(failure) => {
+                self.dma_fault(dma, failure, false);
+            }
         }
         failed
     }
@@ -169,7 +206,7 @@ impl<X: Arch, A: Ram> Translate for Unit<X, A> {
         let Some(hit) = aimed.and_then(|aimed| self.translator.hit(&aimed)) else {
             return self.missed(session, dma, len, each);
         };
-        let part = visit(dma, &Target::of(hit, dma.addr), len, each);
+        let part = visit::<X>(dma, &Target::of(hit, dma.addr), len, each);
         drop(session);
         self.resume();
         if part < len {
@@ -181,8 +218,13 @@ impl<X: Arch, A: Ram> Translate for Unit<X, A> {
 
 /// Hands the part of a request that lies in one page to `each`. Returns its length.
 #[inline]
-fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)) -> u64 {
-    let part = target.part(piece.addr, left);
+fn visit<X: Tables>(
+    piece: &Dma,
+    target: &Target,
+    left: u64,
+    each: &mut dyn FnMut(Gpa, u64),
+) -> u64 {
+    let part = target.part::<X>(piece.addr, left);
     if part > 0 {
         each(target.pa, part);
     }
@@ -229,7 +271,7 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
                 let completion = X::completion(&failure, dma.kind);
                 // A missing right is no fault here: the device will ask for the page.
                 if completion != Completion::NoAccess || X::recorded(&failure, dma.kind) {
-                    self.dma_fault(&dma, &failure);
+                    self.dma_fault(&dma, &failure, false);
                 }
                 match completion {
                     Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
@@ -286,8 +328,12 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             drop(session);
             self.resume();
             self.state().diagnostics.counters.page_requests_refused += 1;
-            let record = X::page_request_recorded(&failure);
-            self.fault(&dma, &failure, Some(request), record);
+            let what = Fault {
+                asked: Some(request),
+                record: X::page_request_recorded(&failure),
+                hold: false,
+            };
+            self.fault(&dma, &failure, what);
             let answer = X::page_request_answer(&failure);
             return (refuse(request, Some(answer)), None);
         }

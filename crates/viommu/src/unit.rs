@@ -15,7 +15,7 @@ use rustc_hash::FxBuildHasher;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use viommu_api::{Endpoint, Invalidation, Registers};
+use viommu_api::{Endpoint, Invalidation, Registers, Resume, StallTag};
 use zerocopy::FromBytes;
 
 /// Commands that one register access works off at most, and as many again for each that leaves its own to
@@ -181,6 +181,29 @@ impl<X: Arch, A> Unit<X, A> {
     }
 }
 
+impl<X: Arch, A> Unit<X, A> {
+    /// Lets a held request go.
+    pub(crate) fn let_go(&self, requester: Rid, tag: StallTag, how: Resume) {
+        let endpoint = self.endpoint(requester);
+        {
+            let counters = &mut self.state().diagnostics.counters;
+            match endpoint {
+                Some(_) => counters.resumed += 1,
+                None => counters.resumed_lost += 1,
+            }
+        }
+        // As for a response.
+        self.watcher.notice(Notice::Resume {
+            requester,
+            tag,
+            how,
+        });
+        if let Some(endpoint) = endpoint {
+            endpoint.resume(tag, how);
+        }
+    }
+}
+
 impl<X: Arch, A: Ram> Unit<X, A> {
     /// A unit as after power-on: translation off, interrupts masked.
     ///
@@ -221,11 +244,15 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
+        let held = X::release(&mut state.regs);
         let walk = X::reset(&mut state.regs, &self.translator.walk());
         self.translator.configure(walk);
         drop(state);
         self.translator.forget_all();
         self.quiesce();
+        for (requester, tag) in held {
+            self.let_go(requester, tag, Resume::Abort);
+        }
     }
 
     /// Works the command queue off, unless another thread is at it: that one then does this one's

@@ -117,7 +117,7 @@ impl Arch for Amdvi {
     }
 
     #[inline]
-    fn record<A: Ram>(regs: &mut Regs, ram: &GuestRam<A>, record: Record) -> Recorded {
+    fn record<A: Ram>(regs: &mut Regs, ram: &GuestRam<A>, record: Record, _hold: bool) -> Recorded {
         regs.record(ram, &record)
     }
 
@@ -335,7 +335,9 @@ impl<A: Ram> AmdviUnit<A> {
 /// The interrupt that comes with an event.
 const fn interrupt(recorded: Recorded) -> Option<Interrupt> {
     match recorded {
-        Recorded::Yes(interrupt) | Recorded::Lost(interrupt) => interrupt,
+        Recorded::Yes(interrupt) | Recorded::Lost(interrupt) | Recorded::Stalled(_, interrupt) => {
+            interrupt
+        }
         Recorded::Repeated => None,
     }
 }

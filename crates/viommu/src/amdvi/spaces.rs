@@ -5,6 +5,7 @@ use super::cache::{DeviceCache, Moment};
 use crate::arch::Tables;
 use crate::iotlb::{Scope, Source, Stage, Tag};
 use crate::memo::Memo;
+use crate::translate::asked_of_pcie;
 use iommu_walk::amdvi::{
     self as walk, Applied, Cause, Detail, Failure, Space, Switches, Unit as Walk,
 };
@@ -35,6 +36,8 @@ impl Tables for Amdvi {
     fn enabled(walk: &Walk) -> bool {
         walk.enabled()
     }
+
+    const CUT: Option<u64> = Some(0xfee0_0000);
 
     #[inline]
     fn special(dma: &Dma) -> bool {
@@ -193,6 +196,11 @@ impl Tables for Amdvi {
         }
         walk::page_request(unit, mem, dma.requester, dma.pasid, &mut ())?;
         Ok(None)
+    }
+
+    #[inline]
+    fn asked(dma: &Dma) -> Option<Access> {
+        asked_of_pcie(dma)
     }
 
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>> {

@@ -378,3 +378,35 @@ fn page_selective_invalidation_of_a_legacy_domain_leaves_its_neighbours() {
         assert_eq!(left(&tlb, &entries), expected, "{pages:?}");
     }
 }
+
+#[test]
+fn a_hit_from_long_ago_is_not_found_when_the_stamps_come_round() {
+    let tlb = with(&[(second(1), 0x1000, page(0x5000, 12))]);
+    // At the very first count everything is looked at anyway.
+    tlb.invalidate(Scope::Domain(3));
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(second(1))));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    tlb.invalidate(Scope::Domain(1));
+    // Of another domain, so that nothing but the stamp keeps the old hit from being found.
+    for count in 0..3 << STAMP_BITS {
+        assert_eq!(tlb.lookup(NIC, None, Iova(0x1000)), None, "{count}");
+        tlb.invalidate(Scope::DomainPages(
+            2,
+            Pages {
+                addr: Iova(0),
+                size_shift: 12,
+            },
+        ));
+    }
+}
+
+#[test]
+fn requesters_that_differ_in_any_bit_are_different() {
+    let tlb = with(&[(second(1), 0x1000, page(0x5000, 12))]);
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(second(1))));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    for bit in 0..32 {
+        let other = Rid(NIC.0 ^ 1 << bit);
+        assert_eq!(tlb.lookup(other, None, Iova(0x1000)), None, "{other}");
+    }
+}

@@ -121,7 +121,7 @@ impl Arch for Vtd {
     }
 
     #[inline]
-    fn record<A: Ram>(regs: &mut Regs, _: &GuestRam<A>, record: RawFault) -> Recorded {
+    fn record<A: Ram>(regs: &mut Regs, _: &GuestRam<A>, record: RawFault, _hold: bool) -> Recorded {
         regs.events.record(record)
     }
 

@@ -5,6 +5,7 @@ use super::{Failure, Vtd, VtdUnit};
 use crate::arch::Tables;
 use crate::iotlb::{Pages, Scope, Source, Stage, Tag};
 use crate::memo::Memo;
+use crate::translate::asked_of_pcie;
 use iommu_walk::vtd::{
     self as walk, AddressSpace, Applied, Cause, Context, Switches, Translate, Unit,
 };
@@ -37,6 +38,8 @@ impl Tables for Vtd {
     fn enabled(walk: &Unit) -> bool {
         walk.enabled()
     }
+
+    const CUT: Option<u64> = Some(0xfee0_0000);
 
     #[inline]
     fn special(dma: &Dma) -> bool {
@@ -187,6 +190,11 @@ impl Tables for Vtd {
         }
         let space = walk::page_request(unit, mem, dma.requester, dma.pasid, &mut ())?;
         Ok(Some(implied(&space, dma.addr)))
+    }
+
+    #[inline]
+    fn asked(dma: &Dma) -> Option<Access> {
+        asked_of_pcie(dma)
     }
 
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>> {
