@@ -71,8 +71,8 @@ pub(super) trait Serve: Arch<Refused: Display> {
         (Kind::Dsa, Rid(0x38)),
     ];
 
-    /// The unit can hold transactions.
-    const STALLS: bool = false;
+    /// Guests have a device tree in place of ACPI, and their functions may stall.
+    const TREE: bool = false;
 
     /// What the unit can do. [`Plan::legacy`]: neither PASIDs nor page requests.
     fn config(plan: &Plan) -> Self::Config;

@@ -231,9 +231,10 @@ impl Plan {
             ));
         }
         let stalls: Vec<Rid> = args.stalls.iter().map(|slot| slot.0).collect();
-        if (args.force_stall || !stalls.is_empty()) && !X::STALLS {
+        if !X::TREE && (args.force_stall || args.dtb_in.is_some()) {
             return Err(format!(
-                "an IOMMU of {} holds no transaction",
+                "{} is on machines with ACPI and holds no transaction: --dtb-in and --force-stall are \
+                 for smmuv3",
                 X::NAMES.arch
             ));
         }

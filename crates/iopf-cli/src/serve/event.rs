@@ -172,10 +172,7 @@ impl fmt::Display for Event {
                 address,
                 fits: true,
                 ..
-            } => write!(
-                f,
-                "firmware has put the IOMMU at {address}, as the table says"
-            ),
+            } => write!(f, "the IOMMU was put at {address}, as the guest is told"),
             Self::Bar {
                 address,
                 table,

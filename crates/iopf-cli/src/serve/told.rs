@@ -220,3 +220,32 @@ fn check(image: &Path) -> Result<(), Stop> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registers_that_are_not_where_the_tree_says_are_reported_and_the_tree_stays() {
+        let tree = Tree {
+            path: "/run/guest.dtb".into(),
+            base: 0x3efc_0000,
+            start: None,
+            by_hand: None,
+        };
+        let told = Told::Tree(tree);
+        let (events, lines) = Events::new();
+        told.found(0x1000_0000, &events);
+        told.found(0x3efc_0000, &events);
+        let said: Vec<_> = lines.try_iter().map(|event| event.to_string()).collect();
+        assert_eq!(
+            said,
+            [
+                "the IOMMU was put at 0x10000000, but the guest's device tree says 0x3efc0000: the guest \
+                 finds nothing there; start it with starter.bin, or put 0x3efc0000 into BAR 0",
+                "the IOMMU was put at 0x3efc0000, as the guest is told",
+            ]
+        );
+        assert_eq!(told.base(), 0x3efc_0000);
+    }
+}

@@ -46,7 +46,7 @@ impl Serve for Smmuv3 {
     const ANSWERS_BY_PASID: bool = true;
     const SIGNALS: Signals = Signals::Pin;
     const ENDPOINTS: &'static [(Kind, Rid)] = &[(Kind::Dma, Rid(0x20)), (Kind::Rng, Rid(0x30))];
-    const STALLS: bool = true;
+    const TREE: bool = true;
     type Condition = (Cause, u8);
 
     fn config(plan: &Plan) -> Config {
