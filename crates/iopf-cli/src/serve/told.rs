@@ -191,7 +191,8 @@ impl Tree {
         };
         let kernel = format!(
             "loader,file={},addr={:#x},force-raw=on",
-            start.kernel.display(),
+            // In a value of QEMU's options a comma is written twice.
+            start.kernel.display().to_string().replace(',', ",,"),
             start.at
         );
         let [tree, program] = [&self.path, &start.program].map(|path| path.display().to_string());
