@@ -7,6 +7,7 @@ mod served;
 
 use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
+use std::time::{Duration, Instant};
 use testkit::guest::Guest;
 use testkit::kernel::{Kernel, Stock, Target, stock_for};
 
@@ -204,6 +205,21 @@ const WITHOUT_ATS: [Cause; 2] = [
 const EVENTS_IN_A_ROW: usize = 9;
 const INTERVAL_MS: u64 = 5200;
 
+/// What the driver has said since `mark`, at least so many lines if they come within 10 s.
+fn said(guest: &Guest, mark: &str, wanted: usize) -> Vec<String> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let log = guest.must(&format!("kmsg-since {mark}")).unwrap();
+        let mine = log
+            .iter()
+            .filter_map(|line| line.split_once("arm-smmu-v3 3efc0000.iommu: "));
+        let mine: Vec<_> = mine.map(|(_, text)| text.replace("\\x09", "\t")).collect();
+        if mine.len() >= wanted || Instant::now() > deadline {
+            return mine;
+        }
+    }
+}
+
 /// Does what a cause says and looks at what the guest says, and at what the capture says. `decodes`: the
 /// guest's kernel does not only show the words.
 fn provoke(cause: &Cause, decodes: bool, guest: &Guest, served: &mut Served) {
@@ -222,16 +238,11 @@ fn provoke(cause: &Cause, decodes: bool, guest: &Guest, served: &mut Served) {
         },
     };
     let (_, explained) = provoked::provoke(&mistake, guest, served);
-    let log = guest.must(&format!("kmsg-since {mark}")).unwrap();
-    let mine: Vec<_> = log
-        .iter()
-        .filter_map(|line| line.split_once("arm-smmu-v3 3efc0000.iommu: "))
-        .map(|(_, text)| text.replace("\\x09", "\t"))
-        .collect();
     let (code, name) = cause.event;
     let mut expected = vec![format!("event 0x{code:02x} received:")];
     expected.extend(words);
-    assert_eq!(mine[..5], expected, "{}: {log:#?}", cause.action);
+    let mine = said(guest, &mark, expected.len());
+    assert_eq!(mine[..5], expected, "{}", cause.action);
     if decodes {
         assert!(mine[5].contains(name), "{}: {mine:#?}", cause.action);
         assert_eq!(mine.last().unwrap(), cause.decoded, "{}", cause.action);
@@ -296,8 +307,10 @@ fn debians_stable_kernel_is_told_the_cause_of_every_bad_dma() {
     assert_eq!(counts["recorded"], counts["faults"], "each had its record");
 }
 
-/// Register of the engine: the control register of ATS.
+/// Registers of the engine: the control register of ATS; control and allocation of PRI.
 const ATS_CONTROL: &str = "0x106";
+const PRI_CONTROL: &str = "0x10c";
+const PRI_ALLOCATION: &str = "0x114";
 
 #[test]
 fn a_device_that_uses_ats_without_leave_is_found_out() {
@@ -311,4 +324,71 @@ fn a_device_that_uses_ats_without_leave_is_found_out() {
     provoke_all(&WITHOUT_ATS, true, &guest, &mut served);
     let counts = served.stop()["counts"].clone();
     assert_eq!(counts["faults"], WITHOUT_ATS.len(), "{counts}");
+}
+
+/// Linux takes page requests from its queue, shows them, and denies each group with its last
+/// (`arm_smmu_handle_ppr`), which is a Response Failure for the device.
+#[test]
+fn a_device_that_asks_for_pages_is_heard_and_denied() {
+    let (served, guest, _file) = boot(stock(Stock::Newest), &SMMUV3, "");
+    prepare(&guest);
+    // Linux turns ATS on, which is what the device tree says, and leaves page requests alone.
+    let read = |register: &str| guest.must(&format!("config 00:04.0 read {register} 2"));
+    assert_eq!(read(ATS_CONTROL).unwrap(), ["0x8000"]);
+    assert_eq!(read(PRI_CONTROL).unwrap(), ["0x0"]);
+    let translated = "dma 00:04.0 0 verify 0x10000 0x2000 pattern=0x1122334455667788";
+    let done = guest.run(translated).unwrap();
+    assert_eq!(
+        (done.value("state"), done.value("check")),
+        (Some("done"), Some("0x0"))
+    );
+
+    let mark = guest.must("kmsg-mark").unwrap().concat();
+    for (asked, pages) in [("0x10000 4096", "1"), ("0x10000 8192 write", "2")] {
+        // A Response Failure turns the interface off until it is reset.
+        for (register, width, value) in [
+            (PRI_CONTROL, 2, 2),
+            (PRI_ALLOCATION, 4, 32),
+            (PRI_CONTROL, 2, 1),
+        ] {
+            let write = format!("config 00:04.0 write {register} {width} {value}");
+            guest.must(&write).unwrap();
+        }
+        let done = guest
+            .run(&format!("dma 00:04.0 0 page-requests {asked}"))
+            .unwrap();
+        assert_eq!(done.value("code"), Some("response-failure"), "{done:?}");
+        assert_eq!(done.value("pages"), Some(pages), "{done:?}");
+        // Response Failure, and "PRG Response PASID Required".
+        let status = guest.must("config 00:04.0 read 0x10e 2").unwrap();
+        assert_eq!(status, ["0x8001"]);
+    }
+    let request = |group: &str, access: &str, at: u64| {
+        [
+            "unexpected PRI request received:".to_owned(),
+            format!(
+                "\tsid 0x00000020.0x00000: [{group}] unprivileged {access} access at iova 0x{at:016x}"
+            ),
+        ]
+    };
+    let expected = [
+        request("0L", "R", 0x1_0000),
+        request("1", "RW", 0x1_0000),
+        request("1L", "RW", 0x1_1000),
+    ]
+    .concat();
+    assert_eq!(said(&guest, &mark, expected.len()), expected);
+    let counts = served.stop()["counts"].clone();
+    for (name, count) in [
+        ("page_requests", 3),
+        ("page_requests_lost", 0),
+        ("page_requests_refused", 0),
+        ("groups", 2),
+        ("groups_answered", 2),
+        ("responses", 2),
+        ("answers_unexpected", 0),
+        ("faults", 0),
+    ] {
+        assert_eq!(counts[name], count, "{name}: {counts}");
+    }
 }
