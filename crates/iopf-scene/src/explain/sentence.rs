@@ -4,6 +4,7 @@
 //! finds and advises is in a file of its own.
 
 pub(super) mod amdvi;
+pub(super) mod smmuv3;
 pub(super) mod vtd;
 
 use super::fields::{self, Formats};
@@ -192,7 +193,10 @@ impl Story<'_> {
                 format!("level 1 stream table descriptor {}", step.index)
             }
             Some((Table::Stream, _)) => {
-                format!("the stream table entry of {}", self.formats.device(self.request.device))
+                format!(
+                    "the stream table entry of {}",
+                    self.formats.device(self.request.device)
+                )
             }
             Some((Table::ContextLevel1, step)) => {
                 format!("level 1 context descriptor {}", step.index)
@@ -211,8 +215,10 @@ impl Story<'_> {
             }
             None => match self.blame.stage {
                 Some(stage) => {
-                    let (level, stage) =
-                        (self.formats.level(self.blame.level), self.formats.stage(stage));
+                    let (level, stage) = (
+                        self.formats.level(self.blame.level),
+                        self.formats.stage(stage),
+                    );
                     format!("the level-{level} {stage} entry")
                 }
                 None => "the entry".into(),

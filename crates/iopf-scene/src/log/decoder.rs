@@ -535,11 +535,15 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 
 /// Words one of which is in every line that can matter by itself.
 #[derive(Debug)]
-struct Needles([memchr::memmem::Finder<'static>; 14]);
+struct Needles {
+    any: [memchr::memmem::Finder<'static>; 8],
+    /// Those of Arm's SMMUs.
+    arm: [memchr::memmem::Finder<'static>; 5],
+}
 
 impl Default for Needles {
     fn default() -> Self {
-        let words = [
+        let any = [
             "ault",
             "DMA",
             "REMAP",
@@ -548,19 +552,22 @@ impl Default for Needles {
             "AMD",
             "amd_iommu",
             "ess=0x",
-            "smmu",
-            "SMMU",
-            " client: ",
-            "event 0x",
-            "CMDQ error",
-            "Stream ID",
         ];
-        Self(words.map(memchr::memmem::Finder::new))
+        let arm = ["smmu", "SMMU", "event", "CMDQ", "context fault"];
+        Self {
+            any: any.map(memchr::memmem::Finder::new),
+            arm: arm.map(memchr::memmem::Finder::new),
+        }
     }
 }
 
 impl Needles {
     fn any(&self, line: &[u8]) -> bool {
-        self.0.iter().any(|needle| needle.find(line).is_some())
+        self.any.iter().any(|needle| needle.find(line).is_some()) || self.arm(line)
+    }
+
+    /// The same for a line of Arm's SMMUs alone.
+    fn arm(&self, line: &[u8]) -> bool {
+        self.arm.iter().any(|needle| needle.find(line).is_some())
     }
 }

@@ -25,7 +25,9 @@ pub(in crate::log) fn own(record: &Record, who: &str) -> Option<String> {
 /// The clause that says why.
 pub(in crate::log) fn why(record: &Record) -> Option<String> {
     if record.kind == Kind::PageRequest && record.code.is_none() {
-        return Some("the kernel serves no page requests of this SMMU and denies this one".to_owned());
+        return Some(
+            "the kernel serves no page requests of this SMMU and denies this one".to_owned(),
+        );
     }
     let code = record.code?;
     let mut why = match (record.arch, record.kind) {
