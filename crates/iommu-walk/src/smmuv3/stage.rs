@@ -36,6 +36,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
         perms,
         dirty: true,
         snoop: true,
+        global: false,
     }
 }
 
@@ -344,6 +345,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: write || !clean,
             snoop: true,
+            global: leaf.raw & Stage1Entry::NOT_GLOBAL == 0,
         })
     }
 
@@ -370,9 +372,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
                 )
             };
             (Cause::FirstExecuteDenied, bits.0, bits.1)
-        } else if self.ask.privileged && missing.contains(Access::READ)
-            || self.ask.privileged && !granted.contains(Access::READ)
-        {
+        } else if self.ask.privileged && !granted.contains(Access::READ) {
             (Cause::FirstPrivilegedDenied, Stage1Entry::USER, 0)
         } else if !self.ask.privileged && !rights.user.contains(Access::READ) {
             (
@@ -418,6 +418,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty,
             snoop: true,
+            global: false,
         })
     }
 
@@ -514,6 +515,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: dirty && (write || !clean),
             snoop: true,
+            global: leaf.raw & Stage1Entry::NOT_GLOBAL == 0,
         })
     }
 }

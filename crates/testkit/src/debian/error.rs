@@ -7,10 +7,12 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The named QEMU is not usable.
-    #[error("{path} (from IOPF_QEMU) is not usable: {why}")]
+    #[error("{path} (from {variable}) is not usable: {why}")]
     Named {
         /// The path the user gave.
         path: PathBuf,
+        /// The environment variable that names it.
+        variable: &'static str,
         /// What it lacks.
         why: String,
     },

@@ -8,36 +8,21 @@
 //! it stopped; every package is checked against the hash its signed index names; a damaged root
 //! is rebuilt; without a network the error says what to do.
 
-use crate::debian::{Apt, Order, Store};
+use crate::debian::{Apt, Store};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+mod target;
 #[cfg(test)]
 mod tests;
 
+pub use target::Target;
+
 /// The oldest version worth probing: the first with the vfio-user client.
 const OLDEST: (u32, u32) = (10, 1);
-
-/// What the tests need, each with a property or device QEMU must list under its help.
-const NEEDED: [(&str, &str); 3] = [
-    ("iommu-testdev", "iommu-testdev options:"),
-    ("intel-iommu", "fsts="),
-    ("edu", "dma_mask="),
-];
-
-/// QEMU and its firmware; apt adds everything they run on.
-const ORDER: Order = Order {
-    what: "qemu",
-    name: "QEMU",
-    suite: "trixie-backports",
-    packages: &["qemu-system-x86", "seabios"],
-    only: &[],
-    named_after: "qemu-system-x86_",
-    instead: "install QEMU 11 or later (with iommu-testdev), or name one in IOPF_QEMU",
-};
 
 pub use crate::debian::{SetupError, cache_dir};
 
@@ -53,7 +38,7 @@ pub struct QemuRoot {
 }
 
 impl QemuRoot {
-    /// A command that starts `qemu-system-x86_64`; the caller adds arguments.
+    /// A command that starts it; the caller adds arguments.
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.prefix[0]);
@@ -78,8 +63,8 @@ impl QemuRoot {
         }
     }
 
-    /// Runs and probes a QEMU; the error says what it lacks.
-    fn probe(mut self) -> Result<Self, String> {
+    /// Runs and probes a QEMU; the error says what it lacks for the tests of this target.
+    fn probe(mut self, target: Target) -> Result<Self, String> {
         let root = &self;
         let version = root.output(&["--version"])?;
         let found = parse_version(&version)
@@ -91,7 +76,7 @@ impl QemuRoot {
                 found.0, found.1
             ));
         }
-        for (device, word) in NEEDED {
+        for (device, word) in target.needed() {
             let help = root.output(&["-M", "none", "-device", &format!("{device},help")])?;
             if !help.contains(word) {
                 return Err(format!("its {device} device lacks {word:?} or is absent"));
@@ -125,54 +110,74 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// Finds or fetches QEMU, once a process. Progress goes to standard error.
+/// [`ensure_for`] the x86-64 machines.
 ///
-/// `IOPF_QEMU` names a binary to use; `IOPF_CACHE` the cache (default: `iopf` in the user's cache
-/// directory); `IOPF_DEBIAN_MIRROR` the registry (default: the Debian mirror apt is set up with).
+/// # Errors
+/// As [`ensure_for`].
+pub fn ensure() -> Result<&'static QemuRoot, &'static SetupError> {
+    ensure_for(Target::X86_64)
+}
+
+/// Finds or fetches the QEMU of a target, once a process. Progress goes to standard error.
+///
+/// [`Target::variable`] names a binary to use; `IOPF_CACHE` the cache (default: `iopf` in the
+/// user's cache directory); `IOPF_DEBIAN_MIRROR` the registry (default: the Debian mirror apt is
+/// set up with).
 ///
 /// # Errors
 /// As [`SetupError`] says; its text is meant for a person.
-pub fn ensure() -> Result<&'static QemuRoot, &'static SetupError> {
-    static ROOT: OnceLock<Result<QemuRoot, SetupError>> = OnceLock::new();
-    ROOT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("IOPF_QEMU").map(PathBuf::from) {
-            return QemuRoot::of_binary(path.clone())
-                .probe()
-                .map_err(|why| SetupError::Named { path, why });
-        }
-        if let Ok(system) = QemuRoot::of_binary("qemu-system-x86_64".into()).probe() {
-            return Ok(system);
-        }
-        store(
-            cache_dir().join("qemu"),
-            Apt::new(&cache_dir().join("qemu")),
-            QemuRoot::probe,
-        )
-        .ensure(&mut io::stderr())
-    })
-    .as_ref()
+pub fn ensure_for(target: Target) -> Result<&'static QemuRoot, &'static SetupError> {
+    type Found = OnceLock<Result<QemuRoot, SetupError>>;
+    static X86_64: Found = OnceLock::new();
+    static AARCH64: Found = OnceLock::new();
+    let root = match target {
+        Target::X86_64 => &X86_64,
+        Target::Aarch64 => &AARCH64,
+    };
+    root.get_or_init(|| find(target)).as_ref()
 }
 
-/// The cache of unpacked QEMUs; `accept` probes a binary.
+fn find(target: Target) -> Result<QemuRoot, SetupError> {
+    let variable = target.variable();
+    if let Some(path) = std::env::var_os(variable).map(PathBuf::from) {
+        let named = QemuRoot::of_binary(path.clone()).probe(target);
+        return named.map_err(|why| SetupError::Named {
+            path,
+            variable,
+            why,
+        });
+    }
+    if let Ok(system) = QemuRoot::of_binary(target.binary().into()).probe(target) {
+        return Ok(system);
+    }
+    let dir = cache_dir().join(target.cached());
+    let apt = Apt::new(&dir);
+    let store = store(target, dir, apt, move |root| root.probe(target));
+    store.ensure(&mut io::stderr())
+}
+
+/// The cache of unpacked QEMUs of a target; `accept` probes a binary.
 fn store(
+    target: Target,
     dir: PathBuf,
     apt: Apt,
     accept: impl Fn(QemuRoot) -> Result<QemuRoot, String> + 'static,
 ) -> Store<QemuRoot> {
-    let lacking = "the packages hold no qemu-system-x86_64 or no C library";
+    let layout = move |dir: &Path| {
+        let binary = target.binary();
+        let lacking = || format!("the packages hold no {binary} or no C library");
+        Layout::of(dir, binary).ok_or_else(lacking)
+    };
     Store {
-        order: ORDER,
+        order: target.order(),
         dir,
         apt,
         arrange: Box::new(|tree, keep| {
             fs::rename(tree, keep).map_err(|error| error.to_string())?;
             Ok(())
         }),
-        vouched: Box::new(move |dir| {
-            let layout = Layout::of(dir).ok_or(lacking)?;
-            Ok(vec![("binary".to_owned(), layout.binary)])
-        }),
-        open: Box::new(move |dir| accept(Layout::of(dir).ok_or(lacking)?.root())),
+        vouched: Box::new(move |dir| Ok(vec![("binary".to_owned(), layout(dir)?.binary)])),
+        open: Box::new(move |dir| accept(layout(dir)?.root())),
     }
 }
 
@@ -185,8 +190,8 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(root: &Path) -> Option<Self> {
-        let binary = root.join("usr/bin/qemu-system-x86_64");
+    fn of(root: &Path, binary: &str) -> Option<Self> {
+        let binary = root.join("usr/bin").join(binary);
         let directories = fs::read_dir(root.join("usr/lib")).ok()?.flatten();
         let (libraries, loader) = directories.map(|entry| entry.path()).find_map(|dir| {
             let files = fs::read_dir(&dir).ok()?.flatten();

@@ -30,7 +30,7 @@ fn registry() -> Registry {
 }
 
 fn cache(registry: &Registry) -> Store<QemuRoot> {
-    store(registry.cache(), registry.apt(), Ok)
+    store(Target::X86_64, registry.cache(), registry.apt(), Ok)
 }
 
 #[test]
@@ -154,6 +154,17 @@ fn a_system_without_apt_is_told_what_to_install() {
         .to_string();
     assert!(text.contains("apt-get is needed"), "{text}");
     assert!(text.contains("install QEMU 11"), "{text}");
+}
+
+#[test]
+fn packages_of_another_target_are_no_plan() {
+    let registry = registry();
+    let cache = store(Target::Aarch64, registry.cache(), registry.apt(), Ok);
+    let text = cache.ensure(&mut io::sink()).unwrap_err().to_string();
+    for part in ["no plan to install QEMU for arm64", "IOPF_QEMU_AARCH64"] {
+        assert!(text.contains(part), "{part} is not in: {text}");
+    }
+    assert!(registry.lines("downloads").is_empty());
 }
 
 #[test]
