@@ -27,7 +27,7 @@ mod write;
 pub use build::Builder;
 pub use error::{CaptureError, Place, Problem};
 pub use expect::Expect;
-pub use fault::{amdvi_fault, vtd_fault};
+pub use fault::{amdvi_fault, smmuv3_fault, vtd_fault};
 pub use memory::SceneMemory;
 pub use record::Recorder;
 

@@ -4,6 +4,7 @@
 //! finds and advises is in a file of its own.
 
 pub(super) mod amdvi;
+pub(super) mod smmuv3;
 pub(super) mod vtd;
 
 use super::fields::{self, Formats};

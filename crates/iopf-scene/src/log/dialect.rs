@@ -95,6 +95,10 @@ const PRINTERS: [&[u8]; 13] = [
 /// `dmar_fault` counts the status headers of VT-d's faults too, so this is what the kernel states and
 /// not a number of faults.
 pub(super) fn suppressed(line: &[u8]) -> Option<u64> {
+    let has = |words: &[u8]| memchr::memmem::find(line, words).is_some();
+    if !has(b" callbacks") && !has(b" output lines") {
+        return None;
+    }
     PRINTERS.iter().find_map(|printer| {
         let at = memchr::memmem::find(line, printer)?;
         let rest = line.get(at + printer.len()..)?;

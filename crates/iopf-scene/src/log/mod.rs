@@ -12,10 +12,11 @@
 //! - `not_faults` are the lines of which no part belongs to a fault message: status headers
 //!   (`DRHD: handling fault status reg`), counts of suppressed messages, errors of the invalidation
 //!   queue (`VT-d detected Invalidation Time-out Error`, which are the driver's), AMD-Vi's
-//!   `Completion-Wait loop timed out` and `IOMMU Event log restarting`, everything else.
+//!   `Completion-Wait loop timed out` and `IOMMU Event log restarting`, SMMUv3's `unexpected global error
+//!   reported`, `CMD_SYNC timeout` and `EVTQ overflow detected`, everything else.
 //!   So `lines - not_faults` is the number of records if each has a line of its own.
 //! - `suppressed` adds up `dmar_fault: N callbacks suppressed`, and the same of the functions that
-//!   print AMD-Vi's events, `amd_iommu_report_page_fault` first of all.
+//!   print AMD-Vi's events, `amd_iommu_report_page_fault` first of all, and those of Arm's SMMUs.
 //! - `time` is in UTC where the log tells the instant, else the stamp as printed without its
 //!   brackets: `12.345678`, `Jun 10 12:00:00`, `Mon Jun 10 12:00:00 2024`. Where a line has two, the
 //!   first. `first` and `last` are those of the first and the last record that have one.
@@ -27,7 +28,8 @@
 //! # Adding an architecture
 //! `decoder` joins lines to messages; `vtd` and `amdvi` find and read the messages of one IOMMU, and
 //! `dialect` asks them in turn. Another dialect brings its own `find_start` and `scan`, and its
-//! entries in [`Arch`] and [`Kind`].
+//! entries in [`Arch`] and [`Kind`]. Where a message is several lines that each name the driver, as in
+//! `arm`, `decoder/lines.rs` puts it together.
 
 mod advice;
 pub(crate) mod amdvi;

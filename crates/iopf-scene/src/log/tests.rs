@@ -252,7 +252,7 @@ const KNOWN: [Known; 14] = [
         number: "",
     },
     Known {
-        log: "[  478.907684] arm-smmu-v3 arm-smmu-v3.2.auto: event 0x10 received:\n[  478.913691] arm-smmu-v3 arm-smmu-v3.2.auto:  0x0000310200007810\n[  478.919603] arm-smmu-v3 arm-smmu-v3.2.auto:  0x0000020880000022\n[  478.925515] arm-smmu-v3 arm-smmu-v3.2.auto:  0x00000000fe321000\n[  478.931425] arm-smmu-v3 arm-smmu-v3.2.auto:  0x0000000000000000",
+        log: "[8.5] arm-smmu-v3 b.auto: event 0x10 received:\n[8.5] arm-smmu-v3 b.auto:  0x0000310200007810\n[8.5] arm-smmu-v3 b.auto:  0x0000020880000022\n[8.5] arm-smmu-v3 b.auto:  0x00000000fe321000\n[8.5] arm-smmu-v3 b.auto:  0x0000000000000000",
         device: "12546",
         address: Some("0xfe321000"),
         index: None,

@@ -7,7 +7,7 @@ use iommu_wire::smmuv3::event::{
     BadAtsRequest, Class, Event, EventNumber, Fault, Fetch, Forbidden, Origin, RawEvent, WalkAbort,
     attributes,
 };
-use iopf::{Access, Dma, Gpa, Pasid};
+use iopf::{Access, Dma, Gpa};
 
 /// An event that is to be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
         }),
         EventNumber::BAD_SUBSTREAMID => Event::BadSubstreamId {
             stream,
-            substream: dma.pasid.unwrap_or(Pasid::default()),
+            substream: dma.pasid.unwrap_or_default(),
         },
         EventNumber::CD_FETCH => Event::CdFetch(fetch()),
         EventNumber::BAD_CD => Event::BadCd(origin),

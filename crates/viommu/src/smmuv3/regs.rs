@@ -246,6 +246,10 @@ impl Regs {
             .with_eventqen(value.eventqen())
             .with_cmdqen(value.cmdqen())
             .with_atschk(value.atschk() && self.caps.idr0.ats());
+        if before.cmdqen() != self.cr0.cmdqen() {
+            // A queue does not answer for what was in it before.
+            self.unanswered = false;
+        }
         self.commands.switch(self.cr0.cmdqen());
         self.events.switch(self.cr0.eventqen());
         self.pages.switch(self.cr0.priqen());

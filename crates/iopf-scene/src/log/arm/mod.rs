@@ -89,12 +89,11 @@ pub(super) fn parts(line: &[u8]) -> Vec<Part<'_>> {
 }
 
 /// What may begin a message on a line that does not name the driver.
-const HEADS: [&[u8]; 5] = [
+const HEADS: [&[u8]; 4] = [
     b"event 0x",
     b"event: ",
     b"Unhandled context fault: ",
     b"CMDQ error (cons 0x",
-    b"Blocked unknown Stream ID 0x",
 ];
 
 /// A message of a line that names no driver. Its unit is the word before it if that has an address.

@@ -3,6 +3,7 @@
 //! The text of a message is what the driver said in each of its lines, with a blank between them. It
 //! is read piece by piece as far as the pieces can belong to one message.
 
+mod decoded;
 mod v2;
 mod v3;
 

@@ -176,6 +176,12 @@ impl Reader<'_> {
             return false;
         }
         let rest = self.cursor.rest();
+        if !matches!(
+            rest.first(),
+            Some(b'F' | b'S' | b'P' | b'T' | b'C' | b'M' | b's' | b'h')
+        ) {
+            return false;
+        }
         let Some(nth) = REGISTERS
             .iter()
             .position(|name| same(rest, name.as_bytes()))
