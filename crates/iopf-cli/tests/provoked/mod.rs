@@ -166,6 +166,15 @@ pub(crate) fn provoke(
     (heard, line)
 }
 
+/// The requester ID of `BUS:DEVICE.FUNCTION`.
+fn requester(place: &str) -> u64 {
+    let (bus, rest) = place.split_once(':').expect("a bus");
+    let (device, function) = rest.split_once('.').expect("a function");
+    let [bus, device, function] =
+        [bus, device, function].map(|part| u64::from_str_radix(part, 16).expect("in hex"));
+    bus << 8 | device << 3 | function
+}
+
 /// `iopf explain` finds the same fault in the capture.
 fn explained(mistake: &Mistake<'_>, file: &str) -> Value {
     let iopf = || Command::new(assert_cmd::cargo::cargo_bin!("iopf"));
@@ -179,7 +188,11 @@ fn explained(mistake: &Mistake<'_>, file: &str) -> Value {
     let capture = std::fs::read_to_string(file).expect("a capture");
     let capture: Value = serde_json::from_str(&capture).expect("JSON");
     let request = &capture["requests"][0];
-    assert_eq!(request["device"], format!("0000:{}", mistake.device));
+    match request["device"].as_u64() {
+        // A StreamID is one number.
+        Some(stream) => assert_eq!(stream, requester(mistake.device)),
+        None => assert_eq!(request["device"], format!("0000:{}", mistake.device)),
+    }
     assert_eq!(request["addr"], format!("{:#x}", mistake.address));
     let access = if mistake.write { "w" } else { "r" };
     let asked = request["access"].as_str().expect("letters");

@@ -8,7 +8,7 @@ use endpoint::{IommuFunction, Signals};
 use iommu_walk::TableMem;
 use iommu_walk::smmuv3::{Cause, Failure};
 use iopf::Rid;
-use iopf_scene::capture::Capture;
+use iopf_scene::capture::{Capture, smmuv3_fault};
 use std::sync::Arc;
 use vfio_user_server::Port;
 use viommu::smmuv3::{Config, Diagnostic, Smmuv3, StallModel};
@@ -106,9 +106,6 @@ impl Serve for Smmuv3 {
         fault: &Diagnostic,
         note: &str,
     ) -> Option<Capture> {
-        {
-            let _ = (walk, memory, fault, note);
-            None
-        }
+        smmuv3_fault(walk, memory, fault, note)
     }
 }
