@@ -70,7 +70,7 @@ struct Cause {
     action: &'static str,
     /// How it ends for the device.
     ends: &'static str,
-    /// Number and name of the event.
+    /// Number of the event, and what Linux 7.3 calls it.
     event: (u64, &'static str),
     device: &'static str,
     address: u64,
@@ -82,6 +82,8 @@ struct Cause {
 }
 
 const F_TRANSLATION: (u64, &str) = (0x10, "F_TRANSLATION");
+/// It has no name for events of ATS (`event_str`).
+const UNKNOWN: &str = "UNKNOWN";
 const F_PERMISSION: (u64, &str) = (0x13, "F_PERMISSION");
 
 /// RnW (bit 35 of the second doubleword), and CLASS IN (bits 41:40).
@@ -184,19 +186,21 @@ const WITHOUT_ATS: [Cause; 2] = [
     Cause {
         action: "read 0x10000 16 via=ats",
         ends: "unsupported-request",
-        event: (0x05, "F_BAD_ATS_TREQ"),
+        // F_BAD_ATS_TREQ.
+        event: (0x05, UNKNOWN),
         address: 0x1_0000,
-        // One page, and the right to read it.
-        words: [0x20_0000_0005, 0x8000_0001, 0x1_0000, 0],
-        decoded: "event: F_BAD_ATS_TREQ client: 0000:00:04.0 sid: 0x20 ssid: 0x0",
+        // Span 0, and R. UNCONFIRMED: Linux looks at neither.
+        words: [0x20_0000_0005, 0x8000_0000, 0x1_0000, 0],
+        decoded: "event: UNKNOWN client: 0000:00:04.0 sid: 0x20 ssid: 0x0",
         ..A_READ
     },
     Cause {
         action: "read 0x10000 16 via=translated",
-        event: (0x07, "F_TRANSL_FORBIDDEN"),
+        // F_TRANSL_FORBIDDEN.
+        event: (0x07, UNKNOWN),
         address: 0x1_0000,
         words: [0x20_0000_0007, READ, 0x1_0000, 0],
-        decoded: "event: F_TRANSL_FORBIDDEN client: 0000:00:04.0 sid: 0x20 ssid: 0x0",
+        decoded: "event: UNKNOWN client: 0000:00:04.0 sid: 0x20 ssid: 0x0",
         ..A_READ
     },
 ];

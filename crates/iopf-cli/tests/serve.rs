@@ -43,11 +43,11 @@ fn arguments_that_make_no_sense_are_named() {
         ),
         (
             &["--force-stall"],
-            "vtd is on machines with ACPI and holds no transaction",
+            "--force-stall is for smmuv3, not for vtd",
         ),
         (
-            &["--dtb-in", "/no/such"],
-            "--dtb-in and --force-stall are for smmuv3",
+            &["--arch", "amdvi", "--dtb-in", "/no/such"],
+            "--dtb-in is for smmuv3, not for amdvi",
         ),
         (
             &["--arch", "smmuv3", "--endpoint", "dsa@07.0"],

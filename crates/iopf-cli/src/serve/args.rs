@@ -53,6 +53,10 @@ pub(crate) struct Args {
     /// is 10b)
     #[arg(long)]
     pub(crate) force_stall: bool,
+    /// Room for events of the SMMU, as a power of two (SMMU_IDR1.EVENTQS): a guest that is slower than
+    /// its devices loses the sooner some
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) event_queue: Option<u8>,
     /// Legacy mode only: no PASIDs, no page requests
     #[arg(long)]
     pub(crate) legacy: bool,
@@ -201,6 +205,8 @@ pub(super) struct Plan {
     /// Functions that may stall.
     pub(super) stalls: Vec<Rid>,
     pub(super) force_stall: bool,
+    /// Room for events, as a power of two.
+    pub(super) event_queue: Option<u8>,
     pub(super) legacy: bool,
     pub(super) memory: String,
     pub(super) entropy: PathBuf,
@@ -231,12 +237,13 @@ impl Plan {
             ));
         }
         let stalls: Vec<Rid> = args.stalls.iter().map(|slot| slot.0).collect();
-        if !X::TREE && (args.force_stall || args.dtb_in.is_some()) {
-            return Err(format!(
-                "{} is on machines with ACPI and holds no transaction: --dtb-in and --force-stall are \
-                 for smmuv3",
-                X::NAMES.arch
-            ));
+        let for_smmuv3 = [
+            ("--dtb-in", args.dtb_in.is_some()),
+            ("--force-stall", args.force_stall),
+            ("--event-queue", args.event_queue.is_some()),
+        ];
+        if let Some((option, _)) = for_smmuv3.iter().find(|(_, given)| *given && !X::TREE) {
+            return Err(format!("{option} is for smmuv3, not for {}", X::NAMES.arch));
         }
         if let Some(rid) = stalls
             .iter()
@@ -278,6 +285,7 @@ impl Plan {
             }),
             stalls,
             force_stall: args.force_stall,
+            event_queue: args.event_queue,
             legacy: args.legacy,
             memory: args.memory.clone(),
             entropy: args.entropy.clone(),

@@ -50,25 +50,21 @@ impl Serve for Smmuv3 {
     type Condition = (Cause, u8);
 
     fn config(plan: &Plan) -> Config {
-        let config = Config {
+        let mut config = Config {
             wires: false,
             ..Config::default()
         };
-        let config = match plan.force_stall {
-            true => Config {
-                stall_model: StallModel::FORCED,
-                ..config
-            },
-            false => config,
-        };
-        match plan.legacy {
-            true => Config {
-                substream_bits: 0,
-                ats: None,
-                ..config
-            },
-            false => config,
+        if let Some(bits) = plan.event_queue {
+            config.event_bits = bits;
         }
+        if plan.force_stall {
+            config.stall_model = StallModel::FORCED;
+        }
+        if plan.legacy {
+            config.substream_bits = 0;
+            config.ats = None;
+        }
+        config
     }
 
     fn sink(port: Arc<Port>) -> Arc<dyn WiredSink> {
