@@ -155,7 +155,8 @@ fn a_machine_is_described_and_boots_with_a_changed_description() {
     assert!(log.contains("Linux version"), "{log}");
     assert!(!log.contains("arm-smmu-v3"), "{log}");
     let node = "cat /sys/firmware/devicetree/base/smmuv3@9050000/compatible";
-    assert_eq!(guest.must(node).unwrap(), ["our,smmu-v3\0"]);
+    let compatible = guest.must(node).unwrap().concat();
+    assert!(compatible.starts_with("our,smmu-v3"), "{compatible}");
 }
 
 #[test]
