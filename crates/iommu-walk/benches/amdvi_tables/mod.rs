@@ -4,7 +4,7 @@ use iommu_walk::amdvi::Unit;
 use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Two MiB of tables: see `tests/amdvi_bed` for what lies where.
+/// Two MiB of tables: see `tests/bed/amdvi.rs` for what lies where.
 const SIZE: usize = 0x20_0000;
 const EFR: u64 = 0x0017_00f3_0000_981a;
 const CONTROL: u64 = 0x1_8001;

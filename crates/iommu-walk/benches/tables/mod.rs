@@ -5,7 +5,7 @@ use iommu_walk::vtd::Unit;
 use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Two MiB of tables: see `tests/bed` for what lies where.
+/// Two MiB of tables: see `tests/bed/vtd.rs` for what lies where.
 pub(crate) const SIZE: usize = 0x20_0000;
 const CAP: u64 = 0x1100_000c_006f_0e06;
 const ECAP: u64 = 0x0133_e99e_e400_00c6;
