@@ -55,6 +55,9 @@ pub struct Translation {
     /// Device accesses must be snooped: the N bit of a translation completion is clear. VT-d:
     /// `PGSNP`, or `SNP` of the second-stage leaf; AMD-Vi: `FC` of the host leaf; SMMUv3: always.
     pub snoop: bool,
+    /// Every address space of the same virtual machine shares it: SMMUv3, nG of the stage 1 leaf is clear.
+    /// VT-d and AMD-Vi do not say so of what they cache.
+    pub global: bool,
 }
 
 /// What becomes of a request.

@@ -2,7 +2,7 @@
 //!
 //! No models live here. A device model sees [`Translate`], [`Ats`] and [`Pri`]; it implements
 //! [`Endpoint`] to hear invalidations and page-group responses. A VMM drives [`Registers`] and
-//! implements [`MsiSink`]. A server that puts functions in front of a guest drives [`PciFunction`],
+//! implements [`MsiSink`], and [`WiredSink`] where there are wires. A server that puts functions in front of a guest drives [`PciFunction`],
 //! and provides [`PhysicalMemory`] and [`IrqSink`].
 #![forbid(unsafe_code)]
 
@@ -180,4 +180,10 @@ pub trait Endpoint: Send + Sync {
 pub trait MsiSink: Send + Sync {
     /// Delivers one interrupt message: `data` written to `addr`.
     fn msi(&self, addr: u64, data: u32);
+}
+
+/// Where the interrupts of a unit go that has wires besides messages: one on no bus of PCI.
+pub trait WiredSink: MsiSink {
+    /// Pulses wire `wire` of the unit, which is an interrupt by itself (edge-triggered).
+    fn pulse(&self, wire: u16);
 }

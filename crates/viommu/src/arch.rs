@@ -4,7 +4,7 @@
 //! says how its tables are read ([`Tables`]), and what its registers, queues and records do
 //! ([`Arch`]). Both are implemented in this crate, by markers such as [`Vtd`](crate::vtd::Vtd).
 
-use crate::iotlb::{Scope, Source};
+use crate::iotlb::{Scope, Source, Tag};
 use crate::mem::GuestRam;
 use crate::memo::Memo;
 use crate::unit::{Next, Unit};
@@ -64,11 +64,11 @@ pub trait Tables: Sized + 'static {
     /// The address space of a request, where the cache has all of the way to it and lets it in.
     fn known<'a>(walk: &Self::Walk, cache: &'a Self::Cache, dma: &Dma) -> Option<&'a Self::Space>;
 
-    /// Reads what the cache does not have.
+    /// Reads what the cache does not have, and sets the accessed bits of tables on the way to it.
     ///
     /// # Errors
     /// The failure that the guest's tables, or the cache, call for.
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         walk: &Self::Walk,
         cache: &Self::Cache,
         mem: &M,
@@ -118,6 +118,12 @@ pub trait Tables: Sized + 'static {
     /// What the IOTLB is to know of requests of `space`.
     fn source(space: &Self::Space, pasid: Option<Pasid>) -> Source;
 
+    /// The tag under which a translation for requests of `source` is cached.
+    #[inline]
+    fn tag(source: &Source, _: &Translation) -> Tag {
+        source.tag
+    }
+
     /// Checks a page request, without the cache. What it returns are the translations that the request
     /// invalidates by itself.
     ///
@@ -153,6 +159,8 @@ pub enum Interrupt {
     },
     /// An MSI vector of the unit's own PCI function.
     Vector(u16),
+    /// A pulse on a wire of the unit's own.
+    Wire(u16),
 }
 
 /// What became of a fault.
@@ -234,8 +242,8 @@ pub trait Arch: Tables {
     /// When the configuration asks for what the model does not do.
     fn parts(config: &Self::Config) -> Result<Parts<Self>, Self::Refused>;
 
-    /// Hands an interrupt on.
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt);
+    /// Hands an interrupt on. `ram` is where a message may be meant to go.
+    fn deliver<A: Ram>(sink: &Self::Sink, ram: &GuestRam<A>, interrupt: Interrupt);
 
     /// Bytes of the register window.
     fn window(caps: &Self::Caps) -> u64;

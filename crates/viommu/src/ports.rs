@@ -1,6 +1,6 @@
 //! What devices see of the unit: translation, ATS and PRI, and the faults that come of them.
 
-use crate::arch::{Arch, Interrupt, Queued, Ram, Recorded, Tables};
+use crate::arch::{self, Arch, Interrupt, Queued, Ram, Tables};
 use crate::diagnostics::Diagnostic;
 use crate::session::Session;
 use crate::translate::Target;
@@ -22,9 +22,20 @@ struct Fault<'a> {
     hold: bool,
 }
 
+/// A fault that is recorded, and that nobody has been told of.
+#[must_use]
+struct Recorded<X: Arch> {
+    diagnostic: Diagnostic<X::Failure>,
+    interrupt: Option<Interrupt>,
+    end: Ending,
+}
+
 impl<X: Arch, A: Ram> Unit<X, A> {
-    /// Counts a fault, and records it where it is to be recorded. Says what becomes of the request.
-    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Ending {
+    /// Counts a fault, and records it where it is to be recorded.
+    ///
+    /// In the session that met it: software that takes the configuration away and waits must find no
+    /// record of it afterwards, and no request held for it.
+    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Recorded<X> {
         let Fault {
             asked,
             record,
@@ -42,17 +53,17 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         let mut stalled = None;
         if let Some(record) = record {
             match X::record(regs, &self.ram, record, hold) {
-                Recorded::Yes(due) => {
+                arch::Recorded::Yes(due) => {
                     counters.recorded += 1;
                     recorded = true;
                     interrupt = due;
                 }
-                Recorded::Lost(due) => {
+                arch::Recorded::Lost(due) => {
                     counters.lost += 1;
                     interrupt = due;
                 }
-                Recorded::Repeated => counters.suppressed += 1,
-                Recorded::Stalled(tag, due) => {
+                arch::Recorded::Repeated => counters.suppressed += 1,
+                arch::Recorded::Stalled(tag, due) => {
                     counters.recorded += 1;
                     counters.stalled += 1;
                     recorded = true;
@@ -71,23 +82,31 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             stalled,
         };
         diagnostics.push(diagnostic);
-        drop(state);
-        self.watcher.notice(Notice::Fault(&diagnostic));
-        self.send(interrupt);
-        match stalled {
-            Some(tag) => Ending::Stalled(tag),
-            None => X::ending(failure),
+        Recorded {
+            diagnostic,
+            interrupt,
+            end: match stalled {
+                Some(tag) => Ending::Stalled(tag),
+                None => X::ending(failure),
+            },
         }
     }
 
     /// `hold`: the request may be held.
-    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Ending {
+    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Recorded<X> {
         let what = Fault {
             asked: None,
             record: X::recorded(failure, dma.kind),
             hold,
         };
         self.fault(dma, failure, what)
+    }
+
+    /// Tells of a fault, outside of any session. Says what becomes of the request.
+    fn tell_of(&self, recorded: &Recorded<X>) -> Ending {
+        self.watcher.notice(Notice::Fault(&recorded.diagnostic));
+        self.send(recorded.interrupt);
+        recorded.end
     }
 
     /// Looks a page up, and walks where it is not cached. Inside a session.
@@ -119,12 +138,13 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         let part = self
             .walked(dma, &mut failed)
             .map(|target| visit::<X>(dma, &target, len, each));
+        let recorded = self.recorded(dma, failed.as_ref());
         drop(session);
         self.resume();
         match part {
             Some(part) if part >= len => Ok(()),
             Some(part) => self.go_on(dma, part, len, each),
-            None => Err(self.blocked(dma, failed.as_ref())),
+            None => Err(self.blocked(dma, recorded.as_ref())),
         }
     }
 
@@ -143,15 +163,17 @@ impl<X: Arch, A: Ram> Unit<X, A> {
                 return Err(Blocked::aborted(Iova(u64::MAX)));
             };
             let piece = Dma { addr, ..*dma };
-            let mut failed = None;
+            let mut recorded = None;
             let part = self.sessions.run(|_| {
-                let target = self.page(&piece, &mut failed)?;
-                Some(visit::<X>(&piece, &target, len - done, each))
+                let mut failed = None;
+                let target = self.page(&piece, &mut failed);
+                recorded = self.recorded(&piece, failed.as_ref());
+                Some(visit::<X>(&piece, &target?, len - done, each))
             });
             self.resume();
             match part {
                 Some(part) => done += part,
-                None => return Err(self.blocked(&piece, failed.as_ref())),
+                None => return Err(self.blocked(&piece, recorded.as_ref())),
             }
             if done >= len {
                 return Ok(());
@@ -159,27 +181,35 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         }
     }
 
-    fn blocked(&self, dma: &Dma, failed: Option<&X::Failure>) -> Blocked {
-        let end = failed.map_or(Ending::Aborted, |failure| {
-            self.dma_fault(dma, failure, true)
-        });
-        Blocked { at: dma.addr, end }
+    /// Records the fault of a request that the device makes, if it met one.
+    #[inline]
+    fn recorded(&self, dma: &Dma, failed: Option<&X::Failure>) -> Option<Recorded<X>> {
+        failed.map(|failure| self.dma_fault(dma, failure, true))
+    }
+
+    fn blocked(&self, dma: &Dma, recorded: Option<&Recorded<X>>) -> Blocked {
+        Blocked {
+            at: dma.addr,
+            end: recorded.map_or(Ending::Aborted, |recorded| self.tell_of(recorded)),
+        }
     }
 
     /// Does with an access what the guest's tables say, short of making it, for an access that the
     /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
     /// tables translate the access it is counted as vanished.
     pub fn tell(&self, dma: &Dma) -> Option<X::Failure> {
-        let mut failed = None;
-        self.sessions.run(|_| self.page(dma, &mut failed));
+        let recorded = self.sessions.run(|_| {
+            let mut failed = None;
+            self.page(dma, &mut failed);
+            failed.map(|failure| self.dma_fault(dma, &failure, false))
+        });
         self.resume();
-        match &failed {
-            None => self.state().diagnostics.counters.vanished += 1,
-            Some(failure) => {
-                self.dma_fault(dma, failure, false);
-            }
-        }
-        failed
+        let Some(recorded) = recorded else {
+            self.state().diagnostics.counters.vanished += 1;
+            return None;
+        };
+        self.tell_of(&recorded);
+        Some(recorded.diagnostic.failure)
     }
 }
 
@@ -251,10 +281,20 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
             },
             ..*dma
         };
-        let answer = self
-            .sessions
-            .run(|_| self.ram.view(|view| self.translator.ats(view, &dma)));
+        let (answer, recorded) = self.sessions.run(|_| {
+            let answer = self.ram.view(|view| self.translator.ats(view, &dma));
+            // A missing right is no fault here: the device will ask for the page.
+            let fault = answer.as_ref().err().filter(|failure| {
+                X::completion(failure, dma.kind) != Completion::NoAccess
+                    || X::recorded(failure, dma.kind)
+            });
+            let recorded = fault.map(|failure| self.dma_fault(&dma, failure, false));
+            (answer, recorded)
+        });
         self.resume();
+        if let Some(recorded) = &recorded {
+            self.tell_of(recorded);
+        }
         match answer {
             Ok(Outcome::Memory(translation)) => AtsCompletion::Success {
                 granted: Granted {
@@ -267,18 +307,11 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
             // "Untranslated access only" has no form in the seam; without rights the device falls
             // back to an untranslated request just the same.
             Ok(Outcome::InterruptRange) => nothing,
-            Err(failure) => {
-                let completion = X::completion(&failure, dma.kind);
-                // A missing right is no fault here: the device will ask for the page.
-                if completion != Completion::NoAccess || X::recorded(&failure, dma.kind) {
-                    self.dma_fault(&dma, &failure, false);
-                }
-                match completion {
-                    Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
-                    Completion::CompleterAbort => AtsCompletion::CompleterAbort,
-                    Completion::NoAccess => nothing,
-                }
-            }
+            Err(failure) => match X::completion(&failure, dma.kind) {
+                Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
+                Completion::CompleterAbort => AtsCompletion::CompleterAbort,
+                Completion::NoAccess => nothing,
+            },
         }
     }
 }
@@ -325,15 +358,16 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             .ram
             .view(|view| self.translator.page_request(view, &dma));
         if let Err(failure) = checked {
-            drop(session);
-            self.resume();
             self.state().diagnostics.counters.page_requests_refused += 1;
             let what = Fault {
                 asked: Some(request),
                 record: X::page_request_recorded(&failure),
                 hold: false,
             };
-            self.fault(&dma, &failure, what);
+            let recorded = self.fault(&dma, &failure, what);
+            drop(session);
+            self.resume();
+            self.tell_of(&recorded);
             let answer = X::page_request_answer(&failure);
             return (refuse(request, Some(answer)), None);
         }

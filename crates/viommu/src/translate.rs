@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a walk is done again because the guest changed an entry under it.
-const RETRIES: u32 = 8;
+pub(crate) const RETRIES: u32 = 8;
 
 /// Where a request goes, and the size of the page that this holds for, as a power of two.
 // Two words with a niche, so that an `Option` of it comes back in registers.
@@ -387,8 +387,9 @@ fn serve<X: Tables, M: TableMemMut>(
         walked::<X, _, _>(walk, space, mem, dma, |outcome| match outcome {
             Ok(outcome) => {
                 if let Outcome::Memory(translation) = outcome {
-                    let mapping = mapping(translation);
-                    iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+                    let (tag, place) =
+                        (X::tag(&source, translation), source.habits.place(dma.addr));
+                    iotlb.insert(epoch, tag, place, &mapping(translation));
                 }
                 Some(target(outcome, dma))
             }
@@ -441,14 +442,8 @@ fn owned<F: Copy>(outcome: Result<&Outcome, &F>) -> Result<Outcome, F> {
 /// from before a configuration entry was forgotten.
 #[inline]
 fn cached<X: Tables>(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
-    let hit = iotlb.lookup_tag(source.tag, dma.addr)?;
-    let access = X::asked(dma)?;
-    let rights = if access.contains(Access::PRIV) {
-        source.supervisor
-    } else {
-        source.user
-    };
-    let serves = rights.contains(access.intersection(RWX)) && hit.serves(access);
+    let hit = source.leaves(iotlb.lookup_source(source, dma.addr)?);
+    let serves = hit.serves(X::asked(dma)?);
     serves.then(|| Target::of(hit, dma.addr))
 }
 

@@ -83,13 +83,6 @@ impl<X: Arch, A> Unit<X, A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn send(&self, interrupt: Option<Interrupt>) {
-        if let Some(interrupt) = interrupt {
-            X::deliver(&self.sink, interrupt);
-            self.watcher.notice(Notice::Interrupt(interrupt));
-        }
-    }
-
     pub(crate) fn endpoint(&self, requester: Rid) -> Option<Arc<dyn Endpoint>> {
         let endpoints = self
             .endpoints
@@ -241,15 +234,24 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         self
     }
 
+    pub(crate) fn send(&self, interrupt: Option<Interrupt>) {
+        if let Some(interrupt) = interrupt {
+            X::deliver(&self.sink, &self.ram, interrupt);
+            self.watcher.notice(Notice::Interrupt(interrupt));
+        }
+    }
+
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
-        let held = X::release(&mut state.regs);
+        let mut held = X::release(&mut state.regs);
         let walk = X::reset(&mut state.regs, &self.translator.walk());
         self.translator.configure(walk);
         drop(state);
         self.translator.forget_all();
         self.quiesce();
+        // What was under way may have been held since.
+        held.append(&mut X::release(&mut self.state().regs));
         for (requester, tag) in held {
             self.let_go(requester, tag, Resume::Abort);
         }

@@ -36,6 +36,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
         perms,
         dirty: true,
         snoop: true,
+        global: false,
     }
 }
 
@@ -359,6 +360,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: write || !clean,
             snoop: true,
+            global: leaf.raw & Stage1Entry::NOT_GLOBAL == 0,
         })
     }
 
@@ -431,6 +433,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty,
             snoop: true,
+            global: false,
         })
     }
 
@@ -530,6 +533,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: dirty && (write || !clean),
             snoop: true,
+            global: leaf.raw & Stage1Entry::NOT_GLOBAL == 0,
         })
     }
 }

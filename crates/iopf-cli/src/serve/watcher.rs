@@ -75,6 +75,10 @@ impl<X: Serve> Watcher<X> {
                 let note = format!("vector {vector}");
                 events.step("interrupt message to the guest", None, None, note);
             }
+            Notice::Interrupt(Interrupt::Wire(wire)) => {
+                let note = format!("wire {wire}");
+                events.step("interrupt to the guest", None, None, note);
+            }
             Notice::Tail => {
                 let step = "the guest has moved the tail of its command queue";
                 events.step(step, None, None, X::NAMES.queue.to_owned());

@@ -3,7 +3,7 @@
 use super::Amdvi;
 use super::cache::{DeviceCache, Moment};
 use crate::arch::Tables;
-use crate::iotlb::{Scope, Source, Stage, Tag};
+use crate::iotlb::{Habits, Scope, Source, Stage, Tag};
 use crate::memo::Memo;
 use crate::translate::asked_of_pcie;
 use iommu_walk::amdvi::{
@@ -74,7 +74,7 @@ impl Tables for Amdvi {
         cache.get(dma.requester)
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Walk,
         cache: &DeviceCache,
         mem: &M,
@@ -182,6 +182,7 @@ impl Tables for Amdvi {
             tag,
             user: rights,
             supervisor: rights,
+            habits: Habits::empty(),
         }
     }
 

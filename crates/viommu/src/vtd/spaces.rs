@@ -3,7 +3,7 @@
 use super::cache::{ConfigCache, Moment};
 use super::{Failure, Vtd, VtdUnit};
 use crate::arch::Tables;
-use crate::iotlb::{Pages, Scope, Source, Stage, Tag};
+use crate::iotlb::{Habits, Pages, Scope, Source, Stage, Tag};
 use crate::memo::Memo;
 use crate::translate::asked_of_pcie;
 use iommu_walk::vtd::{
@@ -80,7 +80,7 @@ impl Tables for Vtd {
         }
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Unit,
         cache: &ConfigCache,
         mem: &M,
@@ -176,6 +176,7 @@ impl Tables for Vtd {
             tag: Tag::new(space.domain.0, space.pasid, stage),
             user: if odd { Access::empty() } else { rights },
             supervisor: if privileged { rights } else { Access::empty() },
+            habits: Habits::empty(),
         }
     }
 
