@@ -103,6 +103,17 @@ fn where_no_stage_translates_the_address_stays() {
     assert!(!tables.contains(&Table::FirstStage));
 }
 
+/// DDI 0487 "Global and process-specific translation table entries": nG.
+#[test]
+fn a_page_of_stage_1_is_global_unless_its_entry_says_no() {
+    for bed in [Bed::first(), Bed::nested()] {
+        assert!(bed.passes(&read()).global);
+        assert!(!bed.add(LEAF, 1 << 11).passes(&read()).global);
+    }
+    assert!(!Bed::second().passes(&read()).global);
+    assert!(!Bed::bypass().passes(&read()).global);
+}
+
 /// TG0, TG1 or `S2TG`, the page as a power of two, the levels of 48 bits, and the highest with blocks.
 const GRANULES: [(u64, u64, u32, u32, u32); 3] =
     [(0, 2, 12, 4, 3), (2, 1, 14, 4, 2), (1, 3, 16, 3, 2)];

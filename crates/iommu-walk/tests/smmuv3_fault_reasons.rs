@@ -137,9 +137,13 @@ fn event_02_level_1_descriptor_without_a_table() {
 fn event_02_stream_outside_the_span() {
     // 32 entries: 0x20 and above are outside.
     let bed = two_levels().set(0x5008, 0x4006);
-    let dma = stream(0x128, read());
-    let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
-    assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    for number in [0x120, 0x128, 0x1ff] {
+        let dma = stream(number, read());
+        let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
+        assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    }
+    let last = bed.failure(&stream(0x11f, read()));
+    assert_eq!(last.cause, Cause::StreamInvalid);
 }
 
 /// A: the fetch of an L1STD was aborted.
