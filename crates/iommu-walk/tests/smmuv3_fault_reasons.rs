@@ -520,8 +520,10 @@ fn event_06_substream_0_where_it_is_that_of_requests_without() {
     let bed = Bed::substreams();
     let dma = substream(0, read());
     bed.faults(&dma, Cause::SubstreamReserved, 0x06, PLAIN);
-    let other = bed.take(STE1, 2);
-    other.passes(&dma);
+    for dss in [0, 1, 3] {
+        let other = bed.clone().take(STE1, 3).add(STE1, dss);
+        other.passes(&dma);
+    }
 }
 
 // ---- context descriptors, through stage 2: CLASS == CD ----

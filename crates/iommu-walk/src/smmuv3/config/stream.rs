@@ -160,7 +160,7 @@ fn attributes(unit: &Unit, word1: StreamWord1, translates: bool) -> StreamWord1 
     if !unit.has_overrides() {
         word &= !(StreamWord1::PRIVILEGE | StreamWord1::INSTRUCTION);
     }
-    if !unit.has_ats() || !translates || word1.ats() == 3 {
+    if !unit.has_ats() || !translates {
         word &= !StreamWord1::ATS;
     }
     StreamWord1::from_bits(word)
