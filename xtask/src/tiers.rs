@@ -126,6 +126,7 @@ const CORPORA: [(&str, &str); 16] = [
     ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
     ("amdvi_model", "crates/viommu/tests/corpus/amdvi_model"),
+    ("smmuv3_model", "crates/viommu/tests/corpus/smmuv3_model"),
     (
         "vfio_user_codec",
         "crates/vfio-user-server/tests/corpus/vfio_user_codec",
