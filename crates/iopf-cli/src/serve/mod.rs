@@ -44,6 +44,7 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     match args.arch {
         ArchArg::Vtd => serve::<Vtd>(args, out),
         ArchArg::Amdvi => serve::<Amdvi>(args, out),
+        ArchArg::Smmuv3 => Err(Stop::usage("serve has no SMMUv3; give --arch vtd or amdvi")),
     }
 }
 

@@ -1,14 +1,16 @@
 //! From lines to records: what goes together, and when it is complete.
 
+mod lines;
+
 use std::collections::VecDeque;
 
 use iopf::Iova;
 
 use super::clean::{clean, unescape, unmark, unquote};
 use super::dialect::{self, Start};
-use super::message::{Fields, Scan};
+use super::message::Scan;
 use super::normal::{Arch, Kind, Record, Summary};
-use super::vtd::{self, Report};
+use super::vtd;
 use super::waiting::{Half, Message, TEXT, belongs, without_prefix};
 use super::{amdvi, dump, journal, stamp};
 
@@ -102,6 +104,9 @@ impl Decoder {
         self.soft = soft;
         if let Some(count) = dialect::suppressed(&text) {
             self.summary.suppressed = self.summary.suppressed.saturating_add(count);
+            return;
+        }
+        if self.arm(&text, time, after_soft) {
             return;
         }
         let mut from = self.continuation(&text, after_soft);
@@ -352,8 +357,9 @@ impl Decoder {
     fn continued(&mut self, at: usize, fragment: &[u8], after_soft: bool) -> Option<usize> {
         let line = self.summary.lines;
         let message = self.waiting.get_mut(at)?;
-        let page = message.is_page_request();
-        if page || !message.scan.open || message.closed || fragment.is_empty() {
+        // Those of several lines have a way of their own.
+        let lines = message.is_page_request() || message.is_arm();
+        if lines || !message.scan.open || message.closed || fragment.is_empty() {
             return None;
         }
         if message.text.len() + fragment.len() > TEXT {
@@ -382,44 +388,6 @@ impl Decoder {
             }
         }
         None
-    }
-
-    fn page(&mut self, line: &[u8], at: usize, report: Report, time: Option<&str>) {
-        let prefix = line.get(..at).unwrap_or_default();
-        self.count_line();
-        let (fields, open) = match report {
-            Report::Why(fields) => (fields, true),
-            Report::What(fields) => (fields, false),
-        };
-        if !open {
-            let begun = self.waiting.iter_mut().rev().find(|message| {
-                message.scan.open
-                    && !message.closed
-                    && message.is_page_request()
-                    && message.scan.fields.iommu == fields.iommu
-            });
-            if let Some(message) = begun {
-                let name = message.scan.fields.name.take();
-                message.scan.fields = Fields { name, ..fields };
-                message.scan.open = false;
-                message.touched = self.summary.lines;
-                return;
-            }
-        }
-        let time = time
-            .map(str::to_owned)
-            .or_else(|| stamp::find(unquote(prefix)));
-        let scan = Scan {
-            fields,
-            parts: 1,
-            end: 0,
-            open,
-            wants_reason: false,
-            gap: 0,
-            number_at_end: false,
-            template: false,
-        };
-        self.add(Start::Part(0), &[], scan, time, None);
     }
 
     fn add(
@@ -540,7 +508,8 @@ impl Decoder {
             let Some(message) = self.waiting.pop_front() else {
                 return;
             };
-            if let Some(lines) = message.doubtful.filter(|_| message.scan.parts < 2) {
+            let thin = message.scan.parts < 2 || message.scan.doubtful;
+            if let Some(lines) = message.doubtful.filter(|_| thin) {
                 self.fault_lines -= lines;
                 continue;
             }
@@ -566,11 +535,15 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 
 /// Words one of which is in every line that can matter by itself.
 #[derive(Debug)]
-struct Needles([memchr::memmem::Finder<'static>; 8]);
+struct Needles {
+    any: [memchr::memmem::Finder<'static>; 8],
+    /// Those of Arm's SMMUs.
+    arm: [memchr::memmem::Finder<'static>; 5],
+}
 
 impl Default for Needles {
     fn default() -> Self {
-        let words = [
+        let any = [
             "ault",
             "DMA",
             "REMAP",
@@ -580,12 +553,21 @@ impl Default for Needles {
             "amd_iommu",
             "ess=0x",
         ];
-        Self(words.map(memchr::memmem::Finder::new))
+        let arm = ["smmu", "SMMU", "event", "CMDQ", "context fault"];
+        Self {
+            any: any.map(memchr::memmem::Finder::new),
+            arm: arm.map(memchr::memmem::Finder::new),
+        }
     }
 }
 
 impl Needles {
     fn any(&self, line: &[u8]) -> bool {
-        self.0.iter().any(|needle| needle.find(line).is_some())
+        self.any.iter().any(|needle| needle.find(line).is_some()) || self.arm(line)
+    }
+
+    /// The same for a line of Arm's SMMUs alone.
+    fn arm(&self, line: &[u8]) -> bool {
+        self.arm.iter().any(|needle| needle.find(line).is_some())
     }
 }
