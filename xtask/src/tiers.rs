@@ -120,10 +120,11 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 16] = [
+const CORPORA: [(&str, &str); 17] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
+    ("smmuv3_walk", "crates/iommu-walk/tests/corpus/smmuv3_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
     ("amdvi_model", "crates/viommu/tests/corpus/amdvi_model"),
     ("smmuv3_model", "crates/viommu/tests/corpus/smmuv3_model"),
