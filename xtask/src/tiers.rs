@@ -129,6 +129,7 @@ const CORPORA: [(&str, &str); 17] = [
     ("smmuv3_walk", "crates/iommu-walk/tests/corpus/smmuv3_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
     ("amdvi_model", "crates/viommu/tests/corpus/amdvi_model"),
+    ("smmuv3_model", "crates/viommu/tests/corpus/smmuv3_model"),
     (
         "vfio_user_codec",
         "crates/vfio-user-server/tests/corpus/vfio_user_codec",
