@@ -122,7 +122,7 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 17] = [
+const CORPORA: [(&str, &str); 18] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
