@@ -1,6 +1,7 @@
 //! How a guest is described and started.
 
 use super::control::Control;
+use super::device_tree::packed;
 use super::initramfs::Archive;
 use super::machine::Machine;
 use super::platform::Platform;
@@ -263,7 +264,8 @@ impl Builder {
         let path = dir.path().join("machine.dtb");
         let machine = start(command, dir)?;
         machine.wait_end(DESCRIBE)?;
-        fs::read(path).map_err(|error| machine.down("the device tree", error))
+        let blob = fs::read(path).map_err(|error| machine.down("the device tree", error))?;
+        packed(blob).ok_or_else(|| machine.down("the device tree", "QEMU wrote something else"))
     }
 
     /// The machine itself, the same for a probe and for a boot.
