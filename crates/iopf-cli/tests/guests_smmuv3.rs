@@ -7,6 +7,7 @@ mod served;
 
 use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use testkit::guest::Guest;
 use testkit::kernel::{Kernel, Stock, Target, stock_for};
@@ -60,6 +61,24 @@ fn debians_stable_kernel_binds_and_reads_our_bytes() {
 #[test]
 fn debians_newest_kernel_binds_in_every_mode_and_reads_our_bytes() {
     binds(stock(Stock::Newest), &MODES, &NEVER);
+}
+
+/// Linux then gives the BAR an address of its own, and finds no SMMU where the tree has one.
+#[test]
+fn registers_that_nobody_placed_are_reported_by_the_server() {
+    let guest = Guest::builder(stock(Stock::Newest));
+    let mut served = Served::start_before(&guest, &SMMUV3);
+    served.leave_the_starter_out();
+    let guest = served.boot(guest);
+    let bar = served.events.iter().find(|e| e["event"] == "bar").unwrap();
+    assert_eq!(
+        (&bar["fits"], &bar["corrected"]),
+        (&false.into(), &false.into())
+    );
+    assert_eq!(bar["table"], "0x3efc0000");
+    assert_ne!(bar["address"], "0x3efc0000");
+    let log = guest.must("dmesg").unwrap().join("\n");
+    assert!(!log.contains("oas 48-bit"), "{log}");
 }
 
 /// Something that goes wrong, and what must be said of it. Numbers and fields are typed from the
@@ -224,6 +243,23 @@ fn said(guest: &Guest, mark: &str, wanted: usize) -> Vec<String> {
     }
 }
 
+/// The numbers of the events that `iopf decode` finds in a log.
+fn decoded(log: &str) -> Vec<u64> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), log).unwrap();
+    let output = Command::new(assert_cmd::cargo::cargo_bin!("iopf"))
+        .args(["decode", "--json"])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    let codes = lines.filter_map(|line: serde_json::Value| line["code"].as_u64());
+    codes.collect()
+}
+
 /// Does what a cause says and looks at what the guest says, and at what the capture says. `decodes`: the
 /// guest's kernel does not only show the words.
 fn provoke(cause: &Cause, decodes: bool, guest: &Guest, served: &mut Served) {
@@ -295,6 +331,13 @@ fn debians_newest_kernel_is_told_the_cause_of_every_bad_dma_and_of_its_own_where
     let told = format!("kmsg-wait {mark} 10000 iova: 0x11000");
     let heard = guest.must(&told).unwrap().concat();
     assert!(heard.contains("event: F_PERMISSION"), "{heard}");
+
+    // `iopf decode` finds the same in the guest's console.
+    let expected = CAUSES.iter().map(|cause| cause.event.0).chain([0x13]);
+    guest
+        .wait_log("0x0000000000011000", Duration::from_secs(10))
+        .unwrap();
+    assert_eq!(decoded(&guest.log()), expected.collect::<Vec<_>>());
 
     let counts = served.stop()["counts"].clone();
     assert_eq!(counts["faults"], CAUSES.len() + 1, "{counts}");

@@ -9,8 +9,13 @@ use std::time::{Duration, Instant};
 use testkit::guest::{Guest, Output};
 use testkit::kernel::{Target, own_for};
 
-/// How Linux is told that the engine's transactions may be held: by the device tree, and by the unit.
-const WAYS: [&[&str]; 2] = [&["--stall", "04.0"], &["--force-stall"]];
+/// How Linux is told that the engine's transactions may be held: by the device tree, and by the unit; and
+/// with room for two events, so that a stall may have to wait until there is any.
+const WAYS: [&[&str]; 3] = [
+    &["--stall", "04.0"],
+    &["--force-stall"],
+    &["--force-stall", "--event-queue", "1"],
+];
 
 /// A server of one DMA engine whose transactions may be held, and a guest with its driver.
 fn boot(way: &[&str]) -> (Served, Guest) {
@@ -143,6 +148,7 @@ fn plays(way: &[&str]) {
     let counts = &last["counts"];
     assert_eq!(counts["faults"], 36, "{last}");
     assert_eq!(counts["recorded"], 36, "{last}");
+    assert_eq!(counts["lost"], 0, "{last}");
     assert_eq!(counts["queue_errors"], 0, "{last}");
 }
 
@@ -154,6 +160,11 @@ fn a_device_that_may_stall_works_on_a_process_memory_that_is_not_there_yet() {
 #[test]
 fn a_unit_on_which_everything_stalls_does_the_same() {
     plays(WAYS[1]);
+}
+
+#[test]
+fn a_stall_is_never_lost_for_want_of_room() {
+    plays(WAYS[2]);
 }
 
 #[test]

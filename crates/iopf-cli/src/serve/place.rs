@@ -15,6 +15,28 @@ pub(super) struct Placed {
     pub(super) seen: Mutex<Option<u64>>,
 }
 
+impl Placed {
+    /// Where the registers are.
+    ///
+    /// Firmware tries out what it likes and then lets the registers answer; where there is none, a kernel
+    /// that does not know the function gives its BAR an address and leaves it at that.
+    fn address(&self) -> Option<u64> {
+        if self.told.has_firmware() {
+            // While a BAR is sized its registers do not answer, so it has no address.
+            return self.function.bar_address();
+        }
+        let mut bar = [0; 4];
+        self.function.read_config(BAR, &mut bar);
+        let address = u64::from(u32::from_le_bytes(bar) & !0xf);
+        // So it reads while it is sized.
+        let sized = u64::from(u32::MAX) & !(self.function.bar_size(0) - 1);
+        (address != 0 && address != sized).then_some(address)
+    }
+}
+
+/// Offset of BAR 0.
+const BAR: u16 = 0x10;
+
 impl PciFunction for Placed {
     fn bar_size(&self, bar: u8) -> u64 {
         self.function.bar_size(bar)
@@ -27,8 +49,7 @@ impl PciFunction for Placed {
     }
     fn write_config(&self, offset: u16, data: &[u8]) {
         self.function.write_config(offset, data);
-        // While a BAR is sized its registers do not answer, so it has no address.
-        let Some(address) = self.function.bar_address() else {
+        let Some(address) = self.address() else {
             return;
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -104,6 +104,11 @@ impl Told {
         }
     }
 
+    /// Whether the machine has firmware that places BARs.
+    pub(super) fn has_firmware(&self) -> bool {
+        matches!(self, Self::Acpi(_))
+    }
+
     /// The registers are at `address`.
     pub(super) fn found(&self, address: u64, events: &Events) {
         match self {

@@ -29,6 +29,8 @@ pub(crate) struct Served {
     placed: bool,
     /// The IOMMU comes behind the other functions on QEMU's command line.
     unit_last: bool,
+    /// The kernel is started without the program that places the registers.
+    bare: bool,
 }
 
 impl Served {
@@ -81,6 +83,7 @@ impl Served {
             events: Vec::new(),
             placed: false,
             unit_last: false,
+            bare: false,
         };
         served.wait("ready", |_| true);
         served
@@ -152,6 +155,11 @@ impl Served {
         self.unit_last = true;
     }
 
+    /// Has kernels started from now on without the program that places the registers.
+    pub(crate) fn leave_the_starter_out(&mut self) {
+        self.bare = true;
+    }
+
     /// The architecture that it serves.
     pub(crate) fn arch(&self) -> &str {
         self.ready()["arch"].as_str().expect("a name")
@@ -197,9 +205,11 @@ impl Served {
             .split(',')
             .find_map(|word| word.strip_prefix("addr=0x"));
         let at = u64::from_str_radix(at.expect("an address"), 16).expect("in hex");
-        guest
-            .device_tree(std::fs::read(tree).expect("it was written"))
-            .starter(Path::new(starter), at)
+        let guest = guest.device_tree(std::fs::read(tree).expect("it was written"));
+        match self.bare {
+            true => guest,
+            false => guest.starter(Path::new(starter), at),
+        }
     }
 
     /// What follows `word` for the first time on the QEMU command line that it printed.
