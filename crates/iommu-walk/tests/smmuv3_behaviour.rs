@@ -672,6 +672,12 @@ fn translation_requests_are_told_of_rights_as_in_the_examples() {
     // Data: execute goes with read.
     let data = Bed::substreams().set(LEAF, ro | uxn).add(STE1, 2 << 50);
     assert_eq!(data.passes(&asks(X, true)).perms, RX);
+    // Execute takes read, which stage 2 may keep back.
+    let write_only = Bed::nested()
+        .add(STE, 5 << 59)
+        .descriptor(CD + 5 * 64)
+        .take(0x1_3400, 0x40);
+    assert_eq!(write_only.passes(&asks(X, false)).perms, Access::WRITE);
     // PRIVCFG.
     let of_all = Bed::substreams().set(LEAF, 0x8_0403).add(STE1, 3 << 48);
     assert_eq!(of_all.passes(&asks(NONE, false)).perms, Access::RW);
