@@ -415,6 +415,12 @@ fn rights_in_entries_that_point_to_tables_take_away() {
             assert_eq!(plain.passes(&dma).rights, wanted);
         }
     }
+    // What one level takes, the next does not give back.
+    let two = Bed::substreams()
+        .add(0x2_0008, 1 << 61)
+        .add(0x2_2008, 1 << 62);
+    let rights = two.passes(&privileged(substream(5, read()))).rights;
+    assert_eq!((rights.user, rights.privileged), (X, RX));
     // APTable[1] on a page that is writable.
     let bed = Bed::first().add(0x2_2008, 1 << 62);
     assert_eq!(bed.passes(&read()).rights.user, RX);
