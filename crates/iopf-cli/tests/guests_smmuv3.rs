@@ -23,8 +23,8 @@ fn stock(which: Stock) -> &'static Kernel {
 /// What each mode says (`arm_smmu_device_hw_probe`).
 const SAID: [&str; 2] = ["arm-smmu-v3 3efc0000.iommu: ", "oas 48-bit (features 0x"];
 
-/// Without a virtual address that the kernel was given by us in a way it does not like, no message of
-/// the queues is an error (`arm_smmu_gerror_handler`, `__arm_smmu_cmdq_issue_cmdlist`).
+/// Neither an error of a queue (`arm_smmu_gerror_handler`), nor a command that was waited for in vain
+/// (`__arm_smmu_cmdq_poll_until_msi`), nor an event; and interrupts are messages.
 const NEVER: [&str; 6] = [
     "unexpected global error",
     "CMD_SYNC timeout",
@@ -53,8 +53,8 @@ const MODES: [Mode; 3] = [
 ];
 
 #[test]
-fn debians_stable_kernel_binds_in_every_mode_and_reads_our_bytes() {
-    binds(stock(Stock::Stable), &MODES, &NEVER);
+fn debians_stable_kernel_binds_and_reads_our_bytes() {
+    binds(stock(Stock::Stable), &MODES[..2], &NEVER);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //!
 //! The kernel is our own build: none of Debian's has iommufd. What each scenario does is in
 //! `guests/agent/src/commands/iommufd/scenarios/`; what it must come to is in `scenarios.rs`.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 mod scenarios;
 #[path = "../served/mod.rs"]
