@@ -30,7 +30,7 @@ enum Verdict {
 /// # Panics
 /// On an unexplained disagreement, and on a deviation of this mode that no case met.
 pub(crate) fn differential<A: Arch>(device: &str, mode: A::Mode, count: u64) {
-    let root = root::ensure().unwrap_or_else(|error| panic!("{error}"));
+    let root = root::ensure_for(A::BOARD.target).unwrap_or_else(|error| panic!("{error}"));
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>());
     let seed = number("IOPF_SEED").map_or(SEED, |n| n.expect("IOPF_SEED is a number"));
     let only = number("IOPF_CASE").map(|n| n.expect("IOPF_CASE is a number"));
@@ -112,7 +112,8 @@ fn watchable_case<A: Arch>(
         });
         let likely: Vec<u64> = ends.collect();
         let steps = states.iter().flat_map(|state| state.trail.steps());
-        if generate::watchable(&likely, steps.map(|step| step.addr.0)) {
+        let steps = steps.map(|step| step.addr.0);
+        if generate::watchable(&walked.case.memory, &likely, steps) {
             return (walked, likely);
         }
     }
