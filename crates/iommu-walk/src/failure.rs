@@ -100,7 +100,7 @@ impl<C: Copy, D: Copy> Failure<C, D> {
     #[must_use]
     pub(crate) const fn unset(mut self, update: &Update) -> Self {
         self.stage = Some(update.stage);
-        self.at(update.addr, update.old, update.new & !update.old)
+        self.at(update.addr, update.old, update.new ^ update.old)
     }
 }
 

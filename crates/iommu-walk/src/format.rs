@@ -3,13 +3,78 @@
 use crate::mem::Unreachable;
 use iopf::Gpa;
 
-/// A page-table format. The loop that walks it is written once, for every format.
-///
-/// Its geometry is known when it is compiled: `PAGE_SHIFT` is the number of address bits below the
-/// lowest level's index, which is the smallest page as a power of two; `STRIDE` is how many bits
-/// each level adds.
+/// Pages of 4 KiB, and tables of 512 entries: what x86 has. Known when the loop is compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Format<const PAGE_SHIFT: u8 = 12, const STRIDE: u8 = 9> {
+pub struct Pages4K;
+
+/// Pages and tables of one of several sizes.
+///
+/// What grants something is in the entry that maps a page, what denies something in those that point to
+/// tables: where the others have other bits, these mean something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granules {
+    /// The number of address bits below the lowest level's index, which is the smallest page as a
+    /// power of two.
+    pub page_shift: u8,
+    /// How many bits each level adds.
+    pub stride: u8,
+    /// Bits that count when they are clear. All that a format says is said of an entry with these bits
+    /// turned over.
+    pub inverted: u64,
+}
+
+/// How large pages and tables are, and what kind of entry there is.
+pub trait Geometry: Copy {
+    /// See [`Granules`].
+    const GRANULES: bool;
+
+    /// The smallest page as a power of two.
+    fn page_shift(self) -> u8;
+    /// How many bits each level adds.
+    fn stride(self) -> u8;
+    /// Bits that count when they are clear.
+    fn inverted(self) -> u64;
+}
+
+impl Geometry for Pages4K {
+    const GRANULES: bool = false;
+
+    #[inline(always)]
+    fn page_shift(self) -> u8 {
+        12
+    }
+    #[inline(always)]
+    fn stride(self) -> u8 {
+        9
+    }
+    #[inline(always)]
+    fn inverted(self) -> u64 {
+        0
+    }
+}
+
+impl Geometry for Granules {
+    const GRANULES: bool = true;
+
+    #[inline(always)]
+    fn page_shift(self) -> u8 {
+        self.page_shift
+    }
+    #[inline(always)]
+    fn stride(self) -> u8 {
+        self.stride
+    }
+    #[inline(always)]
+    fn inverted(self) -> u64 {
+        self.inverted
+    }
+}
+
+/// A page-table format. The loop that walks it is written once, for every format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Format<G = Pages4K> {
+    /// How large pages and tables are.
+    pub geometry: G,
     /// An entry with none of these bits is not present.
     pub present: u64,
     /// Above the lowest level, an entry with this bit maps a page.
@@ -31,9 +96,10 @@ pub struct Format<const PAGE_SHIFT: u8 = 12, const STRIDE: u8 = 9> {
     pub dirty: u64,
 }
 
-impl<const PAGE_SHIFT: u8, const STRIDE: u8> Format<PAGE_SHIFT, STRIDE> {
+impl Format {
     /// A format through which every walk fails.
     pub(crate) const EMPTY: Self = Self {
+        geometry: Pages4K,
         present: 0,
         leaf: 0,
         address: 0,
@@ -44,7 +110,9 @@ impl<const PAGE_SHIFT: u8, const STRIDE: u8> Format<PAGE_SHIFT, STRIDE> {
         accessed: 0,
         dirty: 0,
     };
+}
 
+impl<G: Geometry> Format<G> {
     /// What most entries look like that point to a table: they grant everything, deny nothing, and
     /// have `accessed`.
     #[inline(always)]
@@ -108,7 +176,7 @@ pub(crate) struct Slot {
     pub(crate) level: u8,
     /// Its number in its table.
     pub(crate) index: u32,
-    /// Its content; zero where it was not read.
+    /// Its content, as it was read; zero where it was not.
     pub(crate) raw: u64,
 }
 
@@ -139,22 +207,17 @@ pub(crate) struct Here {
 }
 
 impl Here {
-    /// The entry, for whoever wants to know more.
+    /// The entry, for whoever wants to know more; its table has 2^`bits` entries.
     #[cold]
-    pub(crate) fn slot<const PAGE_SHIFT: u8, const STRIDE: u8>(
-        self,
-        _: &Format<PAGE_SHIFT, STRIDE>,
-        physical: u64,
-        raw: u64,
-    ) -> Slot {
+    pub(crate) fn slot(self, inverted: u64, bits: u8, physical: u64, raw: u64) -> Slot {
         // An entry has 8 bytes, and a table is aligned to its size.
-        let index = self.at >> 3 & !(!0 << (STRIDE & 63));
+        let index = self.at >> 3 & !(!0 << (bits & 63));
         Slot {
             at: Gpa(self.at),
             physical: Gpa(physical),
             level: self.level,
             index: u32::try_from(index).unwrap_or(0),
-            raw,
+            raw: raw ^ inverted,
         }
     }
 }
@@ -196,9 +259,11 @@ pub(crate) struct Leaf {
     pub(crate) physical: u64,
     /// The size of the page, as a power of two.
     pub(crate) shift: u8,
-    /// Of the bits that grant something: those set in every entry on the way.
+    /// Of the bits that grant something: those set in every entry on the way (with
+    /// [`Granules`], in the entry that maps the page).
     pub(crate) every: u64,
-    /// Of the bits that deny something: those set in any entry on the way.
+    /// Of the bits that deny something: those set in any entry on the way (with
+    /// [`Granules`], in any that points to a table).
     pub(crate) any: u64,
 }
 
@@ -219,31 +284,35 @@ const fn next_of(raw: u64) -> u8 {
 ///
 /// It ends because the level only falls.
 #[inline(always)]
-pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
-    format: &Format<PAGE_SHIFT, STRIDE>,
+pub(crate) fn descend<T: Tables, G: Geometry>(
+    format: &Format<G>,
     usual: Usual,
     tables: &mut T,
     root: u64,
     top: u8,
     input: u64,
 ) -> Result<Leaf, Stop> {
+    let geometry = format.geometry;
+    let (page_shift, stride) = (geometry.page_shift(), geometry.stride());
     let (mut table, mut every, mut any) = (root, !0, 0);
     let mut level = top;
     // What is left of the input, the next index on top.
-    let unused = 64u8.wrapping_sub(PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)));
-    let mut rest = if T::SKIPS && covers_more::<PAGE_SHIFT, STRIDE>(level) {
+    let unused = 64u8.wrapping_sub(page_shift.wrapping_add(stride.wrapping_mul(level)));
+    let mut rest = if T::SKIPS && covers_more(geometry, level) {
         input >> (0u8.wrapping_sub(unused) & 63)
     } else {
         input << (unused & 63)
     };
     let usual = if T::SKIPS { usual.naming() } else { usual };
     loop {
-        let at = table | rest >> (64 - STRIDE) << 3;
+        let at = table | rest >> (64u8.wrapping_sub(stride) & 63) << 3;
         let here = Here { at, level };
         let physical = tables.locate(here)?;
         let Ok(raw) = tables.load(physical) else {
-            return Err(tables.faulty(here, physical, 0, Problem::Unreadable));
+            let nothing = geometry.inverted();
+            return Err(tables.faulty(here, physical, nothing, Problem::Unreadable));
         };
+        let raw = raw ^ geometry.inverted();
         // One comparison for the usual entry, which changes nothing about `every` and `any`.
         if level <= 1 || raw & usual.mask != usual.at::<T>(level) {
             let leaf = if T::SKIPS {
@@ -265,11 +334,17 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
             if reserved != 0 {
                 return Err(tables.faulty(here, physical, raw, Problem::Reserved(reserved)));
             }
-            every &= raw;
-            any |= raw;
+            match (G::GRANULES, leaf) {
+                (true, true) => every = raw,
+                (true, false) => any |= raw,
+                (false, _) => {
+                    every &= raw;
+                    any |= raw;
+                }
+            }
             tables.unusual(here, physical, raw, leaf)?;
             if leaf {
-                let own = PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level.wrapping_sub(1)));
+                let own = page_shift.wrapping_add(stride.wrapping_mul(level.wrapping_sub(1)));
                 let shift = if T::SKIPS {
                     match shift_of(format, raw, level, own) {
                         Ok(shift) => shift,
@@ -296,8 +371,8 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
                 // Levels skipped: their indices are next in line.
                 let skipped = level.wrapping_sub(next).wrapping_sub(1);
                 if skipped != 0 {
-                    let bits = STRIDE.wrapping_mul(skipped);
-                    if rest << STRIDE >> (64u8.wrapping_sub(bits) & 63) != 0 {
+                    let bits = stride.wrapping_mul(skipped);
+                    if rest << stride >> (64u8.wrapping_sub(bits) & 63) != 0 {
                         return Err(tables.faulty(here, physical, raw, Problem::Skipped));
                     }
                     rest <<= bits & 63;
@@ -308,27 +383,24 @@ pub(crate) fn descend<T: Tables, const PAGE_SHIFT: u8, const STRIDE: u8>(
         }
         tables.passed(here, physical, raw, false);
         table = raw & format.address;
-        rest <<= STRIDE;
+        rest <<= stride & 63;
         level -= 1;
     }
 }
 
 /// Whether a table of this level covers more than there are addresses: no entry of it maps a page.
 #[inline(always)]
-const fn covers_more<const PAGE_SHIFT: u8, const STRIDE: u8>(level: u8) -> bool {
-    PAGE_SHIFT.wrapping_add(STRIDE.wrapping_mul(level)) > 64
+fn covers_more<G: Geometry>(geometry: G, level: u8) -> bool {
+    let bits = geometry.stride().wrapping_mul(level);
+    geometry.page_shift().wrapping_add(bits) > 64
 }
 
 /// The size of the page that an entry maps which names its next level, as a power of two; `own` is
 /// that of its level.
 #[inline(always)]
-fn shift_of<const PAGE_SHIFT: u8, const STRIDE: u8>(
-    format: &Format<PAGE_SHIFT, STRIDE>,
-    raw: u64,
-    level: u8,
-    own: u8,
-) -> Result<u8, Problem> {
-    if covers_more::<PAGE_SHIFT, STRIDE>(level) {
+fn shift_of<G: Geometry>(format: &Format<G>, raw: u64, level: u8, own: u8) -> Result<u8, Problem> {
+    let geometry = format.geometry;
+    if covers_more(geometry, level) {
         return Err(Problem::Level);
     }
     if next_of(raw) == 0 {
@@ -336,10 +408,10 @@ fn shift_of<const PAGE_SHIFT: u8, const STRIDE: u8>(
     }
     // The lowest zero of the address is the highest bit below the size.
     #[expect(clippy::cast_possible_truncation, reason = "no more than 64")]
-    let ones = ((raw & format.address) >> PAGE_SHIFT).trailing_ones() as u8;
-    let shift = PAGE_SHIFT.wrapping_add(ones).wrapping_add(1);
+    let ones = ((raw & format.address) >> geometry.page_shift()).trailing_ones() as u8;
+    let shift = geometry.page_shift().wrapping_add(ones).wrapping_add(1);
     // Larger than a page of this level, smaller than one of the next.
-    if shift > own && shift < own.wrapping_add(STRIDE) {
+    if shift > own && shift < own.wrapping_add(geometry.stride()) {
         Ok(shift)
     } else {
         Err(Problem::Size)
@@ -349,7 +421,7 @@ fn shift_of<const PAGE_SHIFT: u8, const STRIDE: u8>(
 impl Leaf {
     /// Where `input` lies in memory.
     #[inline(always)]
-    pub(crate) fn address(&self, format: &Format, input: u64) -> u64 {
+    pub(crate) fn address<G>(&self, format: &Format<G>, input: u64) -> u64 {
         let offset = !(!0 << (self.shift & 63));
         self.raw & format.address & !offset | input & offset
     }

@@ -20,12 +20,13 @@ mod format;
 pub mod fuzz;
 mod mem;
 mod outcome;
+pub mod smmuv3;
 mod stage;
 mod trail;
 pub mod vtd;
 
 pub use failure::{Applied, Completion, Failure};
-pub use format::Format;
+pub use format::{Format, Granules, Pages4K};
 pub use mem::{TableMem, TableMemMut, Unreachable, Words};
 pub use outcome::{Outcome, PageTable, Rights, Translation};
 pub use trail::{Raw, Recorder, Stage, Step, Table, Trail, Update, Updates, Verdict};

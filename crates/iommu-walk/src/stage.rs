@@ -9,7 +9,7 @@ mod tables;
 pub(crate) use demand::Demand;
 pub(crate) use tables::{First, Nested};
 
-use crate::format::{Format, Here, Leaf, Problem, Slot, Stop, Usual, descend};
+use crate::format::{Format, Geometry, Here, Leaf, Problem, Slot, Stop, Usual, descend};
 use crate::trail::{Raw, Recorder, Stage, Step, Table, Updates, Verdict};
 use crate::{Failure, PageTable, TableMem};
 use iopf::Gpa;
@@ -35,6 +35,9 @@ pub(crate) trait Stages: Sized {
     type Given: Copy;
     /// Second-stage entries name the level they lead to, and may skip some.
     const SKIPS: bool;
+    /// How large pages and tables are, in both stages. With [`Granules`](crate::format::Granules), the
+    /// use of an entry that points to a table sets nothing in it.
+    type Geometry: Geometry;
     /// A first-stage entry's accessed or dirty bit is due, and the second stage does not let it be
     /// set.
     const MARK_DENIED: Self::Cause;
@@ -42,15 +45,44 @@ pub(crate) trait Stages: Sized {
     const TOO_WIDE: Self::Cause;
 
     /// The format of first-stage tables.
-    fn first(&self) -> &Format;
+    fn first(&self) -> &Format<Self::Geometry>;
     /// The format of second-stage tables.
-    fn second(&self) -> &Format;
+    fn second(&self) -> &Format<Self::Geometry>;
     /// The second-stage bit that grants read.
     fn second_read(&self) -> u64;
     /// The second-stage bit that grants write.
     fn second_write(&self) -> u64;
-    /// The width of the second stage's input with this many levels, in bits.
-    fn input_bits(&self, levels: u8) -> u8;
+    /// Bits of an address in a first-stage entry that a second stage with this many levels does not
+    /// take as input.
+    fn beyond(&self, levels: u8) -> u64;
+    /// How many entries a table of this level has, as a power of two.
+    #[inline(always)]
+    fn index_bits(&self, stage: Stage, level: u8) -> u8 {
+        let _ = level;
+        match stage {
+            Stage::First => self.first().geometry.stride(),
+            Stage::Second => self.second().geometry.stride(),
+        }
+    }
+    /// The table that a second-stage walk of `input` starts from, where that is not always the same.
+    #[inline(always)]
+    fn second_root(&self, table: PageTable, input: u64) -> u64 {
+        let _ = input;
+        table.root.0
+    }
+    /// Whether a second-stage walk of `input` may begin.
+    #[inline(always)]
+    fn second_input(&self, given: Self::Given, input: u64) -> Result<(), Self::Cause> {
+        let _ = (given, input);
+        Ok(())
+    }
+    /// What a second-stage leaf grants, in [`every`](Leaf::every), unless it is of no use as it is: then
+    /// a condition, and the bits that decided.
+    #[inline(always)]
+    fn second_leaf(&self, given: Self::Given, leaf: Leaf) -> Result<Leaf, (Self::Cause, u64)> {
+        let _ = given;
+        Ok(leaf)
+    }
     /// What second-stage bits it takes to read a first-stage table, where the use of second-stage
     /// entries sets the bits `accessed`.
     fn table_rights(&self, accessed: u64) -> u64;
@@ -70,7 +102,7 @@ pub(crate) trait Stages: Sized {
     /// The second stage does not grant what the request needs: write, or read.
     fn denied(given: Self::Given, write: bool) -> Self::Cause;
     /// The second stage lets a first-stage table be read, but that takes more; or it does not.
-    fn table_denied(top: bool, readable: bool) -> Self::Cause;
+    fn table_denied(given: Self::Given, top: bool, readable: bool) -> Self::Cause;
 }
 
 /// What all stages of one walk share. A method that returns [`Stop`] leaves the reason in `failure`.
@@ -83,7 +115,7 @@ pub(crate) struct Trip<'a, U: Stages, M, R> {
     pub(crate) failure: Option<Failure<U::Cause>>,
 }
 
-impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
+impl<'a, U: Stages, M: TableMem, R: Recorder> Trip<'a, U, M, R> {
     /// Ends the walk with no entry to blame.
     #[cold]
     pub(crate) fn fail(&mut self, cause: U::Cause) -> Stop {
@@ -122,10 +154,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         problem: Problem,
         guest: Option<Gpa>,
     ) -> Stop {
-        let format = match stage {
-            Stage::First => self.unit.first(),
-            Stage::Second => self.unit.second(),
-        };
+        let format = self.format(stage);
         let (bits, verdict) = match problem {
             Problem::Unreadable => (0, Verdict::Unreadable),
             Problem::NotPresent => (format.present, Verdict::NotPresent),
@@ -164,6 +193,21 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         }
     }
 
+    pub(crate) fn format(&self, stage: Stage) -> &'a Format<U::Geometry> {
+        match stage {
+            Stage::First => self.unit.first(),
+            Stage::Second => self.unit.second(),
+        }
+    }
+
+    /// The entry, for whoever wants to know more.
+    #[inline(always)]
+    pub(crate) fn slot(&self, stage: Stage, here: Here, physical: u64, raw: u64) -> Slot {
+        let bits = self.unit.index_bits(stage, here.level);
+        let inverted = self.format(stage).geometry.inverted();
+        here.slot(inverted, bits, physical, raw)
+    }
+
     #[inline(always)]
     pub(crate) fn record(&mut self, stage: Stage, slot: &Slot, verdict: Verdict) {
         if R::ACTIVE {
@@ -190,12 +234,8 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
     #[inline(always)]
     fn passed(&mut self, stage: Stage, here: Here, physical: u64, raw: u64, leaf: bool) {
         if R::ACTIVE {
-            let format = match stage {
-                Stage::First => self.unit.first(),
-                Stage::Second => self.unit.second(),
-            };
             let verdict = if leaf { Verdict::Leaf } else { Verdict::Next };
-            self.record(stage, &here.slot(format, physical, raw), verdict);
+            self.record(stage, &self.slot(stage, here, physical, raw), verdict);
         }
     }
 
@@ -211,7 +251,9 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         if let Err(cause) = self.unit.may_mark(self.given, stage) {
             return Err(self.blame(cause, stage, slot, bits & !slot.raw, guest));
         }
-        self.updates.add(stage, slot.physical, slot.raw, bits);
+        let inverted = self.format(stage).geometry.inverted();
+        self.updates
+            .add(stage, slot.physical, slot.raw, bits, inverted);
         Ok(())
     }
 
@@ -226,7 +268,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         under: &Under,
         bits: u64,
     ) -> Result<(), Stop> {
-        let slot = here.slot(self.unit.first(), physical, raw);
+        let slot = self.slot(Stage::First, here, physical, raw);
         let guest = Some(slot.at);
         if under.every & self.unit.second_write() == 0 {
             let cause = U::MARK_DENIED;
@@ -248,7 +290,10 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
             table,
             accessed,
             dirty,
-            usual: self.unit.second().usual(accessed),
+            usual: self
+                .unit
+                .second()
+                .usual(if U::Geometry::GRANULES { 0 } else { accessed }),
         }
     }
 
@@ -263,36 +308,76 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         wanted: u64,
     ) -> Result<Leaf, Stop> {
         let unit = self.unit;
+        if U::Geometry::GRANULES
+            && let Err(cause) = unit.second_input(self.given, input)
+        {
+            return Err(self.not_taken(cause, guest));
+        }
         let mut tables = Second {
             mem: self.mem,
             trip: self,
             top: lower.table.levels,
-            accessed: lower.accessed,
+            accessed: if U::Geometry::GRANULES {
+                0
+            } else {
+                lower.accessed
+            },
             wanted,
             guest,
         };
-        let (root, levels) = (lower.table.root.0, lower.table.levels);
+        let root = unit.second_root(lower.table, input);
+        let levels = lower.table.levels;
         let leaf = descend(unit.second(), lower.usual, &mut tables, root, levels, input)?;
         if leaf.every & unit.second().present == 0 {
             return Err(self.nothing_in_common(leaf.here, leaf.raw, guest));
         }
-        Ok(leaf)
+        if !U::Geometry::GRANULES {
+            return Ok(leaf);
+        }
+        match unit.second_leaf(self.given, leaf) {
+            Ok(leaf) => Ok(leaf),
+            Err((cause, bits)) => Err(self.unusable(cause, leaf.here, leaf.raw, bits, guest)),
+        }
+    }
+
+    /// The second stage does not take an address as input.
+    #[cold]
+    fn not_taken(&mut self, cause: U::Cause, guest: Option<Gpa>) -> Stop {
+        self.fail(cause);
+        if let Some(failure) = &mut self.failure {
+            failure.stage = Some(Stage::Second);
+            failure.guest_addr = guest;
+        }
+        Stop
+    }
+
+    /// A second-stage leaf is of no use, whatever it grants.
+    #[cold]
+    fn unusable(
+        &mut self,
+        cause: U::Cause,
+        here: Here,
+        raw: u64,
+        bits: u64,
+        guest: Option<Gpa>,
+    ) -> Stop {
+        let slot = self.slot(Stage::Second, here, here.at, raw);
+        self.blame(cause, Stage::Second, &slot, bits, guest)
     }
 
     /// Every second-stage entry grants something, but no right is granted by all.
     #[cold]
     fn nothing_in_common(&mut self, here: Here, raw: u64, guest: Option<Gpa>) -> Stop {
-        let format = self.unit.second();
-        let slot = here.slot(format, here.at, raw);
+        let slot = self.slot(Stage::Second, here, here.at, raw);
         let cause = U::second_cause(self.given, false, Problem::NotPresent);
-        let bits = format.present & !raw;
+        let bits = self.unit.second().present & !raw;
         self.blame(cause, Stage::Second, &slot, bits, guest)
     }
 
     /// Ends the walk at a second-stage entry that lacks a right.
     #[cold]
     fn second_refused(&mut self, here: Here, raw: u64, bits: u64, guest: Option<Gpa>) -> Stop {
-        let slot = here.slot(self.unit.second(), here.at, raw);
+        let slot = self.slot(Stage::Second, here, here.at, raw);
         self.record(Stage::Second, &slot, Verdict::Refused);
         let cause = U::denied(self.given, bits & self.unit.second_write() != 0);
         self.blame(cause, Stage::Second, &slot, bits, guest)
@@ -308,7 +393,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         problem: Problem,
         guest: Option<Gpa>,
     ) -> Stop {
-        let slot = here.slot(self.unit.second(), here.at, raw);
+        let slot = self.slot(Stage::Second, here, here.at, raw);
         let cause = U::second_cause(self.given, here.level == top, problem);
         self.fault(cause, Stage::Second, &slot, problem, guest)
     }
@@ -322,7 +407,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         bits: u64,
         guest: Option<Gpa>,
     ) -> Result<(), Stop> {
-        let slot = here.slot(self.unit.second(), here.at, raw);
+        let slot = self.slot(Stage::Second, here, here.at, raw);
         self.mark(Stage::Second, &slot, bits, guest)
     }
 
@@ -337,7 +422,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         problem: Problem,
         guest: Option<Gpa>,
     ) -> Stop {
-        let slot = here.slot(self.unit.first(), physical, raw);
+        let slot = self.slot(Stage::First, here, physical, raw);
         let cause = U::first_cause(here.level == top, problem);
         self.fault(cause, Stage::First, &slot, problem, guest)
     }
@@ -345,7 +430,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
     /// Asks for bits of a first-stage entry.
     #[cold]
     pub(crate) fn mark_first(&mut self, here: Here, raw: u64, bits: u64) -> Result<(), Stop> {
-        let slot = here.slot(self.unit.first(), here.at, raw);
+        let slot = self.slot(Stage::First, here, here.at, raw);
         self.mark(Stage::First, &slot, bits, None)
     }
 
@@ -353,7 +438,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
     #[cold]
     fn refuse_table(&mut self, here: Here, top: u8, second: PageTable, read: bool) -> Stop {
         let unit = self.unit;
-        let cause = U::table_denied(here.level == top, read);
+        let cause = U::table_denied(self.given, here.level == top, read);
         let bits = if read {
             unit.second_write()
         } else {
@@ -366,7 +451,7 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
     /// An entry holds an address that the second stage does not take as input.
     #[cold]
     fn refuse_address(&mut self, here: Here, physical: u64, raw: u64, bits: u64) -> Stop {
-        let slot = here.slot(self.unit.first(), physical, raw);
+        let slot = self.slot(Stage::First, here, physical, raw);
         self.record(Stage::First, &slot, Verdict::Invalid);
         let guest = Some(slot.at);
         self.blame(U::TOO_WIDE, Stage::First, &slot, bits, guest)
@@ -385,7 +470,10 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
             wanted: 0,
             guest: None,
         };
-        guilty(self.unit.second(), tables, table, input, bits, false)
+        let root = self.unit.second_root(table, input);
+        let walk = (root, table.levels, input);
+        let (here, physical, raw) = guilty(self.unit.second(), tables, walk, bits, false)?;
+        Some(self.slot(Stage::Second, here, physical, raw))
     }
 
     /// Walks the first stage for the first entry that lacks `bits`, or has one if `has`.
@@ -401,7 +489,8 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
         let mut trip = self.silent();
         let mut trip = trip.trip();
         let format = self.unit.first();
-        match second {
+        let walk = (first.root.0, first.levels, input);
+        let found = match second {
             None => {
                 let tables = First {
                     mem: trip.mem,
@@ -409,14 +498,16 @@ impl<U: Stages, M: TableMem, R: Recorder> Trip<'_, U, M, R> {
                     top: first.levels,
                     accessed: 0,
                 };
-                guilty(format, tables, first, input, bits, has)
+                guilty(format, tables, walk, bits, has)
             }
             Some(second) => {
                 let lower = trip.lower(second);
                 let tables = Nested::new(&mut trip, first, &lower, 0);
-                guilty(format, tables, first, input, bits, has)
+                guilty(format, tables, walk, bits, has)
             }
-        }
+        };
+        let (here, physical, raw) = found?;
+        Some(self.slot(Stage::First, here, physical, raw))
     }
 
     fn silent(&self) -> Silent<'_, U, M> {

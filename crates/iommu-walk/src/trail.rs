@@ -20,6 +20,14 @@ pub enum Table {
     DeviceTable,
     /// AMD-Vi guest CR3 table, of any level.
     GuestCr3,
+    /// SMMUv3 stream table, level 1 of two.
+    StreamLevel1,
+    /// SMMUv3 stream table, one entry a stream.
+    Stream,
+    /// SMMUv3 table of context descriptors, level 1 of two.
+    ContextLevel1,
+    /// SMMUv3 table of context descriptors, one a substream.
+    ContextDescriptor,
     /// A page table of [`Stage::First`].
     FirstStage,
     /// A page table of [`Stage::Second`].
@@ -37,6 +45,10 @@ impl Table {
             Self::PasidTable => "pasid table",
             Self::DeviceTable => "device table",
             Self::GuestCr3 => "guest cr3 table",
+            Self::StreamLevel1 => "level 1 stream table",
+            Self::Stream => "stream table",
+            Self::ContextLevel1 => "level 1 context table",
+            Self::ContextDescriptor => "context descriptor table",
             Self::FirstStage => "first stage",
             Self::SecondStage => "second stage",
         }
@@ -230,7 +242,7 @@ pub struct Update {
     pub addr: Gpa,
     /// What the walk read there.
     pub old: u64,
-    /// What should be there: `old` with bits added.
+    /// What should be there: `old` with bits set (SMMUv3: a read-only bit that says clean, cleared).
     pub new: u64,
     /// Whose table it is.
     pub stage: Stage,
@@ -280,18 +292,20 @@ impl Updates {
         self.list.clear();
     }
 
-    /// Asks for `bits` in the entry at `addr`, which was read as `old`.
+    /// Asks for `bits` in the entry at `addr`, which was read as `old`: they are to be set, and those
+    /// `inverted` clear.
     #[cold]
-    pub(crate) fn add(&mut self, stage: Stage, addr: Gpa, old: u64, bits: u64) {
+    pub(crate) fn add(&mut self, stage: Stage, addr: Gpa, old: u64, bits: u64, inverted: u64) {
+        let with = |word: u64| (word ^ inverted | bits) ^ inverted;
         if let Some(known) = self.list.iter_mut().find(|u| u.addr == addr) {
-            known.new |= bits;
+            known.new = with(known.new);
             return;
         }
         // One entry a step at most, and the list is as long as the longest walk.
         let _ = self.list.try_push(Update {
             addr,
             old,
-            new: old | bits,
+            new: with(old),
             stage,
         });
     }

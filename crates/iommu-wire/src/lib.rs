@@ -11,4 +11,5 @@
 
 pub mod amdvi;
 pub mod pcie;
+pub mod smmuv3;
 pub mod vtd;

@@ -1,6 +1,6 @@
 //! The registers that a walk depends on, and what follows from them.
 
-use crate::format::Format;
+use crate::format::{Format, Pages4K};
 use iommu_wire::amdvi::pte::HostEntry;
 use iommu_wire::amdvi::tables::{DEVICE_ENTRY_SIZE, DeviceWord0, DeviceWord1};
 use iopf::{Gpa, Rid};
@@ -198,6 +198,13 @@ impl Unit {
         (self.efr >> 14 & 3) as u8 + 1
     }
 
+    /// The width of the host tables' input with this many levels, in bits.
+    #[inline(always)]
+    pub(super) const fn input_bits(&self, levels: u8) -> u8 {
+        // No guest address is wider than an entry's.
+        if levels >= 5 { 52 } else { 12 + 9 * levels }
+    }
+
     /// Where a requester's device table entry lies, and its number; `None` beyond the table.
     #[inline(always)]
     pub(super) fn device_entry(&self, requester: Rid) -> Option<(Gpa, u32)> {
@@ -249,6 +256,7 @@ impl Unit {
         const LEAF: u64 = 1 << 7;
         let unless = |disabled: u64, bit: u64| if self.control & disabled == 0 { bit } else { 0 };
         Format {
+            geometry: Pages4K,
             present: 1,
             leaf: LEAF,
             address: HostEntry::ADDRESS,
@@ -294,6 +302,7 @@ impl Unit {
 /// The format of host tables. Which level an entry leads to is in the entry.
 const fn host_format() -> Format {
     Format {
+        geometry: Pages4K,
         present: HostEntry::PRESENT,
         leaf: 0,
         address: HostEntry::ADDRESS,

@@ -1,7 +1,7 @@
 //! The tables of each stage, as the walk meets them.
 
 use super::{Lower, Stages, Trip, Under};
-use crate::format::{Format, Here, Problem, Slot, Stop, Tables, descend};
+use crate::format::{Format, Geometry, Here, Problem, Stop, Tables, descend};
 use crate::trail::{Recorder, Stage};
 use crate::{PageTable, TableMem, Unreachable};
 use iopf::Gpa;
@@ -141,7 +141,7 @@ impl<'t, 'a, 'l, U: Stages, M: TableMem, R: Recorder> Nested<'t, 'a, 'l, U, M, R
             accessed,
             lower,
             needed: unit.table_rights(lower.accessed),
-            beyond: unit.first().address & !0 << unit.input_bits(lower.table.levels),
+            beyond: unit.beyond(lower.table.levels),
             under: Under {
                 here: Here { at: 0, level: 0 },
                 raw: 0,
@@ -208,16 +208,20 @@ impl<U: Stages, M: TableMem, R: Recorder> Tables for Nested<'_, '_, '_, U, M, R>
 }
 
 /// A stage walked again to find out who refused.
-struct Again<'f, T> {
-    format: &'f Format,
+struct Again<T> {
     tables: T,
     bits: u64,
     /// Whether a guilty entry has one of the bits, or lacks them all.
     has: bool,
-    found: Option<Slot>,
+    /// A page's entry grants, and a table's denies.
+    apart: bool,
+    found: Option<Entry>,
 }
 
-impl<T: Tables> Tables for Again<'_, T> {
+/// An entry that was found: where it is, its physical address, its content.
+type Entry = (Here, u64, u64);
+
+impl<T: Tables> Tables for Again<T> {
     const SKIPS: bool = T::SKIPS;
 
     fn locate(&mut self, here: Here) -> Result<u64, Stop> {
@@ -230,9 +234,12 @@ impl<T: Tables> Tables for Again<'_, T> {
         self.passed(here, physical, raw, leaf);
         self.tables.unusual(here, physical, raw, leaf)
     }
-    fn passed(&mut self, here: Here, physical: u64, raw: u64, _: bool) {
+    fn passed(&mut self, here: Here, physical: u64, raw: u64, leaf: bool) {
+        if self.apart && leaf == self.has {
+            return;
+        }
         if (raw & self.bits != 0) == self.has && self.found.is_none() {
-            self.found = Some(here.slot(self.format, physical, raw));
+            self.found = Some((here, physical, raw));
         }
     }
     fn faulty(&mut self, here: Here, physical: u64, raw: u64, problem: Problem) -> Stop {
@@ -240,23 +247,22 @@ impl<T: Tables> Tables for Again<'_, T> {
     }
 }
 
+/// Walks from a table, with so many levels, for an input.
 #[cold]
-pub(super) fn guilty<T: Tables>(
-    format: &Format,
+pub(super) fn guilty<T: Tables, G: Geometry>(
+    format: &Format<G>,
     tables: T,
-    table: PageTable,
-    input: u64,
+    (root, levels, input): (u64, u8, u64),
     bits: u64,
     has: bool,
-) -> Option<Slot> {
+) -> Option<Entry> {
     let mut again = Again {
-        format,
         tables,
         bits,
         has,
+        apart: G::GRANULES,
         found: None,
     };
-    let (root, levels) = (table.root.0, table.levels);
     // How it ends does not matter: it has been walked before.
     let _ = descend(format, format.usual(0), &mut again, root, levels, input);
     again.found

@@ -1,7 +1,7 @@
 //! The registers that a walk depends on, and what follows from them.
 
 use super::{Cause, caps};
-use crate::format::Format;
+use crate::format::{Format, Pages4K};
 use iopf::Gpa;
 
 /// Translation table mode, the TTM field of `RTADDR_REG`.
@@ -294,6 +294,7 @@ impl Unit {
         let large = both | snoop;
         let rights = if io { 0b11 << 61 } else { 0b11 };
         Format {
+            geometry: Pages4K,
             present: rights,
             leaf: LEAF,
             address,
@@ -318,6 +319,7 @@ impl Unit {
         let address = !self.above_haw & !0xfff;
         let wide = self.above_haw & ((1 << 52) - 1) | reserved;
         Format {
+            geometry: Pages4K,
             present: 1,
             leaf: LEAF,
             address,

@@ -1,7 +1,7 @@
 //! AMD-Vi's page tables, and what it calls that which can go wrong in them.
 
 use crate::amdvi::{Cause, Switches, Unit};
-use crate::format::{Format, Problem};
+use crate::format::{Format, Pages4K, Problem};
 use crate::stage::{Marks, Stages};
 use crate::trail::Stage;
 use iommu_wire::amdvi::pte::HostEntry;
@@ -28,6 +28,7 @@ impl Given {
 impl Stages for Unit {
     type Cause = Cause;
     type Given = Given;
+    type Geometry = Pages4K;
     const SKIPS: bool = true;
     const MARK_DENIED: Cause = Cause::GuestTableWriteDenied;
     const TOO_WIDE: Cause = Cause::GuestEntryWidth;
@@ -53,9 +54,8 @@ impl Stages for Unit {
     }
 
     #[inline(always)]
-    fn input_bits(&self, levels: u8) -> u8 {
-        // No guest address is wider than an entry's.
-        if levels >= 5 { 52 } else { 12 + 9 * levels }
+    fn beyond(&self, levels: u8) -> u64 {
+        self.guest.address & !0 << self.input_bits(levels)
     }
 
     #[inline(always)]
@@ -116,7 +116,7 @@ impl Stages for Unit {
         }
     }
 
-    fn table_denied(_: bool, readable: bool) -> Cause {
+    fn table_denied(_: Given, _: bool, readable: bool) -> Cause {
         if readable {
             Cause::GuestTableWriteDenied
         } else {

@@ -1,6 +1,6 @@
 //! VT-d's page tables, and what it calls that which can go wrong in them.
 
-use crate::format::{Format, Problem};
+use crate::format::{Format, Pages4K, Problem};
 use crate::stage::{Marks, Stages};
 use crate::trail::Stage;
 use crate::vtd::space::Switches;
@@ -36,6 +36,7 @@ impl Given {
 impl Stages for Unit {
     type Cause = Cause;
     type Given = Given;
+    type Geometry = Pages4K;
     const SKIPS: bool = false;
     const MARK_DENIED: Cause = Cause::FirstEntryWriteDenied;
     const TOO_WIDE: Cause = Cause::FirstEntryWidth;
@@ -61,8 +62,8 @@ impl Stages for Unit {
     }
 
     #[inline(always)]
-    fn input_bits(&self, levels: u8) -> u8 {
-        Self::input_bits(self, levels)
+    fn beyond(&self, levels: u8) -> u64 {
+        self.first.address & !0 << self.input_bits(levels)
     }
 
     #[inline(always)]
@@ -152,7 +153,7 @@ impl Stages for Unit {
         }
     }
 
-    fn table_denied(top: bool, readable: bool) -> Cause {
+    fn table_denied(_: Given, top: bool, readable: bool) -> Cause {
         match (readable, top) {
             (true, _) => Cause::FirstEntryWriteDenied,
             (false, true) => Cause::FirstTopReadDenied,
