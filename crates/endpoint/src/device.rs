@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
-use viommu_api::{Ats, Endpoint, Invalidation, PhysicalMemory, Pri, Translate};
+use viommu_api::{Ats, Endpoint, Invalidation, PhysicalMemory, Pri, Resume, StallTag, Translate};
 
 /// The IOMMU in front of a device, service by service.
 #[derive(Clone)]
@@ -369,16 +369,20 @@ impl Device {
                 job: &active.job,
                 resets,
             };
-            match self.attempt(turn, piece, &mut active.data) {
+            match self.attempt(turn, piece, active.ignored, &mut active.data) {
                 Attempt::Moved => {
                     active.done += piece.len;
                     active.attempts = 0;
                     active.failed = None;
+                    active.ignored = None;
                     self.queue().stats.bytes += piece.len;
                 }
                 Attempt::Raced => break,
                 Attempt::Missing(at, access) => {
                     return self.miss(active, resets, (at, access), now);
+                }
+                Attempt::Stalled(tag, at, access) => {
+                    return self.queue().stall(active, tag, (at, access));
                 }
                 Attempt::Failed(status, failed) => {
                     active.failed = failed;
@@ -464,6 +468,10 @@ impl Endpoint for Device {
 
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         self.queue().handle_response(pasid, group, response, false);
+    }
+
+    fn resume(&self, tag: StallTag, how: Resume) {
+        self.queue().handle_resume(tag, how);
     }
 }
 

@@ -231,8 +231,12 @@ pub enum Refused {
 pub struct Stats {
     /// Bytes moved.
     pub bytes: u64,
-    /// Memory requests that the IOMMU refused.
+    /// Memory requests that the IOMMU refused, at once or after it had held them.
     pub blocked: u64,
+    /// Memory requests that the IOMMU held.
+    pub stalls: u64,
+    /// Held requests that it let go: to be retried, aborted and ignored.
+    pub resumed: [u64; 3],
     /// Translation requests sent.
     pub translation_requests: u64,
     /// Accesses served by the device TLB.

@@ -28,6 +28,7 @@ mod job;
 mod memory;
 pub mod pci;
 mod queue;
+mod stalls;
 pub mod virtio_rng;
 
 pub use atc::{Atc, Hit, Space};

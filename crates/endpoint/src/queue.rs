@@ -1,10 +1,13 @@
 //! The jobs of a device and where each of them stands. No IOMMU, no memory, no lock, no clock.
 
+mod stalled;
 mod switches;
 
 use crate::groups::{Groups, Outstanding};
 use crate::job::{Completion, GroupAnswer, Job, JobId, Refused, Stats, Status};
+use crate::stalls::Stalls;
 use iopf::{Access, GroupIndex, Iova, Pasid, Response};
+use stalled::Stalled;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -37,6 +40,8 @@ pub(crate) struct Active {
     pub(crate) refused: Vec<(Iova, Access)>,
     /// The access that the job fails with, if it does.
     pub(crate) failed: Option<(Iova, Access)>,
+    /// An access that was held and is to be left out.
+    pub(crate) ignored: Option<(Iova, Access)>,
     not_before: Duration,
 }
 
@@ -76,6 +81,7 @@ pub(crate) struct Queue {
     answered: VecDeque<Answered>,
     aborted: BTreeSet<u32>,
     groups: Groups,
+    stalls: Stalls<Stalled>,
     enabled: bool,
     done: VecDeque<Completion>,
     answers: VecDeque<GroupAnswer>,
@@ -95,6 +101,7 @@ impl Queue {
             answered: VecDeque::new(),
             aborted: BTreeSet::new(),
             groups: Groups::new(limits.allocation, limits.by_pasid),
+            stalls: Stalls::new(),
             enabled: limits.allocation > 0,
             done: VecDeque::new(),
             answers: VecDeque::new(),
@@ -119,6 +126,7 @@ impl Queue {
             attempts: 0,
             refused: Vec::new(),
             failed: None,
+            ignored: None,
             not_before: Duration::ZERO,
         });
         Ok(id)

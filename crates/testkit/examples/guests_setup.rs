@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 use testkit::guest::{accel_config, agent};
-use testkit::kernel::{SetupError, Stock, own, stock};
+use testkit::kernel::{Stock, Target, own_for, stock_for};
 use testkit::qemu::root;
 
 fn main() -> ExitCode {
-    let done = set_up().map_err(|error| error.to_string());
-    match done.and_then(|()| agent::binary().map(|_| ())) {
+    match set_up() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -16,11 +15,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn set_up() -> Result<(), &'static SetupError> {
-    println!("QEMU: {}", root::ensure()?.version());
-    println!("stable kernel: {}", stock(Stock::Stable)?.version());
-    println!("newest kernel: {}", stock(Stock::Newest)?.version());
-    println!("accel-config: {}", accel_config()?.version());
-    println!("own kernel: {}", own()?.version());
+fn set_up() -> Result<(), String> {
+    for (target, name) in [(Target::X86_64, "x86-64"), (Target::Aarch64, "arm64")] {
+        let qemu = root::ensure_for(target).map_err(ToString::to_string)?;
+        println!("{name}: QEMU: {}", qemu.version());
+        for (which, what) in [(Stock::Stable, "stable"), (Stock::Newest, "newest")] {
+            let kernel = stock_for(target, which).map_err(ToString::to_string)?;
+            println!("{name}: {what} kernel: {}", kernel.version());
+        }
+        // Before our own kernel: what is missing is told without the wait for a build.
+        agent::binary_for(target)?;
+        let kernel = own_for(target).map_err(ToString::to_string)?;
+        println!("{name}: own kernel: {}", kernel.version());
+    }
+    let program = accel_config().map_err(ToString::to_string)?;
+    println!("accel-config: {}", program.version());
     Ok(())
 }

@@ -3,7 +3,9 @@
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Pasid, Rid};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
+use viommu_api::{
+    Ats, AtsCompletion, Blocked, Ending, Granted, PageRequestOutcome, Pri, Translate,
+};
 
 /// Translates by a table of 4 KiB pages; what it is told to answer comes from lists.
 ///
@@ -18,6 +20,7 @@ struct State {
     pages: BTreeMap<(Option<Pasid>, u64), (Gpa, Access)>,
     completions: VecDeque<AtsCompletion>,
     outcomes: VecDeque<PageRequestOutcome>,
+    endings: VecDeque<Ending>,
     requests: Vec<(Rid, PageRequest)>,
     translations: u64,
 }
@@ -52,6 +55,11 @@ impl FakeIommu {
     /// The next page request meets this outcome instead of being queued.
     pub fn outcome_next(&self, outcome: PageRequestOutcome) {
         self.state().outcomes.push_back(outcome);
+    }
+
+    /// The next untranslated request that has no page ends like this, instead of being aborted.
+    pub fn end_next(&self, end: Ending) {
+        self.state().endings.push_back(end);
     }
 
     /// Takes the page requests so far, in order.
@@ -91,7 +99,11 @@ impl Translate for FakeIommu {
             let found = self.state().find(dma.pasid, at);
             match found {
                 Some((pa, perms)) if perms.contains(dma.access - Access::PRIV) => each(pa, piece),
-                _ => return Err(Blocked { at }),
+                _ => {
+                    let end = self.state().endings.pop_front();
+                    let end = end.unwrap_or(Ending::Aborted);
+                    return Err(Blocked { at, end });
+                }
             }
             at = Iova(at.0.wrapping_add(piece));
             left -= piece;

@@ -2,6 +2,7 @@
 
 pub mod amdvi;
 mod clock;
+mod cross;
 mod debian;
 pub mod demo;
 mod driver;
@@ -18,6 +19,7 @@ pub mod paging;
 pub mod qemu;
 mod ram;
 pub mod rig;
+mod tools;
 pub mod vtd;
 
 pub use clock::FakeClock;

@@ -2,7 +2,7 @@
 //!
 //! No models live here. A device model sees [`Translate`], [`Ats`] and [`Pri`]; it implements
 //! [`Endpoint`] to hear invalidations and page-group responses. A VMM drives [`Registers`] and
-//! implements [`MsiSink`]. A server that puts functions in front of a guest drives [`PciFunction`],
+//! implements [`MsiSink`], and [`WiredSink`] where there are wires. A server that puts functions in front of a guest drives [`PciFunction`],
 //! and provides [`PhysicalMemory`] and [`IrqSink`].
 #![forbid(unsafe_code)]
 
@@ -35,12 +35,58 @@ pub struct Granted {
     pub perms: Access,
 }
 
+/// Names a transaction that the IOMMU holds, among those of one function.
+///
+/// Arm SMMU: the STAG of a stalled transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StallTag(pub u16);
+
+/// What becomes of a transaction that does not translate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is aborted, and the device sees an error.
+    Aborted,
+    /// It ends as if nothing were wrong: a read gives zeros, a write changes nothing. What follows
+    /// it, on other pages, is a transaction of its own.
+    Ignored,
+    /// It is held: [`Endpoint::resume`] says once, and only once, what next.
+    Stalled(StallTag),
+}
+
 /// The IOMMU refused a transaction; what the device sees of it (the reason went to the guest).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the IOMMU blocked the transaction at {at}")]
+#[error("the IOMMU {} the transaction at {at}", match end {
+    Ending::Aborted => "blocked",
+    Ending::Ignored => "ignored",
+    Ending::Stalled(_) => "holds",
+})]
 pub struct Blocked {
     /// The first address that was refused.
     pub at: Iova,
+    /// What becomes of it.
+    pub end: Ending,
+}
+
+impl Blocked {
+    /// A transaction at `at` that is aborted.
+    #[must_use]
+    pub const fn aborted(at: Iova) -> Self {
+        Self {
+            at,
+            end: Ending::Aborted,
+        }
+    }
+}
+
+/// What is to be done with a transaction that was held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// Send it again.
+    Retry,
+    /// It is aborted.
+    Abort,
+    /// It ends as if nothing were wrong, as [`Ending::Ignored`].
+    Ignore,
 }
 
 /// Translates untranslated requests.
@@ -122,10 +168,22 @@ pub trait Endpoint: Send + Sync {
     fn invalidate(&self, invalidation: &Invalidation);
     /// The answer to a group this function asked for.
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response);
+    /// What is to be done with the transaction that [`Ending::Stalled`] named. It may come before the
+    /// call that was refused has returned: keep it until then. The default is for functions that take
+    /// [`Ending::Stalled`] for an abort, or are behind an IOMMU that holds nothing: it does nothing.
+    fn resume(&self, tag: StallTag, how: Resume) {
+        let _ = (tag, how);
+    }
 }
 
 /// Where message-signalled interrupts go.
 pub trait MsiSink: Send + Sync {
     /// Delivers one interrupt message: `data` written to `addr`.
     fn msi(&self, addr: u64, data: u32);
+}
+
+/// Where the interrupts of a unit go that has wires besides messages: one on no bus of PCI.
+pub trait WiredSink: MsiSink {
+    /// Pulses wire `wire` of the unit, which is an interrupt by itself (edge-triggered).
+    fn pulse(&self, wire: u16);
 }

@@ -23,7 +23,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::thread;
 use std::time::{Duration, Instant};
-use viommu::iotlb::{Aim, Iotlb, Mapping, Need, Pages, Scope, Source, Stage, Tag};
+use viommu::iotlb::{Aim, Habits, Iotlb, Mapping, Need, Pages, Scope, Source, Stage, Tag};
 use viommu::session::Sessions;
 
 const DEVICES: [Rid; 2] = [Rid(0x0100), Rid(0x0208)];
@@ -60,6 +60,7 @@ impl Rig {
             tag: tag(),
             user: Access::RW,
             supervisor: Access::RW,
+            habits: Habits::empty(),
         };
         for device in DEVICES {
             assert!(tlb.insert_source(tlb.epoch(), device, None, &source));

@@ -9,7 +9,7 @@
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use iopf::{Access, Gpa, Iova, Pasid, Rid};
 use std::hint::black_box;
-use viommu::iotlb::{Iotlb, Mapping, Source, Stage, Tag};
+use viommu::iotlb::{Habits, Iotlb, Mapping, Source, Stage, Tag};
 use viommu::session::Sessions;
 
 const DEVICE: Rid = Rid(0x0100);
@@ -26,6 +26,7 @@ fn cached(page_shift: u8) -> (Iotlb, Sessions) {
         tag,
         user: rights,
         supervisor: rights,
+        habits: Habits::empty(),
     };
     let mapping = Mapping {
         page: Gpa(0x4000_0000),

@@ -33,7 +33,8 @@ mod record;
 mod regs;
 mod spaces;
 
-pub use config::{Config, Guest, PageRequests, Refused};
+pub use crate::refused::Refused;
+pub use config::{Config, Guest, PageRequests};
 pub use record::{Record, fault_event};
 
 use iommu_walk::amdvi::Failure;

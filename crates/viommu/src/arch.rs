@@ -4,15 +4,16 @@
 //! says how its tables are read ([`Tables`]), and what its registers, queues and records do
 //! ([`Arch`]). Both are implemented in this crate, by markers such as [`Vtd`](crate::vtd::Vtd).
 
-use crate::iotlb::{Scope, Source};
+use crate::iotlb::{Scope, Source, Tag};
 use crate::mem::GuestRam;
 use crate::memo::Memo;
 use crate::unit::{Next, Unit};
 use iommu_walk::{Applied, Completion, Outcome, TableMem, TableMemMut, Translation, Updates};
-use iopf::{Dma, DmaKind, GroupIndex, PageRequest, Pasid, Response, Rid};
+use iopf::{Access, Dma, DmaKind, GroupIndex, PageRequest, Pasid, Response, Rid};
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::thread::LocalKey;
+use viommu_api::{Ending, StallTag};
 use vm_memory::{GuestAddressSpace, GuestMemoryBackend};
 
 /// Tables in guest memory, and the cache of what configures a requester.
@@ -30,6 +31,10 @@ pub trait Tables: Sized + 'static {
 
     /// Whether requests are translated at all.
     fn enabled(walk: &Self::Walk) -> bool;
+
+    /// Where a range begins whose addresses are no part of the pages around it: hardware looks at
+    /// each transaction, and none is longer than 4 KiB. x86: the interrupt range.
+    const CUT: Option<u64>;
 
     /// Whether a request is none that page tables translate, for its address alone.
     fn special(dma: &Dma) -> bool;
@@ -59,11 +64,11 @@ pub trait Tables: Sized + 'static {
     /// The address space of a request, where the cache has all of the way to it and lets it in.
     fn known<'a>(walk: &Self::Walk, cache: &'a Self::Cache, dma: &Dma) -> Option<&'a Self::Space>;
 
-    /// Reads what the cache does not have.
+    /// Reads what the cache does not have, and sets the accessed bits of tables on the way to it.
     ///
     /// # Errors
     /// The failure that the guest's tables, or the cache, call for.
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         walk: &Self::Walk,
         cache: &Self::Cache,
         mem: &M,
@@ -113,6 +118,12 @@ pub trait Tables: Sized + 'static {
     /// What the IOTLB is to know of requests of `space`.
     fn source(space: &Self::Space, pasid: Option<Pasid>) -> Source;
 
+    /// The tag under which a translation for requests of `source` is cached.
+    #[inline]
+    fn tag(source: &Source, _: &Translation) -> Tag {
+        source.tag
+    }
+
     /// Checks a page request, without the cache. What it returns are the translations that the request
     /// invalidates by itself.
     ///
@@ -123,6 +134,10 @@ pub trait Tables: Sized + 'static {
         mem: &M,
         dma: &Dma,
     ) -> Result<Option<Scope>, Self::Failure>;
+
+    /// The rights that a cached page must have to serve a request; `None` for one that only a walk can
+    /// judge.
+    fn asked(dma: &Dma) -> Option<Access>;
 
     /// What each thread remembers of the unit it met last.
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>>;
@@ -144,6 +159,8 @@ pub enum Interrupt {
     },
     /// An MSI vector of the unit's own PCI function.
     Vector(u16),
+    /// A pulse on a wire of the unit's own.
+    Wire(u16),
 }
 
 /// What became of a fault.
@@ -155,6 +172,9 @@ pub enum Recorded {
     Lost(Option<Interrupt>),
     /// It is one that the guest wants to hear of once only, and has.
     Repeated,
+    /// The guest has a record of it, or will have once there is room, and the transaction is held until
+    /// it says what next; an interrupt may be due.
+    Stalled(StallTag, Option<Interrupt>),
 }
 
 /// What became of a page request that may be asked.
@@ -222,8 +242,8 @@ pub trait Arch: Tables {
     /// When the configuration asks for what the model does not do.
     fn parts(config: &Self::Config) -> Result<Parts<Self>, Self::Refused>;
 
-    /// Hands an interrupt on.
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt);
+    /// Hands an interrupt on. `ram` is where a message may be meant to go.
+    fn deliver<A: Ram>(sink: &Self::Sink, ram: &GuestRam<A>, interrupt: Interrupt);
 
     /// Bytes of the register window.
     fn window(caps: &Self::Caps) -> u64;
@@ -278,8 +298,23 @@ pub trait Arch: Tables {
         asked: Option<&PageRequest>,
     ) -> Self::Record;
 
-    /// Records a fault.
-    fn record<A: Ram>(regs: &mut Self::Regs, ram: &GuestRam<A>, record: Self::Record) -> Recorded;
+    /// Records a fault. `hold`: the transaction may be held.
+    fn record<A: Ram>(
+        regs: &mut Self::Regs,
+        ram: &GuestRam<A>,
+        record: Self::Record,
+        hold: bool,
+    ) -> Recorded;
+
+    /// What becomes of a transaction that failed and is not held.
+    fn ending(_: &Self::Failure) -> Ending {
+        Ending::Aborted
+    }
+
+    /// Gives up every transaction that is held: the unit is being reset.
+    fn release(_: &mut Self::Regs) -> Vec<(Rid, StallTag)> {
+        Vec::new()
+    }
 
     /// Queues a page request for the guest.
     fn queue<A: Ram>(

@@ -1,6 +1,7 @@
 //! What the host may know of a guest's faults: a bounded ring and exact counts, never a log line.
 
 use iopf::Dma;
+use viommu_api::StallTag;
 
 /// How many faults the ring remembers.
 const REMEMBERED: usize = 256;
@@ -16,6 +17,8 @@ pub struct Diagnostic<F> {
     pub recorded: bool,
     /// It was a page request message.
     pub page_request: bool,
+    /// The request is held, under this name.
+    pub stalled: Option<StallTag>,
 }
 
 /// Exact counts since the unit was made.
@@ -25,9 +28,11 @@ pub struct Counters {
     pub faults: u64,
     /// Of those: the guest has, or had, a record of it.
     pub recorded: u64,
-    /// Of those: lost because there was no room for a record.
+    /// Of those recorded: the request is, or was, held.
+    pub stalled: u64,
+    /// Of the faults: lost because there was no room for a record.
     pub lost: u64,
-    /// Of those: kept from the guest by its own tables (VT-d: FPD; AMD-Vi: SA and SE).
+    /// Of the faults: kept from the guest by its own tables (VT-d: FPD; AMD-Vi: SA and SE).
     pub suppressed: u64,
     /// Faults that the ring of [`Diagnostic`]s no longer holds.
     pub forgotten: u64,
@@ -43,6 +48,10 @@ pub struct Counters {
     pub responses: u64,
     /// Page group responses for a requester that is not there.
     pub responses_lost: u64,
+    /// Held requests that were let go: to be retried, or to end.
+    pub resumed: u64,
+    /// Held requests that were let go whose requester is not there.
+    pub resumed_lost: u64,
     /// Injected faults that the guest's tables knew nothing of.
     pub vanished: u64,
     /// Times the command queue stopped at an error.

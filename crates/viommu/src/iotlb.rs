@@ -26,6 +26,7 @@
 
 mod entry;
 mod epoch;
+mod habits;
 mod scope;
 mod table;
 
@@ -34,9 +35,9 @@ mod tests;
 
 pub use entry::{Hit, Mapping, Need, Source, Stage, Tag};
 pub use epoch::Epoch;
-pub use scope::{Pages, Scope};
+pub use habits::Habits;
+pub use scope::{Pages, Scope, Span, Whose};
 
-use entry::RIGHTS;
 use epoch::History;
 use iopf::{Iova, Pasid, Rid};
 use scope::{EVERY_DOMAIN, SOURCES};
@@ -121,14 +122,21 @@ impl Iotlb {
 
     #[inline(never)]
     fn join(&self, now: Epoch, of: Key, iova: Iova) -> Option<Hit> {
-        let word = self.sources.get(of.hash(), of)?;
-        let translation = self.lookup_tag(Tag(word >> 6), iova)?;
-        let hit = Hit(translation.0 & (!RIGHTS | word));
+        let source = Source::of(self.sources.get(of.hash(), of)?);
+        let hit = source.leaves(self.lookup_source(&source, iova)?);
         let key = Key(of.0, iova.0 >> 12);
         self.hits.insert(key.hash(), stamped(now, key), hit.0, || {
             self.history.now() == now
         });
         Some(hit)
+    }
+
+    /// The page around `iova` as `source` finds it, before its rights are weighed.
+    #[must_use]
+    pub fn lookup_source(&self, source: &Source, iova: Iova) -> Option<Hit> {
+        let place = source.habits.place(iova);
+        self.lookup_tag(source.tag, place)
+            .or_else(|| self.lookup_tag(source.global()?, place))
     }
 
     /// The page around `iova` in the address space of `tag`.
@@ -215,35 +223,51 @@ impl Iotlb {
         let open = self.history.open(scope.covered());
         self.retire_stamps(open.before);
         let first_stage = self.first_stage_domains.load(SeqCst);
+        let involved = [Stage::First, Stage::Nested];
         match scope {
             Scope::DomainPages(domain, pages) if first_stage & class(domain) == 0 => {
                 let tags = [Tag::new(domain, None, Stage::Second)];
-                self.remove_pages(scope, &tags, pages);
+                self.remove_pages(scope, &tags, pages.span());
             }
             Scope::PasidPages(domain, pasid, pages) => {
-                let tags =
-                    [Stage::First, Stage::Nested].map(|stage| Tag::new(domain, Some(pasid), stage));
-                self.remove_pages(scope, &tags, pages);
+                let tags = involved.map(|stage| Tag::new(domain, Some(pasid), stage));
+                self.remove_pages(scope, &tags, pages.span());
+            }
+            Scope::FirstStage(domain, Whose::Pasid(pasid), span) => {
+                let tags = involved.map(|stage| Tag::new(domain, Some(pasid), stage));
+                self.remove_pages(scope, &tags, span);
+            }
+            Scope::FirstStage(domain, Whose::PasidAndGlobal(pasid), span) => {
+                let [[a, b, c], [d, e, f]] = involved.map(|stage| {
+                    [
+                        Tag::new(domain, Some(pasid), stage),
+                        Tag::global(domain, false, stage),
+                        Tag::global(domain, true, stage),
+                    ]
+                });
+                self.remove_pages(scope, &[a, b, c, d, e, f], span);
+            }
+            Scope::SecondStage(domain, span) => {
+                let tags = [Tag::new(domain, None, Stage::Second)];
+                self.remove_pages(scope, &tags, span);
             }
             _ => self.translations.remove_if(|key| scope.covers(key)),
         }
     }
 
-    fn remove_pages(&self, scope: Scope, tags: &[Tag], pages: Pages) {
+    fn remove_pages(&self, scope: Scope, tags: &[Tag], span: Span) {
         let sizes = shifts(self.sizes.load(SeqCst));
-        // Pages of one size in the range, as a power of two.
-        let order = |shift: u8| u32::from(pages.size_shift.saturating_sub(shift));
         let probes = sizes
             .clone()
-            .map(|shift| 1u64.checked_shl(order(shift)).unwrap_or(u64::MAX))
+            .map(|shift| span.pages(shift))
             .fold(0, u64::saturating_add);
         // A probe is some four times the work of looking at the next set.
         if probes.saturating_mul(4 * tags.len() as u64) > self.translations.sets() as u64 {
             return self.translations.remove_if(|key| scope.covers(key));
         }
         for shift in sizes {
-            for page in 0..1u64 << order(shift) {
-                let at = Iova(pages.first().wrapping_add(page << shift));
+            for page in 0..span.pages(shift) {
+                let at = Iova(span.first.wrapping_add(page << shift));
                 for &tag in tags {
                     let key = page_key(tag, at, shift);
                     self.translations.remove(key.hash(), key);
@@ -308,10 +332,12 @@ const fn class(domain: u16) -> u64 {
 }
 
 /// Bits of the count of invalidations that a hit is stamped with.
+///
+/// Few, since a requester ID takes 32 bits; once in 512 invalidations every hit is looked at.
 const STAMP_BITS: u32 = 64 - STAMP_SHIFT;
-const STAMP_SHIFT: u32 = 37;
+const STAMP_SHIFT: u32 = 53;
 
-/// PASID in 19:0, "has a PASID" in 20, requester in 36:21.
+/// PASID in 19:0, "has a PASID" in 20, requester in 52:21.
 #[inline]
 fn source_key(requester: Rid, pasid: Option<Pasid>) -> Key {
     let pasid = pasid.map_or(0, |pasid| 1 << 20 | u64::from(pasid.get()));

@@ -70,6 +70,17 @@ impl<A: GuestAddressSpace<M: GuestMemoryBackend>> GuestRam<A> {
         Bytes::write_slice(&*memory, data, GuestAddress(at.0)).map_err(|_| Unreachable(at))
     }
 
+    /// Writes 32 bits at `at`, a multiple of 4, in one access, and marks the page dirty where the map
+    /// tracks that.
+    ///
+    /// # Errors
+    /// When no memory is there, or `at` is no multiple of 4; nothing has been written.
+    pub fn store_half(&self, at: Gpa, value: u32) -> Result<(), Unreachable> {
+        let memory = self.0.memory();
+        let stored = memory.store(value.to_le(), GuestAddress(at.0), Ordering::Release);
+        stored.map_err(|_| Unreachable(at))
+    }
+
     /// Writes whole words at `at`, a multiple of 8, and marks the page dirty where the map tracks that.
     /// The first word is written last: whoever finds it finds the others.
     ///

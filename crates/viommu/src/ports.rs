@@ -1,6 +1,6 @@
 //! What devices see of the unit: translation, ATS and PRI, and the faults that come of them.
 
-use crate::arch::{Arch, Interrupt, Queued, Ram, Recorded};
+use crate::arch::{self, Arch, Interrupt, Queued, Ram, Tables};
 use crate::diagnostics::Diagnostic;
 use crate::session::Session;
 use crate::translate::Target;
@@ -8,12 +8,39 @@ use crate::unit::{State, Unit};
 use crate::watch::Notice;
 use iommu_walk::{Completion, Outcome};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
-use viommu_api::{Ats, AtsCompletion, Blocked, Granted, PageRequestOutcome, Pri, Translate};
+use viommu_api::{
+    Ats, AtsCompletion, Blocked, Ending, Granted, PageRequestOutcome, Pri, Translate,
+};
+
+/// What a fault is one of.
+struct Fault<'a> {
+    /// The page request, if it is one.
+    asked: Option<&'a PageRequest>,
+    /// It is to be recorded.
+    record: bool,
+    /// The request may be held.
+    hold: bool,
+}
+
+/// A fault that is recorded, and that nobody has been told of.
+#[must_use]
+struct Recorded<X: Arch> {
+    diagnostic: Diagnostic<X::Failure>,
+    interrupt: Option<Interrupt>,
+    end: Ending,
+}
 
 impl<X: Arch, A: Ram> Unit<X, A> {
-    /// Counts a fault, and records it where it is to be recorded. `asked` is the page request, if it is
-    /// one.
-    fn fault(&self, dma: &Dma, failure: &X::Failure, asked: Option<&PageRequest>, record: bool) {
+    /// Counts a fault, and records it where it is to be recorded.
+    ///
+    /// In the session that met it: software that takes the configuration away and waits must find no
+    /// record of it afterwards, and no request held for it.
+    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Recorded<X> {
+        let Fault {
+            asked,
+            record,
+            hold,
+        } = what;
         let record = record.then(|| X::record_of(&self.caps, dma, failure, asked));
         let mut state = self.state();
         let State {
@@ -23,18 +50,26 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         counters.faults += 1;
         let mut interrupt = None;
         let mut recorded = false;
+        let mut stalled = None;
         if let Some(record) = record {
-            match X::record(regs, &self.ram, record) {
-                Recorded::Yes(due) => {
+            match X::record(regs, &self.ram, record, hold) {
+                arch::Recorded::Yes(due) => {
                     counters.recorded += 1;
                     recorded = true;
                     interrupt = due;
                 }
-                Recorded::Lost(due) => {
+                arch::Recorded::Lost(due) => {
                     counters.lost += 1;
                     interrupt = due;
                 }
-                Recorded::Repeated => counters.suppressed += 1,
+                arch::Recorded::Repeated => counters.suppressed += 1,
+                arch::Recorded::Stalled(tag, due) => {
+                    counters.recorded += 1;
+                    counters.stalled += 1;
+                    recorded = true;
+                    stalled = Some(tag);
+                    interrupt = due;
+                }
             }
         } else if X::suppressed(failure) {
             counters.suppressed += 1;
@@ -44,15 +79,34 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             failure: *failure,
             recorded,
             page_request: asked.is_some(),
+            stalled,
         };
         diagnostics.push(diagnostic);
-        drop(state);
-        self.watcher.notice(Notice::Fault(&diagnostic));
-        self.send(interrupt);
+        Recorded {
+            diagnostic,
+            interrupt,
+            end: match stalled {
+                Some(tag) => Ending::Stalled(tag),
+                None => X::ending(failure),
+            },
+        }
     }
 
-    fn dma_fault(&self, dma: &Dma, failure: &X::Failure) {
-        self.fault(dma, failure, None, X::recorded(failure, dma.kind));
+    /// `hold`: the request may be held.
+    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Recorded<X> {
+        let what = Fault {
+            asked: None,
+            record: X::recorded(failure, dma.kind),
+            hold,
+        };
+        self.fault(dma, failure, what)
+    }
+
+    /// Tells of a fault, outside of any session. Says what becomes of the request.
+    fn tell_of(&self, recorded: &Recorded<X>) -> Ending {
+        self.watcher.notice(Notice::Fault(&recorded.diagnostic));
+        self.send(recorded.interrupt);
+        recorded.end
     }
 
     /// Looks a page up, and walks where it is not cached. Inside a session.
@@ -83,13 +137,14 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         let mut failed = None;
         let part = self
             .walked(dma, &mut failed)
-            .map(|target| visit(dma, &target, len, each));
+            .map(|target| visit::<X>(dma, &target, len, each));
+        let recorded = self.recorded(dma, failed.as_ref());
         drop(session);
         self.resume();
         match part {
             Some(part) if part >= len => Ok(()),
             Some(part) => self.go_on(dma, part, len, each),
-            None => Err(self.blocked(dma, failed.as_ref())),
+            None => Err(self.blocked(dma, recorded.as_ref())),
         }
     }
 
@@ -105,18 +160,20 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     ) -> Result<(), Blocked> {
         loop {
             let Some(addr) = dma.addr.checked_add(done) else {
-                return Err(Blocked { at: Iova(u64::MAX) });
+                return Err(Blocked::aborted(Iova(u64::MAX)));
             };
             let piece = Dma { addr, ..*dma };
-            let mut failed = None;
+            let mut recorded = None;
             let part = self.sessions.run(|_| {
-                let target = self.page(&piece, &mut failed)?;
-                Some(visit(&piece, &target, len - done, each))
+                let mut failed = None;
+                let target = self.page(&piece, &mut failed);
+                recorded = self.recorded(&piece, failed.as_ref());
+                Some(visit::<X>(&piece, &target?, len - done, each))
             });
             self.resume();
             match part {
                 Some(part) => done += part,
-                None => return Err(self.blocked(&piece, failed.as_ref())),
+                None => return Err(self.blocked(&piece, recorded.as_ref())),
             }
             if done >= len {
                 return Ok(());
@@ -124,25 +181,35 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         }
     }
 
-    fn blocked(&self, dma: &Dma, failed: Option<&X::Failure>) -> Blocked {
-        if let Some(failure) = failed {
-            self.dma_fault(dma, failure);
+    /// Records the fault of a request that the device makes, if it met one.
+    #[inline]
+    fn recorded(&self, dma: &Dma, failed: Option<&X::Failure>) -> Option<Recorded<X>> {
+        failed.map(|failure| self.dma_fault(dma, failure, true))
+    }
+
+    fn blocked(&self, dma: &Dma, recorded: Option<&Recorded<X>>) -> Blocked {
+        Blocked {
+            at: dma.addr,
+            end: recorded.map_or(Ending::Aborted, |recorded| self.tell_of(recorded)),
         }
-        Blocked { at: dma.addr }
     }
 
     /// Does with an access what the guest's tables say, short of making it, for an access that the
     /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
     /// tables translate the access it is counted as vanished.
     pub fn tell(&self, dma: &Dma) -> Option<X::Failure> {
-        let mut failed = None;
-        self.sessions.run(|_| self.page(dma, &mut failed));
+        let recorded = self.sessions.run(|_| {
+            let mut failed = None;
+            self.page(dma, &mut failed);
+            failed.map(|failure| self.dma_fault(dma, &failure, false))
+        });
         self.resume();
-        match &failed {
-            None => self.state().diagnostics.counters.vanished += 1,
-            Some(failure) => self.dma_fault(dma, failure),
-        }
-        failed
+        let Some(recorded) = recorded else {
+            self.state().diagnostics.counters.vanished += 1;
+            return None;
+        };
+        self.tell_of(&recorded);
+        Some(recorded.diagnostic.failure)
     }
 }
 
@@ -169,7 +236,7 @@ impl<X: Arch, A: Ram> Translate for Unit<X, A> {
         let Some(hit) = aimed.and_then(|aimed| self.translator.hit(&aimed)) else {
             return self.missed(session, dma, len, each);
         };
-        let part = visit(dma, &Target::of(hit, dma.addr), len, each);
+        let part = visit::<X>(dma, &Target::of(hit, dma.addr), len, each);
         drop(session);
         self.resume();
         if part < len {
@@ -181,8 +248,13 @@ impl<X: Arch, A: Ram> Translate for Unit<X, A> {
 
 /// Hands the part of a request that lies in one page to `each`. Returns its length.
 #[inline]
-fn visit(piece: &Dma, target: &Target, left: u64, each: &mut dyn FnMut(Gpa, u64)) -> u64 {
-    let part = target.part(piece.addr, left);
+fn visit<X: Tables>(
+    piece: &Dma,
+    target: &Target,
+    left: u64,
+    each: &mut dyn FnMut(Gpa, u64),
+) -> u64 {
+    let part = target.part::<X>(piece.addr, left);
     if part > 0 {
         each(target.pa, part);
     }
@@ -209,10 +281,20 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
             },
             ..*dma
         };
-        let answer = self
-            .sessions
-            .run(|_| self.ram.view(|view| self.translator.ats(view, &dma)));
+        let (answer, recorded) = self.sessions.run(|_| {
+            let answer = self.ram.view(|view| self.translator.ats(view, &dma));
+            // A missing right is no fault here: the device will ask for the page.
+            let fault = answer.as_ref().err().filter(|failure| {
+                X::completion(failure, dma.kind) != Completion::NoAccess
+                    || X::recorded(failure, dma.kind)
+            });
+            let recorded = fault.map(|failure| self.dma_fault(&dma, failure, false));
+            (answer, recorded)
+        });
         self.resume();
+        if let Some(recorded) = &recorded {
+            self.tell_of(recorded);
+        }
         match answer {
             Ok(Outcome::Memory(translation)) => AtsCompletion::Success {
                 granted: Granted {
@@ -225,18 +307,11 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
             // "Untranslated access only" has no form in the seam; without rights the device falls
             // back to an untranslated request just the same.
             Ok(Outcome::InterruptRange) => nothing,
-            Err(failure) => {
-                let completion = X::completion(&failure, dma.kind);
-                // A missing right is no fault here: the device will ask for the page.
-                if completion != Completion::NoAccess || X::recorded(&failure, dma.kind) {
-                    self.dma_fault(&dma, &failure);
-                }
-                match completion {
-                    Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
-                    Completion::CompleterAbort => AtsCompletion::CompleterAbort,
-                    Completion::NoAccess => nothing,
-                }
-            }
+            Err(failure) => match X::completion(&failure, dma.kind) {
+                Completion::UnsupportedRequest => AtsCompletion::UnsupportedRequest,
+                Completion::CompleterAbort => AtsCompletion::CompleterAbort,
+                Completion::NoAccess => nothing,
+            },
         }
     }
 }
@@ -283,11 +358,16 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             .ram
             .view(|view| self.translator.page_request(view, &dma));
         if let Err(failure) = checked {
+            self.state().diagnostics.counters.page_requests_refused += 1;
+            let what = Fault {
+                asked: Some(request),
+                record: X::page_request_recorded(&failure),
+                hold: false,
+            };
+            let recorded = self.fault(&dma, &failure, what);
             drop(session);
             self.resume();
-            self.state().diagnostics.counters.page_requests_refused += 1;
-            let record = X::page_request_recorded(&failure);
-            self.fault(&dma, &failure, Some(request), record);
+            self.tell_of(&recorded);
             let answer = X::page_request_answer(&failure);
             return (refuse(request, Some(answer)), None);
         }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a walk is done again because the guest changed an entry under it.
-const RETRIES: u32 = 8;
+pub(crate) const RETRIES: u32 = 8;
 
 /// Where a request goes, and the size of the page that this holds for, as a power of two.
 // Two words with a niche, so that an `Option` of it comes back in registers.
@@ -41,24 +41,19 @@ impl Target {
 
     /// How much of `left` bytes from `addr` on lies in the page.
     #[inline]
-    pub(crate) fn part(&self, addr: Iova, left: u64) -> u64 {
+    pub(crate) fn part<X: Tables>(&self, addr: Iova, left: u64) -> u64 {
         if left <= 0x1000 - (addr.0 & 0xfff) {
             // Whatever the page's size is.
             return left;
         }
         let page = 1u64 << (self.page_shift.get() & 63);
         let part = (page - (addr.0 & (page - 1))).min(left);
-        // A page may hold the interrupt range, whose addresses are no part of it: hardware looks at
-        // each transaction, and none is longer than 4 KiB.
-        match INTERRUPTS.checked_sub(addr.0) {
+        match X::CUT.and_then(|cut| cut.checked_sub(addr.0)) {
             Some(before @ 1..) => part.min(before),
             _ => part,
         }
     }
 }
-
-/// Where the interrupt range of x86 begins.
-const INTERRUPTS: u64 = 0xfee0_0000;
 
 /// A request that may be in the IOTLB.
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +152,7 @@ impl<X: Tables> Translator<X> {
         }
         Some(Aimed {
             aim: iotlb.aim(dma.requester, dma.pasid, dma.addr),
-            need: Need::new(asked(dma)?),
+            need: Need::new(X::asked(dma)?),
         })
     }
 
@@ -386,14 +381,15 @@ fn serve<X: Tables, M: TableMemMut>(
     let elsewhere = if known {
         None
     } else {
-        cached(iotlb, &source, dma)
+        cached::<X>(iotlb, &source, dma)
     };
     let found = elsewhere.or_else(|| {
         walked::<X, _, _>(walk, space, mem, dma, |outcome| match outcome {
             Ok(outcome) => {
                 if let Outcome::Memory(translation) = outcome {
-                    let mapping = mapping(translation);
-                    iotlb.insert(epoch, source.tag, dma.addr, &mapping);
+                    let (tag, place) =
+                        (X::tag(&source, translation), source.habits.place(dma.addr));
+                    iotlb.insert(epoch, tag, place, &mapping(translation));
                 }
                 Some(target(outcome, dma))
             }
@@ -445,15 +441,9 @@ fn owned<F: Copy>(outcome: Result<&Outcome, &F>) -> Result<Outcome, F> {
 /// What the IOTLB has for an address space that is known only now: another requester's page, or one
 /// from before a configuration entry was forgotten.
 #[inline]
-fn cached(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
-    let hit = iotlb.lookup_tag(source.tag, dma.addr)?;
-    let access = asked(dma)?;
-    let rights = if access.contains(Access::PRIV) {
-        source.supervisor
-    } else {
-        source.user
-    };
-    let serves = rights.contains(access.intersection(RWX)) && hit.serves(access);
+fn cached<X: Tables>(iotlb: &Iotlb, source: &Source, dma: &Dma) -> Option<Target> {
+    let hit = source.leaves(iotlb.lookup_source(source, dma.addr)?);
+    let serves = hit.serves(X::asked(dma)?);
     serves.then(|| Target::of(hit, dma.addr))
 }
 
@@ -465,10 +455,10 @@ fn target(outcome: &Outcome, dma: &Dma) -> Target {
     }
 }
 
-/// The rights that a cached page must have to serve a request; `None` for a zero-length read, which
-/// only a walk can judge.
+/// What a request of PCIe asks of a cached page; see [`Tables::asked`]. A zero-length read is for a walk
+/// to judge.
 #[inline]
-fn asked(dma: &Dma) -> Option<Access> {
+pub(crate) fn asked_of_pcie(dma: &Dma) -> Option<Access> {
     let mut access = dma.access;
     if dma.pasid.is_none() {
         // Privilege and execution travel with a PASID.

@@ -15,7 +15,7 @@ use rustc_hash::FxBuildHasher;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use viommu_api::{Endpoint, Invalidation, Registers};
+use viommu_api::{Endpoint, Invalidation, Registers, Resume, StallTag};
 use zerocopy::FromBytes;
 
 /// Commands that one register access works off at most, and as many again for each that leaves its own to
@@ -81,13 +81,6 @@ impl<X: Arch, A> Unit<X, A> {
     pub(crate) fn state(&self) -> MutexGuard<'_, State<X>> {
         // A panic under the lock is a defect of ours; the registers are still registers.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn send(&self, interrupt: Option<Interrupt>) {
-        if let Some(interrupt) = interrupt {
-            X::deliver(&self.sink, interrupt);
-            self.watcher.notice(Notice::Interrupt(interrupt));
-        }
     }
 
     pub(crate) fn endpoint(&self, requester: Rid) -> Option<Arc<dyn Endpoint>> {
@@ -181,6 +174,29 @@ impl<X: Arch, A> Unit<X, A> {
     }
 }
 
+impl<X: Arch, A> Unit<X, A> {
+    /// Lets a held request go.
+    pub(crate) fn let_go(&self, requester: Rid, tag: StallTag, how: Resume) {
+        let endpoint = self.endpoint(requester);
+        {
+            let counters = &mut self.state().diagnostics.counters;
+            match endpoint {
+                Some(_) => counters.resumed += 1,
+                None => counters.resumed_lost += 1,
+            }
+        }
+        // As for a response.
+        self.watcher.notice(Notice::Resume {
+            requester,
+            tag,
+            how,
+        });
+        if let Some(endpoint) = endpoint {
+            endpoint.resume(tag, how);
+        }
+    }
+}
+
 impl<X: Arch, A: Ram> Unit<X, A> {
     /// A unit as after power-on: translation off, interrupts masked.
     ///
@@ -218,14 +234,27 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         self
     }
 
+    pub(crate) fn send(&self, interrupt: Option<Interrupt>) {
+        if let Some(interrupt) = interrupt {
+            X::deliver(&self.sink, &self.ram, interrupt);
+            self.watcher.notice(Notice::Interrupt(interrupt));
+        }
+    }
+
     /// Returns the unit to its state after power-on. Endpoints and counts stay.
     pub fn reset(&self) {
         let mut state = self.state();
+        let mut held = X::release(&mut state.regs);
         let walk = X::reset(&mut state.regs, &self.translator.walk());
         self.translator.configure(walk);
         drop(state);
         self.translator.forget_all();
         self.quiesce();
+        // What was under way may have been held since.
+        held.append(&mut X::release(&mut self.state().regs));
+        for (requester, tag) in held {
+            self.let_go(requester, tag, Resume::Abort);
+        }
     }
 
     /// Works the command queue off, unless another thread is at it: that one then does this one's

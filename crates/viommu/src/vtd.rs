@@ -29,7 +29,8 @@ mod record;
 mod regs;
 mod spaces;
 
-pub use config::{Config, Refused, Scalable, Widths};
+pub use crate::refused::Refused;
+pub use config::{Config, Scalable, Widths};
 pub use record::{fault_event, request_type};
 
 use iommu_walk::vtd::Failure;

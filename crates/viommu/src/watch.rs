@@ -4,7 +4,7 @@ use crate::arch::{GroupAnswer, Interrupt};
 use crate::diagnostics::Diagnostic;
 use iopf::{PageRequest, Rid};
 use std::sync::Arc;
-use viommu_api::PageRequestOutcome;
+use viommu_api::{PageRequestOutcome, Resume, StallTag};
 
 /// Something that happened in a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,15 @@ pub enum Notice<'a, F> {
     /// A page group response goes to its endpoint, if that is there; the endpoint has not been told of it
     /// yet.
     Response(&'a GroupAnswer),
+    /// A held request is let go; its endpoint, if that is there, has not been told of it yet.
+    Resume {
+        /// Whose it is.
+        requester: Rid,
+        /// Which.
+        tag: StallTag,
+        /// What is to be done with it.
+        how: Resume,
+    },
 }
 
 /// Watches a unit.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use viommu::iotlb::{Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
+use viommu::iotlb::{Habits, Iotlb, Mapping, Pages, Scope, Source, Stage, Tag};
 use viommu::session::Sessions;
 
 const NIC: Rid = Rid(0x0300);
@@ -94,6 +94,7 @@ impl Rig {
                         tag: Self::tag(context),
                         user: Access::RW,
                         supervisor: Access::empty(),
+                        habits: Habits::empty(),
                     };
                     let mapping = Mapping {
                         page: frame.address(),

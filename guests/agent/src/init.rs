@@ -21,8 +21,12 @@ const MOUNTS: [(&str, &str, &str); 8] = [
 /// What to load: a file a line, in order, with its parameters.
 const MODULES: &str = "/etc/iopf/modules";
 
-/// The serial port with the command channel.
-const CHANNEL: &str = "/dev/ttyS1";
+/// The serial port with the command channel: the second 16550 of a PC, else the second PL011.
+const CHANNEL: &str = if cfg!(target_arch = "x86_64") {
+    "/dev/ttyS1"
+} else {
+    "/dev/ttyAMA1"
+};
 
 /// Sets the guest up and serves commands for as long as it runs.
 pub(crate) fn run() -> ! {

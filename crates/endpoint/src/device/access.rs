@@ -8,7 +8,7 @@ use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid};
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockReadGuard};
-use viommu_api::{AtsCompletion, Translate};
+use viommu_api::{AtsCompletion, Blocked, Ending, StallTag, Translate};
 
 /// How one attempt to move a piece ended.
 pub(super) enum Attempt {
@@ -16,6 +16,8 @@ pub(super) enum Attempt {
     /// The device TLB lost a race against invalidations; try again later.
     Raced,
     Missing(Iova, Access),
+    /// The IOMMU holds it under this name.
+    Stalled(StallTag, Iova, Access),
     /// With the access that failed, where that is known.
     Failed(Status, Option<(Iova, Access)>),
 }
@@ -33,15 +35,25 @@ enum Miss {
 const RACES: u32 = 8;
 
 impl Device {
-    /// Moves one piece, from memory to `data` or to memory or both.
-    pub(super) fn attempt(&self, turn: Turn<'_>, piece: Piece, data: &mut Vec<u8>) -> Attempt {
+    /// Moves one piece, from memory to `data` or to memory or both. The access `ignored` is left out: it
+    /// reads zeros, and writes nothing.
+    pub(super) fn attempt(
+        &self,
+        turn: Turn<'_>,
+        piece: Piece,
+        ignored: Option<(Iova, Access)>,
+        data: &mut Vec<u8>,
+    ) -> Attempt {
         let job = turn.job;
         let mut buffer = [0u8; 4096];
         let len = usize::try_from(piece.len)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         let buffer = &mut buffer[..len];
-        if let Some(from) = piece.from {
+        let left_out = |at, access| ignored == Some((at, access));
+        if let Some(from) = piece.from
+            && !left_out(from, job.read_access())
+        {
             let read = &mut |pa, offset: usize, n: usize| {
                 let part = buffer.get_mut(span(offset, n)).unwrap_or_default();
                 self.memory.read(pa, part).map_err(|e| e.at)
@@ -57,6 +69,9 @@ impl Device {
         };
         if matches!(job.op, Op::Touch { .. }) {
             return self.touch(turn, to);
+        }
+        if left_out(to, job.write_access()) {
+            return Attempt::Moved;
         }
         if let Op::Write { to: base, data } = &job.op {
             let start = usize::try_from(to.0.wrapping_sub(base.0)).unwrap_or(usize::MAX);
@@ -141,10 +156,14 @@ impl Device {
             offset = offset.saturating_add(n);
         });
         match (outcome, error) {
-            (Err(blocked), _) => {
-                self.queue().stats.blocked += 1;
-                Attempt::Failed(Status::Blocked(blocked.at), Some((blocked.at, dma.access)))
-            }
+            (Err(Blocked { at, end }), _) => match end {
+                Ending::Aborted => {
+                    self.queue().stats.blocked += 1;
+                    Attempt::Failed(Status::Blocked(at), Some((at, dma.access)))
+                }
+                Ending::Ignored => Attempt::Moved,
+                Ending::Stalled(tag) => Attempt::Stalled(tag, at, dma.access),
+            },
             (Ok(()), Some(at)) => {
                 Attempt::Failed(Status::BusError(at), Some((dma.addr, dma.access)))
             }

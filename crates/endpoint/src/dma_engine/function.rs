@@ -3,7 +3,7 @@
 use super::{BAR_CHANNELS, BAR_MSIX, CHANNEL, CHANNELS, DmaEngine, MSIX_SIZE};
 use crate::pci::Effect;
 use iopf::{GroupIndex, Pasid, Response};
-use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction};
+use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction, Resume, StallTag};
 
 /// The parts of `len` bytes at `offset` of BAR 0: channel, offset in it, and where in the data.
 fn parts(offset: u64, len: usize) -> impl Iterator<Item = (usize, u16, std::ops::Range<usize>)> {
@@ -107,6 +107,11 @@ impl Endpoint for DmaEngine {
 
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         self.device.page_response(pasid, group, response);
+        (self.waker)();
+    }
+
+    fn resume(&self, tag: StallTag, how: Resume) {
+        self.device.resume(tag, how);
         (self.waker)();
     }
 }

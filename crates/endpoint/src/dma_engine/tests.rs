@@ -564,7 +564,7 @@ fn a_device_can_lie_about_who_it_is() {
             _: &mut dyn FnMut(Gpa, u64),
         ) -> Result<(), Blocked> {
             self.0.lock().unwrap().push(dma.requester);
-            Err(Blocked { at: dma.addr })
+            Err(Blocked::aborted(dma.addr))
         }
     }
     let spy = Arc::new(Spy(Mutex::default()));

@@ -75,7 +75,7 @@ impl Translate for World {
     ) -> Result<(), Blocked> {
         self.check();
         if dma.kind != DmaKind::Translated && !perms(dma.addr).contains(dma.access - Access::PRIV) {
-            return Err(Blocked { at: dma.addr });
+            return Err(Blocked::aborted(dma.addr));
         }
         each(Gpa(dma.addr.0), len);
         Ok(())

@@ -61,7 +61,7 @@ impl Translate for World {
     ) -> Result<(), Blocked> {
         self.check();
         if dma.kind != DmaKind::Translated && dma.addr.0 >= MAPPED {
-            return Err(Blocked { at: dma.addr });
+            return Err(Blocked::aborted(dma.addr));
         }
         each(Gpa(dma.addr.0), len);
         Ok(())

@@ -10,7 +10,8 @@ use std::mem::take;
 use std::time::Duration;
 
 impl Queue {
-    /// Cancels the jobs of an address space; those with an outstanding group end when it does.
+    /// Cancels the jobs of an address space; those with an outstanding group, or whose access is held, end
+    /// when that does.
     pub(crate) fn abort(&mut self, pasid: Option<Pasid>) {
         let (mut ready, mut starved) = (take(&mut self.ready), take(&mut self.starved));
         for list in [&mut ready, &mut starved] {
@@ -24,6 +25,9 @@ impl Queue {
         (self.ready, self.starved) = (ready, starved);
         for (p, aborted) in self.running.values_mut() {
             *aborted |= *p == pasid;
+        }
+        for stalled in self.stalls.waiting() {
+            stalled.aborted |= stalled.active.job.pasid == pasid;
         }
         for (group, waiting) in &self.waiting {
             if waiting.active.job.pasid == pasid {
@@ -52,6 +56,9 @@ impl Queue {
         let answered = take(&mut self.answered).into_iter();
         for Waiting { active, .. } in waiting.chain(answered.filter_map(|a| a.waiting)) {
             self.finish(active, Status::Aborted);
+        }
+        for stalled in self.stalls.abandon_all() {
+            self.finish(stalled.active, Status::Aborted);
         }
         self.groups.reset();
         self.aborted.clear();

@@ -242,7 +242,7 @@ impl Translate for Host {
                 });
                 // Refused or not, the engine has counted it.
                 let _counted = self.report(&fault);
-                Err(Blocked { at: dma.addr })
+                Err(Blocked::aborted(dma.addr))
             }
         }
     }

@@ -191,7 +191,7 @@ impl<X: Serve> Translate for Host<X> {
         _: &mut dyn FnMut(Gpa, u64),
     ) -> Result<(), Blocked> {
         self.meet(dma);
-        Err(Blocked { at: dma.addr })
+        Err(Blocked::aborted(dma.addr))
     }
 }
 

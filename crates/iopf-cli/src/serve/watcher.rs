@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use viommu::arch::Interrupt;
 use viommu::{Diagnostic, Notice, Watch};
-use viommu_api::PageRequestOutcome;
+use viommu_api::{PageRequestOutcome, StallTag};
 
 /// What is done with what the unit says.
 pub(super) struct Watcher<X: Serve> {
@@ -75,6 +75,10 @@ impl<X: Serve> Watcher<X> {
                 let note = format!("vector {vector}");
                 events.step("interrupt message to the guest", None, None, note);
             }
+            Notice::Interrupt(Interrupt::Wire(wire)) => {
+                let note = format!("wire {wire}");
+                events.step("interrupt to the guest", None, None, note);
+            }
             Notice::Tail => {
                 let step = "the guest has moved the tail of its command queue";
                 events.step(step, None, None, X::NAMES.queue.to_owned());
@@ -86,8 +90,24 @@ impl<X: Serve> Watcher<X> {
             }
             Notice::Fault(fault) => {
                 let dma = &fault.dma;
-                let note = format!("{} at {}", dma.access, dma.addr);
+                let mut note = format!("{} at {}", dma.access, dma.addr);
+                if let Some(StallTag(tag)) = fault.stalled {
+                    note += &format!(", held as {tag}");
+                }
                 events.step("fault", Some(dma.requester.to_string()), None, note);
+            }
+            Notice::Resume {
+                requester,
+                tag: StallTag(tag),
+                how,
+            } => {
+                let note = format!("{tag}: {how:?}");
+                events.step(
+                    "held request let go",
+                    Some(requester.to_string()),
+                    None,
+                    note,
+                );
             }
         }
     }

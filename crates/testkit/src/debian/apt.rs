@@ -320,6 +320,7 @@ impl Apt {
              Dir::State \"{dir}/state\";\n\
              Dir::State::status \"{dir}/status\";\n\
              Dir::Cache \"{dir}/cache\";\n\
+             APT::Architectures {{ \"amd64\"; \"arm64\"; }};\n\
              APT::Sandbox::User \"\";\n\
              Acquire::Languages \"none\";\n\
              Acquire::ForceHash \"SHA256\";\n\

@@ -30,7 +30,8 @@ pub(crate) struct Order {
     pub(crate) suite: &'static str,
     /// Packages to plan for.
     pub(crate) packages: &'static [&'static str],
-    /// Of the plan, only files whose names start so; empty for all.
+    /// Of the plan, only files whose names start so, or start and end so around a `*`; empty for
+    /// all.
     pub(crate) only: &'static [&'static str],
     /// The start of the file name whose rest is the version.
     pub(crate) named_after: &'static str,
@@ -41,7 +42,11 @@ pub(crate) struct Order {
 impl Order {
     /// Whether a file of the plan is wanted.
     fn wants(&self, file: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|start| file.starts_with(start))
+        let like = |pattern: &&str| match pattern.split_once('*') {
+            Some((start, end)) => file.starts_with(start) && file.ends_with(end),
+            None => file.starts_with(*pattern),
+        };
+        self.only.is_empty() || self.only.iter().any(like)
     }
 
     fn no_tool(&self, tool: &str) -> SetupError {

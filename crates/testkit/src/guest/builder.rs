@@ -3,6 +3,7 @@
 use super::control::Control;
 use super::initramfs::Archive;
 use super::machine::Machine;
+use super::platform::Platform;
 use super::{Guest, GuestError, Program, agent};
 use crate::kernel::Kernel;
 use crate::qemu::root::{self, QemuRoot};
@@ -17,20 +18,17 @@ use tempfile::TempDir;
 /// Where the agent finds what to load: `guests/agent/src/init.rs`.
 const LIST: &str = "/etc/iopf/modules";
 
-/// What every guest is told. A panic ends it, and then QEMU. On a busy machine the timer of a guest may
-/// be so late that Linux takes its wiring for broken.
-const COMMAND_LINE: &str = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check";
-
 /// How long a guest may take from power-on to its agent's hello.
 const BOOT: Duration = Duration::from_secs(120);
 
 /// How long QEMU may take to connect.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// What SeaBIOS says when it has set up the machine and finds nothing to boot.
-const FIRMWARE_DONE: &str = "No bootable device";
+/// How long QEMU may take to write the device tree of a machine.
+const DESCRIBE: Duration = Duration::from_secs(60);
 
-/// A guest that can be started: a q35 machine with shared memory, one of our kernels, our agent.
+/// A guest that can be started: a machine with shared memory, which is `q35` on x86-64 and `virt` with a
+/// GICv3 on arm64, a kernel, our agent.
 #[derive(Clone, Debug)]
 pub struct Builder {
     kernel: Kernel,
@@ -42,6 +40,7 @@ pub struct Builder {
     modules: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     programs: Vec<Program>,
+    device_tree: Option<Vec<u8>>,
     patience: Duration,
     quiet: bool,
     reboots: bool,
@@ -60,6 +59,7 @@ impl Builder {
             modules: Vec::new(),
             files: Vec::new(),
             programs: Vec::new(),
+            device_tree: None,
             patience: BOOT,
             quiet: true,
             reboots: false,
@@ -130,6 +130,14 @@ impl Builder {
         self
     }
 
+    /// Describes the machine to the kernel by this device tree instead of QEMU's own. QEMU still puts
+    /// the kernel's command line, the initramfs and the memory into it. arm64 only.
+    #[must_use]
+    pub fn device_tree(mut self, blob: impl Into<Vec<u8>>) -> Self {
+        self.device_tree = Some(blob.into());
+        self
+    }
+
     /// How long the guest may take to come up; two minutes when not said.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -172,7 +180,12 @@ impl Builder {
         fs::write(&initramfs, archive)?;
         let socket = dir.path().join("agent.sock");
         let listener = UnixListener::bind(&socket)?;
-        let mut command = self.machine(root::ensure()?, dir.path());
+        let mut command = self.machine(root::ensure_for(self.kernel.target())?, dir.path());
+        if let Some(blob) = &self.device_tree {
+            let path = dir.path().join("machine.dtb");
+            fs::write(&path, blob)?;
+            command.arg("-dtb").arg(path);
+        }
         command
             .args(["-chardev", &file_chardev("console", &dir)])
             .args(["-serial", "chardev:console"])
@@ -205,21 +218,48 @@ impl Builder {
     /// a server then knows where their BARs are. Gives what firmware said.
     ///
     /// # Errors
-    /// Where QEMU is missing, or firmware is not done within a minute.
+    /// Where QEMU is missing, firmware is not done within a minute, or the machine starts without
+    /// firmware, as on arm64.
     pub fn probe(&self) -> Result<String, GuestError> {
+        let target = self.kernel.target();
+        let done = Platform::of(target).firmware_done;
+        let done = done.ok_or(GuestError::NoFirmware)?;
         let dir = Machine::directory()?;
-        let mut command = self.machine(root::ensure()?, dir.path());
+        let mut command = self.machine(root::ensure_for(target)?, dir.path());
         command
             .args(["-chardev", &file_chardev("firmware", &dir)])
             .args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
         let machine = start(command, dir)?;
-        machine.wait_log(FIRMWARE_DONE, Duration::from_secs(60))?;
+        machine.wait_log(done, Duration::from_secs(60))?;
         machine.stop();
         Ok(machine.log())
     }
 
+    /// The device tree with which QEMU would describe this machine to a kernel, as a blob. What is on
+    /// the PCI bus is not in it, so nobody needs to serve the functions for this.
+    ///
+    /// # Errors
+    /// Where QEMU is missing, writes none within a minute, or the machine has none, as on x86-64.
+    pub fn describe(&self) -> Result<Vec<u8>, GuestError> {
+        let dir = Machine::directory()?;
+        let bare = Self {
+            devices: Vec::new(),
+            ..self.clone()
+        };
+        let mut command = bare.machine(root::ensure_for(self.kernel.target())?, dir.path());
+        command
+            .args(["-M", "dumpdtb=machine.dtb"])
+            // As of a boot: each port is a node.
+            .args(["-serial", "null", "-serial", "null"]);
+        let path = dir.path().join("machine.dtb");
+        let machine = start(command, dir)?;
+        machine.wait_end(DESCRIBE)?;
+        fs::read(path).map_err(|error| machine.down("the device tree", error))
+    }
+
     /// The machine itself, the same for a probe and for a boot.
     fn machine(&self, qemu: &QemuRoot, dir: &Path) -> Command {
+        let platform = Platform::of(self.kernel.target());
         let mut command = qemu.command();
         let accelerator = if self.counted {
             // A guest that waits gets its time at once, since nothing but its own timers ends that.
@@ -230,8 +270,8 @@ impl Builder {
         };
         let memory = format!("memory-backend-memfd,id=m,size={}M,share=on", self.memory);
         command
-            .args(["-M", "q35,memory-backend=m", "-object", &memory])
-            .args(["-accel", accelerator, "-cpu", "max"])
+            .args(["-M", platform.machine, "-object", &memory])
+            .args(["-accel", accelerator, "-cpu", platform.cpu])
             .args(["-smp", &self.cpus.to_string()])
             .args(["-nodefaults", "-display", "none", "-monitor", "none"]);
         if !self.reboots {
@@ -261,7 +301,7 @@ impl Builder {
     }
 
     fn command_line(&self) -> String {
-        let mut line = COMMAND_LINE.to_owned();
+        let mut line = Platform::of(self.kernel.target()).command_line.to_owned();
         if self.quiet {
             line += " quiet";
         }
@@ -281,7 +321,7 @@ impl Builder {
             let added = archive.file(path, data);
             added.map_err(|error| format!("{path}: {error}"))
         };
-        put("/init", &read(agent::binary()?)?)?;
+        put("/init", &read(agent::binary_for(self.kernel.target())?)?)?;
         let names: Vec<_> = self.modules.iter().map(|(name, _)| name.as_str()).collect();
         let mut list = String::new();
         for module in self.kernel.modules(&names)? {

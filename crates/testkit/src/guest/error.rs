@@ -9,6 +9,9 @@ pub enum GuestError {
     /// QEMU or a kernel is missing.
     #[error("{0}")]
     Setup(&'static SetupError),
+    /// There is no firmware to run alone.
+    #[error("this machine starts its kernel without firmware")]
+    NoFirmware,
     /// The initramfs could not be put together.
     #[error("the guest's initramfs: {0}")]
     Initramfs(String),

@@ -15,6 +15,7 @@ mod error;
 mod exec;
 mod initramfs;
 mod machine;
+mod platform;
 mod program;
 
 pub use builder::Builder;

@@ -1,6 +1,7 @@
 //! Building Linux from a source tree.
 
 use super::SetupError;
+use super::recipe::Recipe;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -26,8 +27,8 @@ pub(super) struct Tree<'a> {
     pub(super) lock: &'a File,
     /// Where it is.
     pub(super) source: PathBuf,
-    /// Configuration options on top of tinyconfig.
-    pub(super) fragment: &'a str,
+    /// What it becomes.
+    pub(super) recipe: &'a Recipe,
 }
 
 impl Tree<'_> {
@@ -36,14 +37,14 @@ impl Tree<'_> {
     /// The fragment is kept beside it; with the same one, a build goes on where it was.
     pub(super) fn configure(&self) -> Result<(), SetupError> {
         let fragment = self.source.join("iopf.config");
-        let same = fs::read_to_string(&fragment).is_ok_and(|text| text == self.fragment);
+        let same = fs::read_to_string(&fragment).is_ok_and(|text| text == self.recipe.fragment);
         if same && self.dropped()?.is_empty() {
             return Ok(());
         }
         // Its presence says that what follows is done.
         let _ = fs::remove_file(&fragment);
         let written = self.source.join("iopf.config.new");
-        self.at(fs::write(&written, self.fragment))?;
+        self.at(fs::write(&written, &self.recipe.fragment))?;
         self.make(&["tinyconfig"])?;
         let merge = "scripts/kconfig/merge_config.sh";
         self.run(Command::new(self.source.join(merge)).args(["-m", ".config", "iopf.config.new"]))?;
@@ -58,17 +59,14 @@ impl Tree<'_> {
     /// Lines of the fragment that the configuration does not have.
     fn dropped(&self) -> Result<Vec<String>, SetupError> {
         let config = self.at(fs::read_to_string(self.source.join(".config")))?;
-        Ok(dropped(self.fragment, &config))
+        Ok(dropped(&self.recipe.fragment, &config))
     }
 
-    /// Builds `target`; every ten seconds a line of progress. Objects that are there are not built
+    /// Builds the image; every ten seconds a line of progress. Objects that are there are not built
     /// again.
-    pub(super) fn build(
-        &self,
-        target: &str,
-        progress: &mut dyn io::Write,
-    ) -> Result<(), SetupError> {
-        let mut child = self.start(target)?;
+    pub(super) fn build(&self, progress: &mut dyn io::Write) -> Result<(), SetupError> {
+        let name = self.recipe.name();
+        let mut child = self.start()?;
         let log = self.file(LOG);
         let mut reader = self.at(File::open(&log))?;
         let (started, mut told) = (Instant::now(), Instant::now());
@@ -82,7 +80,7 @@ impl Tree<'_> {
                 told = Instant::now();
                 steps += self.at(lines(&mut reader))?;
                 let seconds = started.elapsed().as_secs();
-                let _ = writeln!(progress, "own kernel: {steps} build steps in {seconds} s");
+                let _ = writeln!(progress, "{name}: {steps} build steps in {seconds} s");
             }
             std::thread::sleep(Duration::from_millis(50));
         };
@@ -96,26 +94,29 @@ impl Tree<'_> {
         )))
     }
 
-    /// Builds the kernel's own tests of iommufd against its own headers, static.
+    /// Builds the kernel's own tests of iommufd against its own headers, static, where they are wanted.
     pub(super) fn selftests(&self) -> Result<(), SetupError> {
+        if self.recipe.selftests().is_empty() {
+            return Ok(());
+        }
         self.make(&["headers"])?;
         self.make(&["-C", SELFTEST_FOLDER, "LDFLAGS=-static"])
     }
 
     /// Name and place of each of them.
     pub(super) fn selftest_programs(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
-        let place = |name| (name, self.file(SELFTEST_FOLDER).join(name));
-        SELFTEST_PROGRAMS.into_iter().map(place)
+        let place = |name: &&'static str| (*name, self.file(SELFTEST_FOLDER).join(name));
+        self.recipe.selftests().iter().map(place)
     }
 
-    /// Starts make with a job for each processor; what it says goes to a file.
-    pub(super) fn start(&self, target: &str) -> Result<Child, SetupError> {
+    /// Starts make for the image, with a job for each processor; what it says goes to a file.
+    pub(super) fn start(&self) -> Result<Child, SetupError> {
         let out = self.at(File::create(self.file(LOG)))?;
         let err = self.at(out.try_clone())?;
         let lock = self.at(self.lock.try_clone())?;
         let jobs = std::thread::available_parallelism().map_or(1, usize::from);
         let mut command = self.command();
-        command.arg(format!("-j{jobs}")).arg(target);
+        command.arg(format!("-j{jobs}")).arg(self.recipe.image().0);
         self.at(command.stdin(lock).stdout(out).stderr(err).spawn())
     }
 
@@ -126,6 +127,7 @@ impl Tree<'_> {
             .env("LC_ALL", "C")
             .env("KBUILD_BUILD_USER", "iopf")
             .env("KBUILD_BUILD_HOST", "iopf")
+            .envs(self.recipe.variables().iter().copied())
             // Those of a cargo that runs this mean something else to make.
             .env_remove("MAKEFLAGS")
             .env_remove("MFLAGS");

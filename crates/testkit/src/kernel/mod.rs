@@ -8,11 +8,11 @@ mod modules;
 mod own;
 mod recipe;
 mod stock;
-mod tools;
 
 pub use crate::debian::SetupError;
-pub use own::own;
-pub use stock::{Stock, stock};
+pub use crate::qemu::root::Target;
+pub use own::{own, own_for};
+pub use stock::{Stock, stock, stock_for};
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub struct Kernel {
     dir: PathBuf,
     version: String,
+    target: Target,
 }
 
 /// What is in a kernel's directory.
@@ -33,7 +34,7 @@ const SELFTESTS: &str = "selftests";
 
 impl Kernel {
     /// The kernel kept in a directory; the error says what is missing.
-    fn open(dir: &Path) -> Result<Self, String> {
+    fn open(dir: &Path, target: Target) -> Result<Self, String> {
         for file in [IMAGE, CONFIG, BUILTIN] {
             if !dir.join(file).is_file() {
                 return Err(format!("there is no {file} in {}", dir.display()));
@@ -43,6 +44,7 @@ impl Kernel {
         Ok(Self {
             version: version.into_owned(),
             dir: dir.to_owned(),
+            target,
         })
     }
 
@@ -52,7 +54,13 @@ impl Kernel {
         &self.version
     }
 
-    /// The bzImage.
+    /// The processor it is for.
+    #[must_use]
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// The image as QEMU's `-kernel` takes it.
     #[must_use]
     pub fn image(&self) -> PathBuf {
         self.dir.join(IMAGE)

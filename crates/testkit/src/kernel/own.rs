@@ -1,16 +1,19 @@
-//! Our own build of Linux, for what no Debian kernel has.
+//! Our own builds of Linux, for what no Debian kernel has.
 //!
-//! Debian's kernels come without iommufd. This one is Debian's source with the configuration in
-//! `guests/kernel/x86_64.config` and the patches in `guests/kernel/oracle`, built once (6 minutes of
-//! two processors) and kept by the source's version and the hash of what goes in, with the kernel's
-//! own tests of iommufd. While it is built, its tree takes 2.2 GB in the cache; afterwards only the
-//! image (5 MB) and the tests (2 MB) stay, since a changed configuration or patch is rare. A build
-//! that was interrupted goes on.
+//! Debian's kernels come without iommufd, and for arm64 without shared virtual addressing. Ours are
+//! Debian's source with the configuration in `guests/kernel/x86_64.config` or `arm64.config`, that for
+//! x86-64 with the patches in `guests/kernel/oracle` and with the kernel's own tests of iommufd. Each is
+//! built once (6 and 7 minutes of two processors) and kept by the source's version and the hash of what
+//! goes in. While it is built, its tree takes 2.2 GB in the cache; afterwards only the image (5 MB)
+//! and the tests (2 MB) stay, since a changed configuration or patch is rare. A build that was
+//! interrupted goes on.
 
 use super::build::{Tree, failed};
 use super::recipe::Recipe;
-use super::{BUILTIN, CONFIG, IMAGE, Kernel, SELFTESTS, SetupError, tools, vouched};
+use super::{BUILTIN, CONFIG, IMAGE, Kernel, SELFTESTS, SetupError, vouched};
 use crate::debian::{Apt, Order, cache_dir, io, sha256};
+use crate::qemu::root::Target;
+use crate::tools;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -36,20 +39,36 @@ const ORDER: Order = Order {
 /// The file whose presence makes a kernel complete.
 const MANIFEST: &str = "manifest.txt";
 
-/// Finds our own kernel or builds it, once a process. Progress goes to standard error.
+/// [`own_for`] x86-64.
+///
+/// # Errors
+/// As of [`own_for`].
+pub fn own() -> Result<&'static Kernel, &'static SetupError> {
+    own_for(Target::X86_64)
+}
+
+/// Finds our own kernel for a target or builds it, once a process. Progress goes to standard error.
 ///
 /// # Errors
 /// As [`SetupError`] says: the source is not there, a tool is missing, or the build fails.
-pub fn own() -> Result<&'static Kernel, &'static SetupError> {
-    static KERNEL: OnceLock<Result<Kernel, SetupError>> = OnceLock::new();
-    KERNEL
+pub fn own_for(target: Target) -> Result<&'static Kernel, &'static SetupError> {
+    type Built = OnceLock<Result<Kernel, SetupError>>;
+    static X86_64: Built = OnceLock::new();
+    static AARCH64: Built = OnceLock::new();
+    let (kernel, dir) = match target {
+        Target::X86_64 => (&X86_64, "kernels/own"),
+        Target::Aarch64 => (&AARCH64, "kernels/own-arm64"),
+    };
+    kernel
         .get_or_init(|| {
             let workshop = Workshop {
-                recipe: Recipe::read()?,
-                dir: cache_dir().join("kernels/own"),
+                recipe: Recipe::read(target)?,
+                dir: cache_dir().join(dir),
                 apt: Apt::new(&cache_dir().join("debian")),
                 make: "make".into(),
-                tools: tools::ensure,
+                tools: |recipe, progress| {
+                    tools::ensure("our own kernel", &recipe.needs(), progress)
+                },
             };
             workshop.ensure(&mut io::stderr())
         })
@@ -63,47 +82,45 @@ struct Workshop {
     apt: Apt,
     make: PathBuf,
     /// Makes sure that the tools of a build are there.
-    tools: fn(&mut dyn io::Write) -> Result<(), SetupError>,
+    tools: fn(&Recipe, &mut dyn io::Write) -> Result<(), SetupError>,
 }
 
 impl Workshop {
     fn ensure(&self, progress: &mut dyn io::Write) -> Result<Kernel, SetupError> {
         let at = || format!("preparing {}", self.dir.display());
+        let name = self.recipe.name();
         if let Some(kernel) = self.existing() {
             return Ok(kernel);
         }
         io(at, fs::create_dir_all(&self.dir))?;
         let lock = io(at, File::create(self.dir.join("lock")))?;
         if lock.try_lock().is_err() {
-            let _ = writeln!(
-                progress,
-                "own kernel: waiting for another process to build it"
-            );
+            let _ = writeln!(progress, "{name}: waiting for another process to build it");
             io(at, lock.lock())?;
         }
         // Whoever held the lock may have done the work.
         if let Some(kernel) = self.existing() {
             return Ok(kernel);
         }
-        (self.tools)(progress)?;
+        (self.tools)(&self.recipe, progress)?;
         let version = self.unpacked(&lock, progress)?;
         let tree = Tree {
             make: &self.make,
             lock: &lock,
             source: self.tree(),
-            fragment: &self.recipe.fragment,
+            recipe: &self.recipe,
         };
         let _ = writeln!(
             progress,
-            "own kernel: building {version} in {}; it may be interrupted and goes on when run again",
+            "{name}: building {version} in {}; it may be interrupted and goes on when run again",
             self.dir.display()
         );
         tree.configure()?;
-        tree.build("bzImage", progress)?;
+        tree.build(progress)?;
         tree.selftests()?;
         let place = self.keep(&tree, &version)?;
-        let _ = writeln!(progress, "own kernel: ready in {}", place.display());
-        Kernel::open(&place).map_err(failed)
+        let _ = writeln!(progress, "{name}: ready in {}", place.display());
+        Kernel::open(&place, self.recipe.target).map_err(failed)
     }
 
     /// A complete and undamaged kernel of this recipe.
@@ -117,7 +134,7 @@ impl Workshop {
             .iter()
             .rev()
             .filter(ours)
-            .find_map(|path| Kernel::open(path).ok())
+            .find_map(|path| Kernel::open(path, self.recipe.target).ok())
     }
 
     /// Where the source is while it is needed.
@@ -150,7 +167,8 @@ impl Workshop {
         let at = || format!("unpacking into {}", build.display());
         io(at, self.discard())?;
         io(at, fs::create_dir_all(&build))?;
-        let _ = writeln!(progress, "own kernel: unpacking the source (1.6 GB)");
+        let name = self.recipe.name();
+        let _ = writeln!(progress, "{name}: unpacking the source (1.6 GB)");
         let deb = build.join("package");
         for package in &packages {
             self.apt.unpack_checked(package, &deb)?;
@@ -184,7 +202,7 @@ impl Workshop {
         }
         io(at, fs::create_dir_all(temp.join(SELFTESTS)))?;
         for (name, file) in [
-            (IMAGE, "arch/x86/boot/bzImage"),
+            (IMAGE, self.recipe.image().1),
             (CONFIG, ".config"),
             (BUILTIN, "modules.builtin"),
         ] {

@@ -3,6 +3,7 @@
 use super::modules::{canonical, closure};
 use super::{BUILTIN, CONFIG, IMAGE, Kernel, MODULES, SetupError, vouched};
 use crate::debian::{Apt, Order, Store, cache_dir};
+use crate::qemu::root::Target;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
@@ -53,6 +54,16 @@ const NEWEST: Order = Order {
     instead: INSTEAD,
 };
 
+/// The same kernel for arm64, whose packages are called the same.
+const fn arm64(order: Order) -> Order {
+    Order {
+        what: "kernel for arm64",
+        name: "Debian's kernel for arm64",
+        packages: &["linux-image-arm64:arm64"],
+        ..order
+    }
+}
+
 /// What tests may want to load. What these need is kept as well; what a kernel has built in has no
 /// file and is passed over.
 const WANTED: [&str; 11] = [
@@ -76,37 +87,48 @@ fn list() -> String {
     WANTED.join("\n")
 }
 
+/// [`stock_for`] x86-64.
+///
+/// # Errors
+/// As of [`stock_for`].
+pub fn stock(which: Stock) -> Result<&'static Kernel, &'static SetupError> {
+    stock_for(Target::X86_64, which)
+}
+
 /// Finds or fetches one of Debian's kernels, once a process. Progress goes to standard error.
 ///
 /// # Errors
 /// As [`SetupError`] says.
-pub fn stock(which: Stock) -> Result<&'static Kernel, &'static SetupError> {
-    static KERNELS: [OnceLock<Result<Kernel, SetupError>>; 2] = [OnceLock::new(), OnceLock::new()];
-    let (kernel, order, name) = match which {
-        Stock::Stable => (&KERNELS[0], STABLE, "stable"),
-        Stock::Newest => (&KERNELS[1], NEWEST, "newest"),
+pub fn stock_for(target: Target, which: Stock) -> Result<&'static Kernel, &'static SetupError> {
+    type Found = OnceLock<Result<Kernel, SetupError>>;
+    static KERNELS: [Found; 4] = [const { OnceLock::new() }; 4];
+    let (kernel, order, name) = match (target, which) {
+        (Target::X86_64, Stock::Stable) => (&KERNELS[0], STABLE, "stable"),
+        (Target::X86_64, Stock::Newest) => (&KERNELS[1], NEWEST, "newest"),
+        (Target::Aarch64, Stock::Stable) => (&KERNELS[2], arm64(STABLE), "stable-arm64"),
+        (Target::Aarch64, Stock::Newest) => (&KERNELS[3], arm64(NEWEST), "newest-arm64"),
     };
     kernel
         .get_or_init(|| {
             let kernels = cache_dir().join("kernels");
             let apt = Apt::new(&cache_dir().join("debian"));
-            store(order, kernels.join(name), apt).ensure(&mut io::stderr())
+            store(target, order, kernels.join(name), apt).ensure(&mut io::stderr())
         })
         .as_ref()
 }
 
-fn store(order: Order, dir: PathBuf, apt: Apt) -> Store<Kernel> {
+fn store(target: Target, order: Order, dir: PathBuf, apt: Apt) -> Store<Kernel> {
     Store {
         order,
         dir,
         apt,
         arrange: Box::new(arrange),
         vouched: Box::new(vouched),
-        open: Box::new(|dir| {
+        open: Box::new(move |dir| {
             // A longer list is another kernel: it is fetched anew.
             let kept = fs::read_to_string(dir.join(LIST)).unwrap_or_default();
             if kept == list() {
-                Kernel::open(dir)
+                Kernel::open(dir, target)
             } else {
                 Err("the list of wanted modules has changed".to_owned())
             }

@@ -4,6 +4,7 @@
 //! for: `drivers/iommu/amd/init.c` and `amd_iommu.h` (`check_feature`).
 
 use super::Caps;
+use crate::refused::{Refused, needs, range};
 use iommu_wire::amdvi::regs::{ExtendedFeatures, ExtendedFeatures2};
 
 /// What guest translation adds.
@@ -105,43 +106,6 @@ impl Default for Config {
             hypertransport_ignored: false,
             iotlb_entries: 4096,
         }
-    }
-}
-
-/// Why a configuration is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refused {
-    /// A number lies outside what the field says.
-    #[error("{field} cannot be {value}")]
-    OutOfRange {
-        /// The field of [`Config`] or [`Guest`].
-        field: &'static str,
-        /// What it holds.
-        value: u64,
-    },
-    /// Something is asked for without what it builds on.
-    #[error("{what} needs {needs}")]
-    Without {
-        /// The field that is set.
-        what: &'static str,
-        /// The field that is not.
-        needs: &'static str,
-    },
-}
-
-fn range(field: &'static str, value: u64, from: u64, to: u64) -> Result<(), Refused> {
-    if (from..=to).contains(&value) {
-        Ok(())
-    } else {
-        Err(Refused::OutOfRange { field, value })
-    }
-}
-
-fn needs(what: &'static str, wanted: bool, needs: &'static str, is: bool) -> Result<(), Refused> {
-    if wanted && !is {
-        Err(Refused::Without { what, needs })
-    } else {
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a unit does about its registers and its command buffer: where [`Effect`]s become action.
 
 use super::commands::{Place, accept};
-use super::config::{Config, Refused};
+use super::config::Config;
 use super::log::Logged;
 use super::record::{Record, fault_event};
 use super::regs::{Effect, Regs, due};
@@ -9,6 +9,7 @@ use super::{Amdvi, AmdviUnit, Caps};
 use crate::arch::{Arch, GroupAnswer, Interrupt, Parts, Queued, Ram, Recorded};
 use crate::iotlb::{Pages, Scope};
 use crate::mem::GuestRam;
+use crate::refused::Refused;
 use crate::unit::{Next, State};
 use iommu_walk::Completion;
 use iommu_walk::amdvi::{Failure, PAGE_REQUEST_ANSWER, Unit as Walk};
@@ -44,7 +45,7 @@ impl Arch for Amdvi {
         })
     }
 
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt) {
+    fn deliver<A: Ram>(sink: &Self::Sink, _: &GuestRam<A>, interrupt: Interrupt) {
         if let Interrupt::Vector(vector) = interrupt {
             sink.raise(InterruptKind::Msi, vector);
         }
@@ -117,7 +118,7 @@ impl Arch for Amdvi {
     }
 
     #[inline]
-    fn record<A: Ram>(regs: &mut Regs, ram: &GuestRam<A>, record: Record) -> Recorded {
+    fn record<A: Ram>(regs: &mut Regs, ram: &GuestRam<A>, record: Record, _hold: bool) -> Recorded {
         regs.record(ram, &record)
     }
 
@@ -335,7 +336,9 @@ impl<A: Ram> AmdviUnit<A> {
 /// The interrupt that comes with an event.
 const fn interrupt(recorded: Recorded) -> Option<Interrupt> {
     match recorded {
-        Recorded::Yes(interrupt) | Recorded::Lost(interrupt) => interrupt,
+        Recorded::Yes(interrupt) | Recorded::Lost(interrupt) | Recorded::Stalled(_, interrupt) => {
+            interrupt
+        }
         Recorded::Repeated => None,
     }
 }

@@ -3,8 +3,9 @@
 use super::Amdvi;
 use super::cache::{DeviceCache, Moment};
 use crate::arch::Tables;
-use crate::iotlb::{Scope, Source, Stage, Tag};
+use crate::iotlb::{Habits, Scope, Source, Stage, Tag};
 use crate::memo::Memo;
+use crate::translate::asked_of_pcie;
 use iommu_walk::amdvi::{
     self as walk, Applied, Cause, Detail, Failure, Space, Switches, Unit as Walk,
 };
@@ -35,6 +36,8 @@ impl Tables for Amdvi {
     fn enabled(walk: &Walk) -> bool {
         walk.enabled()
     }
+
+    const CUT: Option<u64> = Some(0xfee0_0000);
 
     #[inline]
     fn special(dma: &Dma) -> bool {
@@ -71,7 +74,7 @@ impl Tables for Amdvi {
         cache.get(dma.requester)
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Walk,
         cache: &DeviceCache,
         mem: &M,
@@ -179,6 +182,7 @@ impl Tables for Amdvi {
             tag,
             user: rights,
             supervisor: rights,
+            habits: Habits::empty(),
         }
     }
 
@@ -193,6 +197,11 @@ impl Tables for Amdvi {
         }
         walk::page_request(unit, mem, dma.requester, dma.pasid, &mut ())?;
         Ok(None)
+    }
+
+    #[inline]
+    fn asked(dma: &Dma) -> Option<Access> {
+        asked_of_pcie(dma)
     }
 
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>> {

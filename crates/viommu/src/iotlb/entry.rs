@@ -1,6 +1,6 @@
 //! What the tables hold: sources, translations and hits, and their tags.
 
-use super::SMALLEST;
+use super::{Habits, SMALLEST};
 use iopf::{Access, Gpa, Iova, Pasid};
 
 /// Which tables an address went through.
@@ -17,12 +17,15 @@ pub enum Stage {
 /// An address space as the IOTLB knows it: a domain, a PASID where the first stage translates, and
 /// the stages.
 ///
-/// 39 bits: domain in 15:0, PASID in 35:16, "has a PASID" in 36, stages in 38:37.
+/// 40 bits: domain in 15:0, PASID in 35:16, "has a PASID" in 36, stages in 38:37, "global" in 39 with its
+/// set in 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(pub(super) u64);
 
 impl Tag {
     const PASID: u64 = 1 << 36;
+    const GLOBAL: u64 = 1 << 39;
+    const SET: u64 = 1 << 16;
 
     /// The tag of `domain`, `pasid` and `stage`.
     ///
@@ -42,6 +45,14 @@ impl Tag {
         Self(domain as u64 | pasid | stage << 37)
     }
 
+    /// The tag of what every PASID of `domain` shares: one of two sets (Arm: those of the address spaces
+    /// that are shared with processors, and those that are not).
+    #[must_use]
+    pub const fn global(domain: u16, set: bool, stage: Stage) -> Self {
+        let set = if set { Self::SET } else { 0 };
+        Self(Self::new(domain, None, stage).0 | Self::GLOBAL | set)
+    }
+
     /// The domain.
     #[must_use]
     pub const fn domain(self) -> u16 {
@@ -57,10 +68,16 @@ impl Tag {
         Pasid::new((self.0 >> 16 & 0xf_ffff) as u32)
     }
 
+    /// Whether every PASID of the domain shares it.
+    #[must_use]
+    pub const fn is_global(self) -> bool {
+        self.0 & Self::GLOBAL != 0
+    }
+
     /// The stages.
     #[must_use]
     pub const fn stage(self) -> Stage {
-        match self.0 >> 37 {
+        match self.0 >> 37 & 3 {
             0 => Stage::First,
             1 => Stage::Second,
             _ => Stage::Nested,
@@ -78,14 +95,37 @@ pub struct Source {
     pub user: Access,
     /// What it leaves to privileged requests, of the same three.
     pub supervisor: Access,
+    /// How requests are looked at.
+    pub habits: Habits,
 }
 
 impl Source {
-    /// As the cache holds it.
+    /// As the cache holds it: rights in 5:0, tag in 45:6, habits in 63:56.
     pub(super) fn word(&self) -> u64 {
-        self.tag.0 << 6 | rights(self.user, self.supervisor)
+        let habits = u64::from(self.habits.bits()) << 56;
+        habits | self.tag.0 << 6 | rights(self.user, self.supervisor)
+    }
+
+    /// From what [`Self::word`] says.
+    pub(super) const fn of(word: u64) -> Self {
+        let [.., habits] = word.to_le_bytes();
+        Self {
+            tag: Tag(word >> 6 & TAG),
+            user: Access::from_bits_truncate((word & 7) as u8),
+            supervisor: Access::from_bits_truncate((word >> 3 & 7) as u8),
+            habits: Habits::from_bits_retain(habits),
+        }
+    }
+
+    /// What its configuration leaves of a translation, for a request as it comes.
+    #[must_use]
+    pub fn leaves(&self, hit: Hit) -> Hit {
+        Hit(self.habits.seen(hit).0 & (!RIGHTS | rights(self.user, self.supervisor)))
     }
 }
+
+/// The bits of a tag.
+const TAG: u64 = (1 << 40) - 1;
 
 /// A translation of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,20 +18,59 @@ impl Pages {
         self.addr.0 & mask.unwrap_or(0)
     }
 
+    /// The same as first and last address.
+    pub(super) fn span(self) -> Span {
+        let rest = u64::MAX.checked_shl(u32::from(self.size_shift));
+        Span {
+            first: self.first(),
+            last: self.first() | !rest.unwrap_or(0),
+        }
+    }
+
+    fn touches(self, key: Key) -> bool {
+        self.span().touches(key)
+    }
+}
+
+/// A range of input addresses, of any length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Its first address.
+    pub first: u64,
+    /// Its last.
+    pub last: u64,
+}
+
+impl Span {
+    /// Every address.
+    pub const ALL: Self = Self {
+        first: 0,
+        last: u64::MAX,
+    };
+
+    /// How many pages of a size, a power of two, it touches.
+    pub(super) const fn pages(self, shift: u8) -> u64 {
+        if self.last < self.first {
+            return 0;
+        }
+        ((self.last >> shift) - (self.first >> shift)).saturating_add(1)
+    }
+
     fn touches(self, key: Key) -> bool {
         let (page, shift) = page_of(key);
-        let wider = self.size_shift.max(shift);
-        Self {
-            addr: Iova(page),
-            size_shift: wider,
-        }
-        .first()
-            == Self {
-                addr: self.addr,
-                size_shift: wider,
-            }
-            .first()
+        page <= self.last && self.first <= page | ((1 << shift) - 1)
     }
+}
+
+/// Which address spaces of a domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Every PASID's, and what is global.
+    All,
+    /// One PASID's, without what is global.
+    Pasid(Pasid),
+    /// One PASID's, and what is global.
+    PasidAndGlobal(Pasid),
 }
 
 /// What the history says of an invalidation: its domain, every domain, or the sources.
@@ -54,6 +93,10 @@ pub enum Scope {
     Pasid(u16, Pasid),
     /// Entries of a PASID in a domain through the first stage, in a range.
     PasidPages(u16, Pasid, Pages),
+    /// Entries of a domain through the first stage, nested ones included, in a range (Arm: CMD_TLBI_NH_*).
+    FirstStage(u16, Whose, Span),
+    /// Entries of a domain through the second stage alone, in a range (Arm: CMD_TLBI_S2_IPA).
+    SecondStage(u16, Span),
 }
 
 impl Scope {
@@ -63,7 +106,9 @@ impl Scope {
             Self::Domain(domain)
             | Self::DomainPages(domain, _)
             | Self::Pasid(domain, _)
-            | Self::PasidPages(domain, ..) => Some(domain),
+            | Self::PasidPages(domain, ..)
+            | Self::FirstStage(domain, ..)
+            | Self::SecondStage(domain, _) => Some(domain),
         }
     }
 
@@ -88,6 +133,15 @@ impl Scope {
             },
             Self::Pasid(_, pasid) => tag.stage() == Stage::Second || tag.pasid() == Some(pasid),
             Self::PasidPages(_, pasid, pages) => tag.pasid() == Some(pasid) && pages.touches(key),
+            Self::FirstStage(_, whose, span) => {
+                let its = match whose {
+                    Whose::All => true,
+                    Whose::Pasid(pasid) => tag.pasid() == Some(pasid),
+                    Whose::PasidAndGlobal(pasid) => tag.pasid() == Some(pasid) || tag.is_global(),
+                };
+                tag.stage() != Stage::Second && its && span.touches(key)
+            }
+            Self::SecondStage(_, span) => tag.stage() == Stage::Second && span.touches(key),
         }
     }
 }

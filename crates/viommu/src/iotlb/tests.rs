@@ -38,6 +38,7 @@ fn full(tag: Tag) -> Source {
         tag,
         user: RWX,
         supervisor: RWX,
+        habits: Habits::empty(),
     }
 }
 
@@ -136,6 +137,7 @@ fn a_source_takes_rights_away_from_a_translation_it_shares() {
         tag,
         user: Access::READ,
         supervisor: Access::empty(),
+        habits: Habits::empty(),
     };
     assert!(tlb.insert_source(tlb.epoch(), NIC, None, &limited));
     assert!(tlb.insert_source(tlb.epoch(), DISK, None, &full(tag)));
@@ -377,4 +379,187 @@ fn page_selective_invalidation_of_a_legacy_domain_leaves_its_neighbours() {
         tlb.invalidate(Scope::DomainPages(1, pages));
         assert_eq!(left(&tlb, &entries), expected, "{pages:?}");
     }
+}
+
+#[test]
+fn a_hit_from_long_ago_is_not_found_when_the_stamps_come_round() {
+    let tlb = with(&[(second(1), 0x1000, page(0x5000, 12))]);
+    // At the very first count everything is looked at anyway.
+    tlb.invalidate(Scope::Domain(3));
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(second(1))));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    tlb.invalidate(Scope::Domain(1));
+    // Of another domain, so that nothing but the stamp keeps the old hit from being found.
+    for count in 0..3 << STAMP_BITS {
+        assert_eq!(tlb.lookup(NIC, None, Iova(0x1000)), None, "{count}");
+        tlb.invalidate(Scope::DomainPages(
+            2,
+            Pages {
+                addr: Iova(0),
+                size_shift: 12,
+            },
+        ));
+    }
+}
+
+#[test]
+fn requesters_that_differ_in_any_bit_are_different() {
+    let tlb = with(&[(second(1), 0x1000, page(0x5000, 12))]);
+    assert!(tlb.insert_source(tlb.epoch(), NIC, None, &full(second(1))));
+    assert!(tlb.lookup(NIC, None, Iova(0x1000)).is_some());
+    for bit in 0..32 {
+        let other = Rid(NIC.0 ^ 1 << bit);
+        assert_eq!(tlb.lookup(other, None, Iova(0x1000)), None, "{other}");
+    }
+}
+
+fn global(domain: u16, set: bool, stage: Stage) -> Tag {
+    Tag::global(domain, set, stage)
+}
+
+#[test]
+fn scopes_of_the_first_stage_tell_whose_and_where() {
+    let entries = [
+        (first(1, 7), 0x1000, page(0x10000, 12)),
+        (first(1, 8), 0x1000, page(0x20000, 12)),
+        (nested(1, 7), 0x1000, page(0x30000, 12)),
+        (global(1, false, Stage::First), 0x1000, page(0x40000, 12)),
+        (global(1, true, Stage::Nested), 0x1000, page(0x50000, 12)),
+        (second(1), 0x1000, page(0x60000, 12)),
+        (first(2, 7), 0x1000, page(0x70000, 12)),
+        (first(1, 7), 0x20_0000, page(0x80_0000, 21)),
+    ];
+    let here = Span {
+        first: 0x1fff,
+        last: 0x1fff,
+    };
+    let there = Span {
+        first: 0x2000,
+        last: 0x3f_ffff,
+    };
+    let (all, one, shared) = (
+        Whose::All,
+        Whose::Pasid(pasid(7)),
+        Whose::PasidAndGlobal(pasid(7)),
+    );
+    let [o, x] = [true, false];
+    for (scope, expected) in [
+        (Scope::FirstStage(1, one, here), [x, o, x, o, o, o, o, o]),
+        (Scope::FirstStage(1, shared, here), [x, o, x, x, x, o, o, o]),
+        (Scope::FirstStage(1, all, here), [x, x, x, x, x, o, o, o]),
+        (Scope::FirstStage(1, one, there), [o, o, o, o, o, o, o, x]),
+        (
+            Scope::FirstStage(1, one, Span::ALL),
+            [x, o, x, o, o, o, o, x],
+        ),
+        (
+            Scope::FirstStage(1, all, Span::ALL),
+            [x, x, x, x, x, o, o, x],
+        ),
+        (Scope::SecondStage(1, here), [o, o, o, o, o, x, o, o]),
+        (Scope::SecondStage(1, Span::ALL), [o, o, o, o, o, x, o, o]),
+        (Scope::SecondStage(1, there), [o; 8]),
+        (Scope::FirstStage(3, all, Span::ALL), [o; 8]),
+    ] {
+        let tlb = with(&entries);
+        tlb.invalidate(scope);
+        assert_eq!(left(&tlb, &entries), expected, "{scope:?}");
+    }
+}
+
+#[test]
+fn a_span_that_ends_before_it_begins_holds_nothing() {
+    let entries = [(first(1, 7), 0x1000, page(0x10000, 12))];
+    let tlb = with(&entries);
+    let span = Span {
+        first: 0x1000,
+        last: 0xfff,
+    };
+    tlb.invalidate(Scope::FirstStage(1, Whose::Pasid(pasid(7)), span));
+    assert_eq!(left(&tlb, &entries), [true]);
+}
+
+#[test]
+fn global_translations_serve_every_pasid_that_looks_for_them() {
+    let tlb = with(&[(global(1, true, Stage::First), 0x1000, page(0x5000, 12))]);
+    let mut source = full(first(1, 7));
+    for (habits, found) in [
+        (Habits::empty(), None),
+        (Habits::GLOBAL, None),
+        (Habits::GLOBAL | Habits::GLOBAL_SET, Some(Gpa(0x5008))),
+    ] {
+        source.habits = habits;
+        assert!(tlb.insert_source(tlb.epoch(), NIC, None, &source));
+        let hit = tlb.lookup(NIC, None, Iova(0x1008));
+        assert_eq!(hit.map(|hit| hit.output(Iova(0x1008))), found, "{habits:?}");
+        tlb.clear_sources();
+    }
+    assert_eq!(global(1, true, Stage::First).pasid(), None);
+}
+
+#[test]
+fn the_top_byte_does_not_count_where_the_source_says_so() {
+    let upper = 0xffff_8000_0000_1000;
+    let tlb = with(&[
+        (first(1, 7), 0x1000, page(0x5000, 12)),
+        (first(1, 7), upper, page(0x6000, 12)),
+    ]);
+    let tagged = |at: u64| at & !(0xff << 56) | 0xab << 56;
+    let mut source = full(first(1, 7));
+    for (habits, lower_found, upper_found) in [
+        (Habits::empty(), false, false),
+        (Habits::LOWER_TAGS, true, false),
+        (Habits::UPPER_TAGS, false, true),
+        (Habits::LOWER_TAGS | Habits::UPPER_TAGS, true, true),
+    ] {
+        source.habits = habits;
+        assert!(tlb.insert_source(tlb.epoch(), NIC, None, &source));
+        let found = |at| tlb.lookup(NIC, None, Iova(at)).is_some();
+        assert_eq!(found(tagged(0x1000)), lower_found, "{habits:?}");
+        assert_eq!(found(tagged(upper)), upper_found, "{habits:?}");
+        assert!(found(0x1000) && found(upper));
+        tlb.clear_sources();
+    }
+}
+
+#[test]
+fn overrides_change_which_rights_count() {
+    let mut entry = page(0x5000, 12);
+    entry.user = Access::READ;
+    entry.supervisor = Access::RW | Access::EXEC;
+    let tlb = with(&[(first(1, 7), 0x1000, entry)]);
+    let mut source = full(first(1, 7));
+    let mut serves = |habits, access| {
+        source.habits = habits;
+        assert!(tlb.insert_source(tlb.epoch(), NIC, None, &source));
+        let hit = tlb.lookup(NIC, None, Iova(0x1000)).unwrap();
+        tlb.clear_sources();
+        hit.serves(access)
+    };
+    let (user, privileged) = (Habits::USER, Habits::PRIVILEGED);
+    assert!(!serves(Habits::empty(), Access::WRITE));
+    assert!(serves(privileged, Access::WRITE));
+    assert!(serves(privileged, Access::EXEC));
+    assert!(!serves(user, Access::WRITE | Access::PRIV));
+    assert!(serves(user, Access::READ | Access::PRIV));
+    // Data: what may be read may be fetched. Instructions: what may be fetched may be read.
+    assert!(serves(Habits::DATA, Access::EXEC));
+    assert!(!serves(Habits::INSTRUCTION, Access::READ));
+    assert!(serves(Habits::INSTRUCTION | privileged, Access::READ));
+    assert!(serves(Habits::INSTRUCTION | privileged, Access::WRITE));
+}
+
+#[test]
+fn a_source_comes_back_as_it_was_cached() {
+    for bits in 0..=u8::MAX {
+        let source = Source {
+            tag: Tag::new(0xffff, Some(Pasid::MAX), Stage::Nested),
+            user: Access::READ,
+            supervisor: Access::RW | Access::EXEC,
+            habits: Habits::from_bits_retain(bits),
+        };
+        assert_eq!(Source::of(source.word()), source);
+    }
+    let tag = global(0xffff, true, Stage::Nested);
+    assert_eq!(Source::of(full(tag).word()).tag, tag);
 }

@@ -28,7 +28,7 @@ impl Translate for Flat {
                     each(Gpa(frame | at.0 & 0xfff), part);
                     done += part;
                 }
-                _ => return Err(Blocked { at }),
+                _ => return Err(Blocked::aborted(at)),
             }
         }
         Ok(())

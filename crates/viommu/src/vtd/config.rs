@@ -1,5 +1,6 @@
 //! What a unit can do, as its maker states it.
 
+use crate::refused::{Refused, differs, needs, range};
 use iommu_wire::vtd::regs::{Cap, Ecap};
 
 /// Address widths that second-stage tables may have.
@@ -119,37 +120,6 @@ impl Default for Config {
     }
 }
 
-/// Why a configuration is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refused {
-    /// A number lies outside what the field says.
-    #[error("{field} cannot be {value}")]
-    OutOfRange {
-        /// The field of [`Config`] or [`Scalable`].
-        field: &'static str,
-        /// What it holds.
-        value: u64,
-    },
-    /// Something is asked for without what it builds on.
-    #[error("{what} needs {needs}")]
-    Without {
-        /// The field that is set.
-        what: &'static str,
-        /// The field that is not.
-        needs: &'static str,
-    },
-    /// The registers claim what the model does not do, or miss what it cannot leave out.
-    #[error("{register} bit {bit} cannot be {set}")]
-    NotModelled {
-        /// `CAP_REG` or `ECAP_REG`.
-        register: &'static str,
-        /// The first such bit.
-        bit: u32,
-        /// What it is.
-        set: bool,
-    },
-}
-
 /// Where the fault recording registers start, in units of 16 bytes: past the MTRRs, as Linux maps
 /// the window up to the last of them.
 const FAULT_OFFSET: u16 = 0x22;
@@ -157,27 +127,6 @@ const FAULT_OFFSET: u16 = 0x22;
 const IOTLB_OFFSET: u16 = 0xf;
 /// Largest address mask of a page-selective invalidation: 1 GiB.
 const ADDRESS_MASK: u8 = 18;
-
-fn range(field: &'static str, value: u64, from: u64, to: u64) -> Result<(), Refused> {
-    if (from..=to).contains(&value) {
-        Ok(())
-    } else {
-        Err(Refused::OutOfRange { field, value })
-    }
-}
-
-fn needs(
-    what: &'static str,
-    wanted: bool,
-    needs: &'static str,
-    there: bool,
-) -> Result<(), Refused> {
-    if wanted && !there {
-        Err(Refused::Without { what, needs })
-    } else {
-        Ok(())
-    }
-}
 
 impl Config {
     /// The capability registers that say this.
@@ -364,19 +313,6 @@ impl Config {
         let wanted = scalable.page_requests;
         needs("page_requests", wanted, "device_tlb", self.device_tlb)
     }
-}
-
-fn differs(register: &'static str, theirs: u64, ours: u64, free: u64) -> Result<(), Refused> {
-    let differ = (theirs ^ ours) & !free;
-    if differ == 0 {
-        return Ok(());
-    }
-    let bit = differ.trailing_zeros();
-    Err(Refused::NotModelled {
-        register,
-        bit,
-        set: theirs >> bit & 1 != 0,
-    })
 }
 
 #[cfg(test)]

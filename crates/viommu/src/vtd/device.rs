@@ -1,13 +1,14 @@
 //! What a unit does about its registers and its invalidation queue: where [`Effect`]s become action.
 
 use super::commands::{Place, accept};
-use super::config::{Config, Refused};
+use super::config::Config;
 use super::page_requests::Room;
 use super::record::{fault_event, request_type};
 use super::regs::{Effect, Regs};
 use super::{Caps, Failure, Vtd, VtdUnit};
 use crate::arch::{Arch, GroupAnswer, Interrupt, Parts, Queued, Ram, Recorded};
 use crate::mem::GuestRam;
+use crate::refused::Refused;
 use crate::unit::{Next, State};
 use iommu_walk::Completion;
 use iommu_walk::vtd::{PAGE_REQUEST_ANSWER, Unit as Walk};
@@ -41,7 +42,7 @@ impl Arch for Vtd {
         })
     }
 
-    fn deliver(sink: &Self::Sink, interrupt: Interrupt) {
+    fn deliver<A: Ram>(sink: &Self::Sink, _: &GuestRam<A>, interrupt: Interrupt) {
         if let Interrupt::Message { addr, data } = interrupt {
             sink.msi(addr, data);
         }
@@ -121,7 +122,7 @@ impl Arch for Vtd {
     }
 
     #[inline]
-    fn record<A: Ram>(regs: &mut Regs, _: &GuestRam<A>, record: RawFault) -> Recorded {
+    fn record<A: Ram>(regs: &mut Regs, _: &GuestRam<A>, record: RawFault, _hold: bool) -> Recorded {
         regs.events.record(record)
     }
 

@@ -3,8 +3,9 @@
 use super::cache::{ConfigCache, Moment};
 use super::{Failure, Vtd, VtdUnit};
 use crate::arch::Tables;
-use crate::iotlb::{Pages, Scope, Source, Stage, Tag};
+use crate::iotlb::{Habits, Pages, Scope, Source, Stage, Tag};
 use crate::memo::Memo;
+use crate::translate::asked_of_pcie;
 use iommu_walk::vtd::{
     self as walk, AddressSpace, Applied, Cause, Context, Switches, Translate, Unit,
 };
@@ -37,6 +38,8 @@ impl Tables for Vtd {
     fn enabled(walk: &Unit) -> bool {
         walk.enabled()
     }
+
+    const CUT: Option<u64> = Some(0xfee0_0000);
 
     #[inline]
     fn special(dma: &Dma) -> bool {
@@ -77,7 +80,7 @@ impl Tables for Vtd {
         }
     }
 
-    fn configure<M: TableMem>(
+    fn configure<M: TableMemMut>(
         unit: &Unit,
         cache: &ConfigCache,
         mem: &M,
@@ -173,6 +176,7 @@ impl Tables for Vtd {
             tag: Tag::new(space.domain.0, space.pasid, stage),
             user: if odd { Access::empty() } else { rights },
             supervisor: if privileged { rights } else { Access::empty() },
+            habits: Habits::empty(),
         }
     }
 
@@ -187,6 +191,11 @@ impl Tables for Vtd {
         }
         let space = walk::page_request(unit, mem, dma.requester, dma.pasid, &mut ())?;
         Ok(Some(implied(&space, dma.addr)))
+    }
+
+    #[inline]
+    fn asked(dma: &Dma) -> Option<Access> {
+        asked_of_pcie(dma)
     }
 
     fn memo() -> &'static LocalKey<RefCell<Memo<Self>>> {

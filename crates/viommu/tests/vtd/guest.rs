@@ -231,6 +231,7 @@ impl Watch<Failure> for Diary {
             Notice::Interrupt(_) => "message".to_owned(),
             Notice::Tail => "tail".to_owned(),
             Notice::Response(response) => format!("response {:?}", response.group),
+            Notice::Resume { tag, how, .. } => format!("resume {tag:?} {how:?}"),
         };
         let mut lines = self.0.lock().expect("it holds");
         lines.push_str(&line);

@@ -4,7 +4,7 @@ use super::{BAR_PORTALS, BAR_REGISTERS, Dsa, State};
 use crate::dsa::regs::{DeviceState, offset};
 use crate::pci::Effect;
 use iopf::{GroupIndex, Pasid, Response};
-use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction};
+use viommu_api::{Endpoint, Interrupts, Invalidation, PciFunction, Resume, StallTag};
 
 impl Dsa {
     /// Does what a write to configuration space means beyond the switches of the device.
@@ -116,6 +116,11 @@ impl Endpoint for Dsa {
 
     fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
         self.device.page_response(pasid, group, response);
+        (self.waker)();
+    }
+
+    fn resume(&self, tag: StallTag, how: Resume) {
+        self.device.resume(tag, how);
         (self.waker)();
     }
 }

@@ -34,6 +34,7 @@ fn fault(unit: &Unit, ram: &Ram, requester: Rid) -> Diagnostic {
         failure,
         recorded: true,
         page_request: false,
+        stalled: None,
     }
 }
 

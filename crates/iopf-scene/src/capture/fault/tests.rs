@@ -26,6 +26,7 @@ fn of(dma: Dma, page_request: bool) -> (Capture, vtd::Unit, Diagnostic<vtd::Fail
         failure,
         recorded: true,
         page_request,
+        stalled: None,
     };
     (scene, unit, fault)
 }
@@ -123,6 +124,7 @@ fn of_amdvi(dma: Dma, page_request: bool) -> (Capture, amdvi::Unit, Diagnostic<a
         failure,
         recorded: true,
         page_request,
+        stalled: None,
     };
     (scene, unit, fault)
 }

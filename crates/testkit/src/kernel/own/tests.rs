@@ -63,6 +63,7 @@ const PATCH: &str = "--- a/scripts/kconfig/merge_config.sh
 
 fn recipe() -> Recipe {
     Recipe {
+        target: Target::X86_64,
         fragment: "CONFIG_IOMMUFD=y\nCONFIG_SAMPLES=n\n".to_owned(),
         patches: vec![Patch {
             name: "0001-one.patch".to_owned(),
@@ -77,7 +78,7 @@ fn workshop(registry: &Registry) -> Workshop {
         dir: registry.cache(),
         apt: registry.apt(),
         make: registry.path().join("make"),
-        tools: |_| Ok(()),
+        tools: |_, _| Ok(()),
     }
 }
 
@@ -213,10 +214,10 @@ fn a_make_that_outlives_its_starter_is_waited_for() {
         make: &workshop.make,
         lock,
         source: workshop.tree(),
-        fragment: &workshop.recipe.fragment,
+        recipe: &workshop.recipe,
     };
     tree(&lock).configure().unwrap();
-    let mut orphan = tree(&lock).start("bzImage").unwrap();
+    let mut orphan = tree(&lock).start().unwrap();
     drop(lock);
     let mut progress = Vec::new();
     workshop.ensure(&mut progress).unwrap();
@@ -237,7 +238,7 @@ fn a_make_that_outlives_its_starter_is_waited_for() {
 fn a_missing_tool_is_told_before_anything_is_fetched() {
     let registry = registry();
     let workshop = Workshop {
-        tools: |_| Err(failed("it needs flex".to_owned())),
+        tools: |_, _| Err(failed("it needs flex".to_owned())),
         ..workshop(&registry)
     };
     let text = workshop.ensure(&mut io::sink()).unwrap_err().to_string();

@@ -34,7 +34,7 @@ fn registry() -> Registry {
 }
 
 fn fetch(registry: &Registry) -> Result<Kernel, SetupError> {
-    store(NEWEST, registry.cache(), registry.apt()).ensure(&mut io::sink())
+    store(Target::X86_64, NEWEST, registry.cache(), registry.apt()).ensure(&mut io::sink())
 }
 
 #[test]
