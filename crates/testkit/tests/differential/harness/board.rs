@@ -42,7 +42,7 @@ pub(crate) const Q35: Board = Board {
 /// `base_memmap`; without `highmem` nothing lies above 4 GiB.
 pub(crate) const VIRT: Board = Board {
     target: Target::Aarch64,
-    machine: "virt,iommu=smmuv3,highmem=off,gic-version=3,acpi=off",
+    machine: "virt-9.1,iommu=smmuv3,highmem=off,gic-version=3,acpi=off",
     unit: "-global",
     ram: 0x4000_0000,
     bars: 0x1000_0000,

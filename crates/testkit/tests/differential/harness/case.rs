@@ -44,9 +44,9 @@ pub(crate) trait Arch: Clone + Eq + Debug + 'static {
     /// The registers of a case.
     type Setup: Clone + Eq + Debug;
     /// What our walk knows of the registers.
-    type Unit: Copy + Debug;
+    type Unit: Copy + PartialEq + Debug;
     /// Why our walk found no address.
-    type Failure: Copy + Debug;
+    type Failure: Copy + PartialEq + Debug;
     /// What is recorded of a request that was blocked, as far as both sides have it.
     type Record: Clone + Eq + Debug;
 
@@ -247,6 +247,14 @@ impl<A: Arch> Walked<A> {
             case,
             unit,
         }
+    }
+
+    /// Whether nothing that follows can tell them apart.
+    pub(crate) fn alike(&self, other: &Self) -> bool {
+        self.end == other.end
+            && self.failure == other.failure
+            && self.unit == other.unit
+            && self.case == other.case
     }
 
     /// Walks a changed case; marks and words stay those of the original addresses.
