@@ -327,8 +327,8 @@ fn first_table(walked: &Walked) -> Option<Walked> {
     failed(walked, SECOND.unreadable)?;
     let failure = walked.failure?;
     let at = failure.entry_addr?.0;
-    let first = failure.level == start && other(at) != at;
-    first.then(|| {
+    let ours = at & !low(size) == base & !low(size);
+    (failure.level == start && ours && other(at) != at).then(|| {
         let entry_addr = Some(Gpa(other(at)));
         failing(
             walked,
