@@ -8,24 +8,18 @@
 //! `cargo install gungraun-runner --version 0.20.0`.
 #![expect(missing_docs, reason = "the macros below make items without")]
 
-mod amdvi_tables;
+mod tables;
 
-use amdvi_tables::{guest, host, unit, words};
 use gungraun::{library_benchmark, library_benchmark_group, main};
+use iommu_walk::Updates;
 use iommu_walk::amdvi::{Space, Unit, read_space, translate, walk};
-use iommu_walk::{Updates, Words};
-use iopf::{Dma, Gpa};
+use iopf::Dma;
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
+use tables::amdvi::{guest, host, unit, words};
+use tables::mem;
 
 type Bed = (Unit, Vec<AtomicU64>, Dma);
-
-const fn mem(words: &[AtomicU64]) -> Words<'_> {
-    Words {
-        base: Gpa(0),
-        words,
-    }
-}
 
 fn bed(dma: Dma) -> Bed {
     (unit(), words(), dma)

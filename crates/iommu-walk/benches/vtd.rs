@@ -10,15 +10,18 @@
 //! `GuestMemoryMmap`, which looks the region up for each load. `four loads` is the floor: four
 //! dependent loads from the same memory and nothing else.
 
+mod ask;
 mod tables;
 
+use ask::ask;
 use criterion::{Criterion, criterion_group, criterion_main};
 use iommu_walk::vtd::{configure, translate, walk};
-use iommu_walk::{TableMem, Unreachable, Updates, Words};
+use iommu_walk::{TableMem, Unreachable, Updates};
 use iopf::Gpa;
 use std::hint::black_box;
 use std::sync::atomic::Ordering;
-use tables::{SIZE, TABLES, legacy, plain, request, scalable, words};
+use tables::vtd::{TABLES, legacy, plain, request, scalable, words};
+use tables::{SIZE, mem};
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice,
 };
@@ -69,20 +72,14 @@ fn suite<M: TableMem>(c: &mut Criterion, name: &str, mem: &M) {
     });
     for (what, dma) in [("first", first), ("second", second), ("nested", nested)] {
         let space = configure(&scalable, mem, &dma, &mut ()).expect("the tables are complete");
-        group.bench_function(format!("walk {what}"), |b| {
-            b.iter(|| {
-                let mut updates = Updates::new();
-                // Looked at where it lies, as a caller does; a value returned is copied again.
-                black_box(&walk(
-                    black_box(&scalable),
-                    black_box(&space),
-                    mem,
-                    black_box(&dma),
-                    &mut updates,
-                    &mut (),
-                ));
-            });
-        });
+        ask!(group, format!("walk {what}"), |updates| walk(
+            black_box(&scalable),
+            black_box(&space),
+            mem,
+            black_box(&dma),
+            &mut updates,
+            &mut (),
+        ));
     }
     let whole = [
         ("legacy", &legacy, plain()),
@@ -91,32 +88,22 @@ fn suite<M: TableMem>(c: &mut Criterion, name: &str, mem: &M) {
         ("nested", &scalable, nested),
     ];
     for (what, unit, dma) in whole {
-        group.bench_function(format!("whole {what}"), |b| {
-            b.iter(|| {
-                let mut updates = Updates::new();
-                black_box(&translate(
-                    black_box(unit),
-                    mem,
-                    black_box(&dma),
-                    &mut updates,
-                    &mut (),
-                ));
-            });
-        });
+        ask!(group, format!("whole {what}"), |updates| translate(
+            black_box(unit),
+            mem,
+            black_box(&dma),
+            &mut updates,
+            &mut (),
+        ));
     }
     let missing = request(0x28, 0x80_4020_2abc);
-    group.bench_function("whole first, not present", |b| {
-        b.iter(|| {
-            let mut updates = Updates::new();
-            black_box(&translate(
-                black_box(&scalable),
-                mem,
-                black_box(&missing),
-                &mut updates,
-                &mut (),
-            ));
-        });
-    });
+    ask!(group, "whole first, not present", |updates| translate(
+        black_box(&scalable),
+        mem,
+        black_box(&missing),
+        &mut updates,
+        &mut (),
+    ));
     group.finish();
 }
 
@@ -132,11 +119,7 @@ fn vtd(c: &mut Criterion) {
             .write_obj(word, GuestAddress(at))
             .expect("the tables are in the first region");
     }
-    let slice = Words {
-        base: Gpa(0),
-        words: &words,
-    };
-    suite(c, "slice", &slice);
+    suite(c, "slice", &mem(&words));
     let region = guest
         .find_region(GuestAddress(0))
         .expect("the first region");

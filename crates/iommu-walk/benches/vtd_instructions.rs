@@ -11,21 +11,15 @@
 mod tables;
 
 use gungraun::{library_benchmark, library_benchmark_group, main};
+use iommu_walk::Updates;
 use iommu_walk::vtd::{AddressSpace, Unit, configure, translate, walk};
-use iommu_walk::{Updates, Words};
-use iopf::{Dma, Gpa};
+use iopf::Dma;
 use std::hint::black_box;
 use std::sync::atomic::AtomicU64;
-use tables::{legacy, plain, request, scalable, words};
+use tables::mem;
+use tables::vtd::{legacy, plain, request, scalable, words};
 
 type Bed = (Unit, Vec<AtomicU64>, Dma);
-
-const fn mem(words: &[AtomicU64]) -> Words<'_> {
-    Words {
-        base: Gpa(0),
-        words,
-    }
-}
 
 fn bed(devfn: u16, addr: u64) -> Bed {
     (scalable(), words(), request(devfn, addr))

@@ -1,9 +1,9 @@
 //! What an AMD-Vi walk does besides failing: translations, updates, completions, the trail.
 
-mod amdvi_bed;
+mod bed;
 
-use amdvi_bed::{ADDR, Bed, CONTROL, DTE, EFR, EFR2, RW};
-use amdvi_bed::{at, ats, fetch, pasid5, privileged, read, translated, write};
+use bed::amdvi::{ADDR, Bed, CONTROL, DTE, EFR, EFR2, RW};
+use bed::amdvi::{at, ats, fetch, pasid5, privileged, read, translated, write};
 use iommu_walk::amdvi::{
     Applied, Cause, Completion, DomainId, Outcome, Space, Switches, Unit, apply, in_special_range,
     read_space, translate, translated as let_through, walk,

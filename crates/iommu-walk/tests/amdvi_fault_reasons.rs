@@ -6,10 +6,10 @@
 //! `iommu_print_event`, for layouts; **F** FreeBSD `amd_reg.h`, for encodings. The text of the
 //! specification was not at hand: what has none of them beside it is UNCONFIRMED.
 
-mod amdvi_bed;
+mod bed;
 
-use amdvi_bed::{Bed, CONTROL, DTE, EFR, EFR2, RW, ReadOnly};
-use amdvi_bed::{at, ats, fetch, pasid5, privileged, read, translated, write};
+use bed::amdvi::{Bed, CONTROL, DTE, EFR, EFR2, RW, ReadOnly};
+use bed::amdvi::{at, ats, fetch, pasid5, privileged, read, translated, write};
 use iommu_walk::amdvi::{Applied, Cause, DomainId, Failure, apply, page_request, translate};
 use iommu_walk::{Stage, Updates};
 use iopf::{Access, Dma, DmaKind, Gpa, Pasid, Rid};
@@ -31,7 +31,7 @@ fn atomic() -> Dma {
 #[test]
 fn disabled_translation_passes_requests_and_records_nothing() {
     let bed = Bed::host().control(0);
-    assert_eq!(bed.passes(&write()).pa, Gpa(amdvi_bed::ADDR));
+    assert_eq!(bed.passes(&write()).pa, Gpa(bed::amdvi::ADDR));
     for dma in [ats(), translated()] {
         let failure = bed.failure(&dma);
         assert_eq!(
@@ -63,7 +63,7 @@ fn code_2_a_requester_beyond_the_device_table() {
         requester: Rid(0x7f),
         ..read()
     };
-    assert_eq!(Bed::host().passes(&dma).pa, Gpa(amdvi_bed::ADDR));
+    assert_eq!(Bed::host().passes(&dma).pa, Gpa(bed::amdvi::ADDR));
 }
 
 /// V iommuAmdDevTabHwErrorEventRaise, O DevTabHardwareError, Q amdvi_log_devtab_error.

@@ -2,7 +2,7 @@
 
 mod bed;
 
-use bed::{ADDR, Bed, at, ats, fetch, pasid5, privileged, read, translated, write};
+use bed::vtd::{ADDR, Bed, at, ats, fetch, pasid5, privileged, read, translated, write};
 use iommu_walk::vtd::{
     Applied, Cause, Completion, DomainId, Outcome, Switches, Unit, apply, configure, translate,
     walk,

@@ -7,7 +7,7 @@
 
 mod bed;
 
-use bed::{ADDR, Bed, ReadOnly, at, ats, fetch, pasid5, privileged, read, translated, write};
+use bed::vtd::{ADDR, Bed, ReadOnly, at, ats, fetch, pasid5, privileged, read, translated, write};
 use iommu_walk::vtd::{Applied, Cause, apply, page_request, translate};
 use iommu_walk::{Stage, Updates};
 use iopf::{Access, Dma, Gpa, Pasid, Rid};

@@ -370,9 +370,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
                 )
             };
             (Cause::FirstExecuteDenied, bits.0, bits.1)
-        } else if self.ask.privileged && missing.contains(Access::READ)
-            || self.ask.privileged && !granted.contains(Access::READ)
-        {
+        } else if self.ask.privileged && !granted.contains(Access::READ) {
             (Cause::FirstPrivilegedDenied, Stage1Entry::USER, 0)
         } else if !self.ask.privileged && !rights.user.contains(Access::READ) {
             (

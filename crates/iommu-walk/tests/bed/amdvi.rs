@@ -1,4 +1,4 @@
-//! A test bed for AMD-Vi: tables typed by hand into sparse memory.
+//! AMD-Vi's part of the bed.
 //!
 //! The requester is 00:05.0, the address 0x80_4020_1000, whose index is 1 at each of four levels.
 //!
@@ -9,15 +9,10 @@
 //! | 0x10000–0x13000 | host tables, levels 4 to 1 |
 //! | 0x20000–0x23000 | guest tables, levels 4 to 1 |
 //! | 0x80000 | the page |
-#![allow(dead_code, reason = "each test file uses its part of the bed")]
+pub(crate) use super::*;
 
-#[path = "../bed/memory.rs"]
-mod memory;
-
-pub(crate) use memory::*;
-
-use iommu_walk::amdvi::{Cause, Failure, Flags, Outcome, Translation, Unit, translate};
-use iommu_walk::{Trail, Update, Updates};
+use iommu_walk::amdvi::{Cause, Detail, Failure, Flags, Outcome, Unit, translate};
+use iommu_walk::{Recorder, Updates};
 use iopf::Dma;
 
 /// `PPRSup`, `NXSup`, `GTSup`, HATS 6 levels, GATS 5 levels, `GLXSup` 2, `PASmax` 20 bits, `USSup`,
@@ -32,10 +27,21 @@ pub(crate) const DTE: u64 = 0x1500;
 /// IR and IW, in a device table entry and in a host table entry.
 pub(crate) const RW: u64 = 0x6000_0000_0000_0000;
 
-#[derive(Clone)]
-pub(crate) struct Bed {
-    pub(crate) unit: Unit,
-    pub(crate) mem: Memory,
+pub(crate) type Bed = super::Bed<Unit>;
+
+impl Walk for Unit {
+    type Cause = Cause;
+    type Detail = Detail;
+
+    fn translate<R: Recorder>(
+        &self,
+        mem: &Memory,
+        dma: &Dma,
+        updates: &mut Updates,
+        recorder: &mut R,
+    ) -> Result<Outcome, Failure> {
+        translate(self, mem, dma, updates, recorder)
+    }
 }
 
 impl Bed {
@@ -43,10 +49,7 @@ impl Bed {
         let unit = Unit::new(EFR, EFR2)
             .with_control(CONTROL)
             .with_device_table(0x1000);
-        let bed = Self {
-            unit,
-            mem: Memory::default(),
-        };
+        let bed = Self::of(unit);
         bed.set(DTE, word0).set(DTE + 8, 0x0007)
     }
 
@@ -97,28 +100,6 @@ impl Bed {
             .set(0x1_3400, RW | 0x8_0001)
     }
 
-    pub(crate) fn set(self, at: u64, word: u64) -> Self {
-        self.mem.words.borrow_mut().insert(at, word);
-        self
-    }
-
-    /// Adds bits to a word.
-    pub(crate) fn add(self, at: u64, bits: u64) -> Self {
-        *self.mem.words.borrow_mut().entry(at).or_insert(0) |= bits;
-        self
-    }
-
-    /// Takes bits from a word.
-    pub(crate) fn take(self, at: u64, bits: u64) -> Self {
-        *self.mem.words.borrow_mut().entry(at).or_insert(0) &= !bits;
-        self
-    }
-
-    pub(crate) fn abort(mut self, at: u64) -> Self {
-        self.mem.aborts.push(at);
-        self
-    }
-
     pub(crate) fn control(mut self, control: u64) -> Self {
         self.unit = self.unit.with_control(control);
         self
@@ -137,26 +118,6 @@ impl Bed {
         self
     }
 
-    /// Walks twice, once recording and once not, and insists that it makes no difference.
-    pub(crate) fn run(&self, dma: &Dma) -> (Result<Outcome, Failure>, Vec<Update>, Trail) {
-        let (mut quiet, mut loud) = (Updates::new(), Updates::new());
-        let mut trail = Trail::new();
-        let silent = translate(&self.unit, &self.mem, dma, &mut quiet, &mut ());
-        let outcome = translate(&self.unit, &self.mem, dma, &mut loud, &mut trail);
-        assert_eq!(silent, outcome);
-        assert_eq!(quiet.as_slice(), loud.as_slice());
-        (outcome, loud.as_slice().to_vec(), trail)
-    }
-
-    /// The failure of a request that has to fail.
-    #[track_caller]
-    pub(crate) fn failure(&self, dma: &Dma) -> Failure {
-        match self.run(dma).0 {
-            Err(failure) => failure,
-            Ok(outcome) => panic!("{dma:?} came through: {outcome:x?}"),
-        }
-    }
-
     /// Insists on a failure of this condition, with this event code and these flags.
     #[track_caller]
     pub(crate) fn faults(&self, dma: &Dma, cause: Cause, code: u32, flags: u16) -> Failure {
@@ -165,20 +126,5 @@ impl Bed {
         let wanted = (cause, code, Flags::from_bits_retain(flags));
         assert_eq!(got, wanted, "{failure:x?}");
         failure
-    }
-
-    /// The translation of a request that has to come through.
-    #[track_caller]
-    pub(crate) fn passes(&self, dma: &Dma) -> Translation {
-        match self.run(dma).0 {
-            Ok(Outcome::Memory(translation)) => translation,
-            other => panic!("{dma:?} did not come through: {other:x?}"),
-        }
-    }
-
-    /// The accessed and dirty updates of a walk, as (address, old, new).
-    pub(crate) fn updates(&self, dma: &Dma) -> Vec<(u64, u64, u64)> {
-        let list = self.run(dma).1;
-        list.iter().map(|u| (u.addr.0, u.old, u.new)).collect()
     }
 }

@@ -1,11 +1,10 @@
-//! The tables that the AMD-Vi benches walk: the twins of VT-d's.
+//! The tables that the AMD-Vi benches walk, the twins of VT-d's: see `tests/bed/amdvi.rs` for what lies
+//! where.
 
 use iommu_walk::amdvi::Unit;
 use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
-/// Two MiB of tables: see `tests/amdvi_bed` for what lies where.
-const SIZE: usize = 0x20_0000;
 const EFR: u64 = 0x0017_00f3_0000_981a;
 const CONTROL: u64 = 0x1_8001;
 const RW: u64 = 0x6000_0000_0000_0000;
@@ -68,9 +67,5 @@ pub(crate) fn unit() -> Unit {
 
 /// The tables as a run of words.
 pub(crate) fn words() -> Vec<AtomicU64> {
-    let words: Vec<AtomicU64> = (0..SIZE / 8).map(|_| AtomicU64::new(0)).collect();
-    for (at, word) in TABLES {
-        words[usize::try_from(at).expect("a small address") / 8].store(word, Ordering::Relaxed);
-    }
-    words
+    super::filled(&TABLES)
 }
