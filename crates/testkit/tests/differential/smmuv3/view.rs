@@ -3,8 +3,8 @@
 use super::Smmuv3;
 use super::record::{CLASS, Event, OF_TABLE, READ, STAGE_2};
 use crate::harness::{BUSY, Case, End, Walking};
-use iommu_walk::smmuv3::{Failure, Gate, Outcome, Second, translate};
-use iopf::{Access, Dma, Iova};
+use iommu_walk::smmuv3::{Cause, Failure, Gate, Outcome, Second, translate};
+use iopf::{Access, Dma, Gpa, Iova};
 
 /// STE.Config for stage 2 alone.
 const SECOND_ONLY: u64 = 0b110 << 1;
@@ -52,6 +52,14 @@ pub(crate) fn walk(view: View, walking: Walking<'_, Smmuv3>) -> (End<Smmuv3>, Op
     };
     let unit = unit.of(case.setup);
     let result = translate(&unit, &memory, &dma, walking.updates, walking.trail);
+    // Stage 1 has done its part, so that it is stage 2 that an address is too wide for.
+    let result = result.map_err(|failure| match failure.cause {
+        Cause::InputSize => Failure {
+            guest_addr: Some(Gpa(view.address)),
+            ..Failure::with(Cause::IpaOutside, failure.detail)
+        },
+        _ => failure,
+    });
     let end = match &result {
         Ok(Outcome::Memory(to)) if view.of == Of::Output && to.pa.0 < BUSY => End::Memory(to.pa.0),
         Ok(_) if view.of == Of::Output => End::Nothing,

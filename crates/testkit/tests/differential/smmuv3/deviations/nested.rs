@@ -33,6 +33,11 @@ pub(super) const ALL: &[Deviation] = &[
             views.find(|view| view.failure.is_some())
         },
     },
+    // The same: the rest of a table is taken to follow its base.
+    Deviation {
+        name: "a table is as contiguous as its pages are not",
+        as_qemu: |walked| contiguous(walked),
+    },
     // DDI 0487: blocks at level 1 with 4 KiB, at level 2 with 4 KiB, 16 KiB and 64 KiB. `is_block_pte`
     // knows any level above the lowest.
     Deviation {
@@ -44,6 +49,16 @@ pub(super) const ALL: &[Deviation] = &[
     Deviation {
         name: "the address of a table that is too wide is found when it is translated",
         as_qemu: |walked| wide_table(walked),
+    },
+    // "STE", S2PTW. Nothing reads it.
+    Deviation {
+        name: "S2PTW does nothing",
+        as_qemu: |walked| {
+            failed(walked, &[Cause::TableIpaDevice, Cause::ContextIpaDevice])?;
+            let at = step(walked, Table::Stream)?.addr.0 + 16;
+            let set = walked.case.memory.get(at) & PROTECTED_WALK != 0;
+            set.then(|| walked.with(|case| *case.memory.word(at) &= !PROTECTED_WALK))
+        },
     },
     // "Address sizes of SMMU-originated accesses": C_BAD_STE, or a fault of stage 2. `smmu_ptw` calls it one
     // of stage 1, which `PTW_RECORD_FAULT` leaves to a CD.R that has not been read.
@@ -227,3 +242,80 @@ fn cut_off(walked: &Walked) -> Option<Walked> {
         *word &= !(0x0000_ffff_ffff_f000 & !low(width));
     }))
 }
+
+/// A read of a table of stage 1.
+struct TableRead {
+    /// The table's base, an intermediate physical address.
+    base: u64,
+    /// Where in it the entry is.
+    offset: u64,
+    /// The base is aligned to this much after stage 2.
+    aligned: u8,
+}
+
+/// The reads of tables that a walk of stage 1 needs, as far as it has come.
+fn table_reads(walked: &Walked) -> Option<Vec<TableRead>> {
+    let (granule, input) = geometry(walked, Stage::First)?;
+    let stride = granule - 3;
+    let half = if walked.case.iova >> 55 & 1 == 0 {
+        1
+    } else {
+        2
+    };
+    let top = word(walked, Table::ContextDescriptor, half)? & 0x000f_ffff_ffff_fff0;
+    let levels = input.checked_sub(granule + 1)? / stride + 1;
+    let from = walked.case.iova & low(input);
+    let size = input - shift(granule, levels) + 3;
+    let mut reads = vec![TableRead {
+        base: top & !low(size),
+        offset: from >> shift(granule, levels) << 3,
+        aligned: size,
+    }];
+    for step in pointers(walked) {
+        reads.push(TableRead {
+            base: base(walked, step),
+            offset: bits(from, shift(granule, step.level - 1), stride) * 8,
+            aligned: 0,
+        });
+    }
+    Some(reads)
+}
+
+/// With the page of a table's entry where it would be if the table's pages followed each other.
+fn contiguous(walked: &Walked) -> Option<Walked> {
+    whole(walked)?;
+    let (granule, _) = geometry(walked, Stage::Second)?;
+    let steps = walked.trail.steps();
+    let found: Vec<_> = (0..steps.len())
+        .filter(|place| steps[*place].table == Table::FirstStage)
+        .collect();
+    for (number, read) in table_reads(walked)?.into_iter().enumerate() {
+        let (leaf, seen) = match found.get(number) {
+            Some(place) => (
+                steps.get(place.checked_sub(1)?)?,
+                Some(steps[*place].addr.0),
+            ),
+            None => (step(walked, Table::SecondStage)?, None),
+        };
+        let view = viewed(walked, read.base, Of::TopTable)?;
+        let last = step(&view, Table::SecondStage)?;
+        if view.failure.is_some() || last.level != 1 || leaf.level != 1 || leaf.addr == last.addr {
+            continue;
+        }
+        let entry = walked.case.memory.get(last.addr.0);
+        let start = entry & ADDRESS & !low(granule) | read.base & low(granule);
+        let at = (start & !low(read.aligned)) + read.offset;
+        let word = entry & !ADDRESS | at & ADDRESS & !low(granule);
+        let same = walked.case.memory.get(leaf.addr.0) == word;
+        if seen != Some(at) && !same {
+            let leaf = leaf.addr.0;
+            return Some(walked.with(|case| *case.memory.word(leaf) = word));
+        }
+    }
+    None
+}
+
+/// S2PTW.
+const PROTECTED_WALK: u64 = 1 << 54;
+/// An address in an entry.
+const ADDRESS: u64 = 0x0000_ffff_ffff_f000;

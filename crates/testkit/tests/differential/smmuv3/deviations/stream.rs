@@ -241,13 +241,12 @@ fn high_start(walked: &Walked) -> Option<Walked> {
     }
     // The one entry that is looked at, unless the base has been cleared away with the bits of an index of
     // less than none: then it is in flash memory, which is empty.
-    let cleared = u32::from(input) < u32::from(granule - 3) * u32::from(start);
-    let root = word(walked, Table::Stream, 3)? & 0x000f_ffff_ffff_fff0;
+    let cleared = input < (granule - 3) * start;
     Some(walked.with(|case| {
         let word = case.memory.word(at);
         *word = *word & !(0x3f << 32) | u64::from(63 - shift(granule, start)) << 32;
         if cleared {
-            *case.memory.word(root) = 0;
+            *case.memory.word(at + 8) = SPARE;
         }
     }))
 }

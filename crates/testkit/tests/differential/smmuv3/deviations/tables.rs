@@ -4,7 +4,7 @@ use super::{
     Deviation, SPARE, Walked, bits, ending, failed, failing, geometry, low, shift, step,
     translates, width, word,
 };
-use crate::harness::{End, NOWHERE};
+use crate::harness::{BUSY, End, NOWHERE};
 use iommu_walk::smmuv3::{Cause, Failure};
 use iommu_walk::{Stage, Table};
 use iopf::Gpa;
@@ -85,16 +85,6 @@ pub(super) const STAGE_2: &[Deviation] = &[
         name: "a block may be at any level, in stage 2",
         as_qemu: |walked| block_anywhere(walked, &SECOND),
     },
-    // "STE", S2PTW. Nothing reads it.
-    Deviation {
-        name: "S2PTW does nothing",
-        as_qemu: |walked| {
-            failed(walked, &[Cause::TableIpaDevice, Cause::ContextIpaDevice])?;
-            let at = step(walked, Table::Stream)?.addr.0 + 16;
-            let set = walked.case.memory.get(at) & PROTECTED_WALK != 0;
-            set.then(|| walked.with(|case| *case.memory.word(at) &= !PROTECTED_WALK))
-        },
-    },
     // "Address sizes": F_ADDR_SIZE is recorded. `smmu_ptw` calls it a fault of stage 1, which
     // `PTW_RECORD_FAULT` leaves to a CD.R that there is not.
     Deviation {
@@ -155,10 +145,18 @@ const SECOND: Causes = Causes {
     ],
 };
 
+impl Causes {
+    /// The word that says how wide an output may be, the field, and its largest value.
+    fn sizes(&self, walked: &Walked) -> Option<(u64, u8, u64)> {
+        Some(match self.stage {
+            Stage::First => (step(walked, Table::ContextDescriptor)?.addr.0, 32, 4),
+            Stage::Second => (step(walked, Table::Stream)?.addr.0 + 16, 48, 4),
+        })
+    }
+}
+
 /// An address of up to 48 bits, in an entry.
 const ADDRESS: u64 = 0x0000_ffff_ffff_f000;
-/// S2PTW.
-const PROTECTED_WALK: u64 = 1 << 54;
 /// What tells a table, or a page at level 1, from a block.
 const KIND: u64 = 0b11;
 const BLOCK: u64 = 0b01;
@@ -215,10 +213,8 @@ fn table_rights(walked: &Walked) -> Option<Walked> {
 fn too_wide(walked: &Walked, causes: &Causes) -> Option<(u64, u8, u8)> {
     failed(walked, causes.width)?;
     let failure = walked.failure?;
-    let bits = match causes.stage {
-        Stage::First => width(bits(word(walked, Table::ContextDescriptor, 0)?, 32, 3)),
-        Stage::Second => width(bits(word(walked, Table::Stream, 2)?, 48, 3)),
-    };
+    let (sizes, field, _) = causes.sizes(walked)?;
+    let bits = width(bits(walked.case.memory.get(sizes), field, 3));
     let at = failure.entry_addr?.0;
     let wide = walked.case.memory.get(at) & ADDRESS & !low(bits) != 0;
     wide.then_some((at, failure.level, bits))
@@ -284,9 +280,20 @@ fn block_anywhere(walked: &Walked, causes: &Causes) -> Option<Walked> {
         return None;
     }
     let size = shift(granule, level);
-    let to = entry & ADDRESS & !low(size) | from & low(size);
+    let start = entry & ADDRESS & !low(size);
     let attributes = entry & !(ADDRESS | KIND);
+    // Only where the block starts is compared with the width.
+    let (sizes, field, widest) = causes.sizes(walked)?;
+    let narrow = start >> width(bits(walked.case.memory.get(sizes), field, 3)) == 0;
+    let to = match start | from & low(size) {
+        far if narrow && far >= BUSY => NOWHERE,
+        to => to,
+    };
     Some(walked.with(|case| {
+        if narrow {
+            let word = case.memory.word(sizes);
+            *word = *word & !(0b111 << field) | widest << field;
+        }
         let mut at = at;
         while level > highest {
             let table =
@@ -339,6 +346,3 @@ fn first_table(walked: &Walked) -> Option<Walked> {
         )
     })
 }
-
-/// Where there is nothing, and no address that is too wide.
-const _: () = assert!(NOWHERE < 1 << 40);
