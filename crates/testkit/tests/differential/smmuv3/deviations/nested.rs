@@ -267,7 +267,7 @@ fn table_reads(walked: &Walked) -> Option<Vec<TableRead>> {
     let from = walked.case.iova & low(input);
     let size = input - shift(granule, levels) + 3;
     let mut reads = vec![TableRead {
-        base: top & !low(size),
+        base: top,
         offset: from >> shift(granule, levels) << 3,
         aligned: size,
     }];
@@ -299,7 +299,7 @@ fn contiguous(walked: &Walked) -> Option<Walked> {
         };
         let view = viewed(walked, read.base, Of::TopTable)?;
         let last = step(&view, Table::SecondStage)?;
-        if view.failure.is_some() || last.level != 1 || leaf.level != 1 || leaf.addr == last.addr {
+        if view.failure.is_some() || last.level != 1 || leaf.level != 1 {
             continue;
         }
         let entry = walked.case.memory.get(last.addr.0);

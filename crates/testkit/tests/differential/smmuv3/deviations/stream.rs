@@ -1,15 +1,15 @@
 //! Stream tables, stream table entries and context descriptors.
 
 use super::{
-    Deviation, End, SPARE, Walked, bits, configuration, ending, failed, granule, low, shift, step,
-    translates, width, word,
+    Deviation, End, SPARE, Walked, bits, configuration, ending, failed, failing, granule, low,
+    shift, step, translates, width, word,
 };
 use crate::harness::RAM_SIZE;
 use crate::smmuv3::generate::TWO_LEVELS as FORMAT_TWO_LEVELS;
 use crate::smmuv3::record::Event;
 use crate::smmuv3::unit::{STICKY, Unit};
-use iommu_walk::Table;
-use iommu_walk::smmuv3::Cause;
+use iommu_walk::smmuv3::{Cause, Detail, Failure};
+use iommu_walk::{Recorder as _, Step, Table, Trail};
 use iommu_wire::smmuv3::event::EventNumber;
 
 /// In every mode.
@@ -231,22 +231,36 @@ fn high_start(walked: &Walked) -> Option<Walked> {
         let word = case.memory.word(at);
         *word = *word & !(0b11 << 38) | u64::from(level - lowest) << 38;
     });
-    let outside = [
-        Cause::InputSize,
-        Cause::IpaOutside,
-        Cause::ContextIpaOutside,
-    ];
-    if failed(&lower, &outside).is_some() {
+    let first = failed(&lower, &[Cause::InputSize, Cause::ContextIpaOutside]).is_some();
+    let only = failed(&lower, &[Cause::IpaOutside]).is_some() && !translates(walked, 0b01);
+    if first || only {
         return Some(lower);
     }
     // The one entry that is looked at, unless the base has been cleared away with the bits of an index of
     // less than none: then it is in flash memory, which is empty.
     let cleared = input < (granule - 3) * start;
-    Some(walked.with(|case| {
+    let higher = walked.with(|case| {
         let word = case.memory.word(at);
         *word = *word & !(0x3f << 32) | u64::from(63 - shift(granule, start)) << 32;
         if cleared {
             *case.memory.word(at + 8) = SPARE;
         }
-    }))
+    });
+    // That entry maps something: addresses are as wide as before.
+    let wide = |step: &Step| step.guest_addr.filter(|at| at.0 >> input != 0);
+    let steps = higher.trail.steps();
+    let Some(place) = steps.iter().position(|step| wide(step).is_some()) else {
+        return Some(higher);
+    };
+    let failure = Failure {
+        guest_addr: wide(&steps[place]),
+        hidden: bits(third, 58, 1) == 0,
+        ..Failure::with(Cause::TableIpaOutside, Detail::empty())
+    };
+    let mut trail = Trail::new();
+    steps[..place].iter().for_each(|step| trail.step(step));
+    Some(Walked {
+        trail,
+        ..failing(&higher, failure)
+    })
 }

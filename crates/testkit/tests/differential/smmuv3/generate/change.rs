@@ -2,7 +2,7 @@
 
 use super::tree::low;
 use super::{Request, SIZES};
-use crate::harness::{Builder, NOWHERE, pick};
+use crate::harness::{Builder, DATA, NOWHERE, pick};
 
 /// Makes one change; says which.
 pub(super) fn once(b: &mut Builder<'_>, request: &mut Request) -> String {
@@ -45,7 +45,7 @@ pub(super) fn once(b: &mut Builder<'_>, request: &mut Request) -> String {
         16 => {
             setup.enabled = false;
             setup.abort = b.rng.bool();
-            let data = b.memory.place(&crate::harness::DATA);
+            let data = b.memory.place(&DATA);
             *iova = b.rng.u64(data) & !3;
             return format!("not enabled, abort {}", setup.abort);
         }
@@ -54,27 +54,35 @@ pub(super) fn once(b: &mut Builder<'_>, request: &mut Request) -> String {
             let config = pick(b.rng, [0b000, 0b010, 0b100, 0b100]);
             let word = b.word(entry);
             *word = *word & !0b1110 | config << 1;
-            let data = b.memory.place(&crate::harness::DATA);
+            let data = b.memory.place(&DATA);
             *iova = b.rng.u64(data) & !3;
-            return format!("stream with Config {config:#05b}, iova in memory");
+            if b.rng.u8(0..4) == 0 {
+                *iova |= 1 << b.rng.u8(44..64);
+            }
+            return format!("stream with Config {config:#05b}, iova in memory or too wide");
         }
         19..27 => return field(b),
+        27..30 => {
+            if let Some(what) = late(b) {
+                return what;
+            }
+        }
         _ => {}
     }
     let number = b.choose();
     let target = &b.targets[number];
     let (name, pointer, page_table) = (target.name.clone(), target.pointer, target.is_page_table());
     let stage_2 = name.ends_with('2');
-    if pointer && roll < 32 {
+    if pointer && roll < 35 {
         b.aim(number, NOWHERE);
         return format!("{name} to nowhere");
     }
-    if pointer && roll < 38 {
+    if pointer && roll < 42 {
         let bit = pick(b.rng, [32, 33, 36, 39, 40, 42, 43, 44, 45, 46, 47]);
         *b.word(number) |= 1 << bit;
         return format!("{name} with address bit {bit}");
     }
-    if page_table && roll < 46 {
+    if page_table && roll < 50 {
         let rights = b.rng.u64(0..4);
         let word = b.word(number);
         *word = *word & !(0b11 << 6) | rights << 6;
@@ -86,23 +94,45 @@ pub(super) fn once(b: &mut Builder<'_>, request: &mut Request) -> String {
         *word = *word & !(0b11 << 61) | rights << 61;
         return format!("{name} with APTable {rights:#04b}");
     }
-    if page_table && roll < 56 {
+    if page_table && roll < 62 {
         let kind = b.rng.u64(0..4);
         let word = b.word(number);
         *word = *word & !0b11 | kind;
         return format!("{name} of type {kind:#04b}");
     }
-    if page_table && roll < 62 {
+    if page_table && roll < 68 {
         *b.word(number) &= !(1 << 10);
         return format!("{name} without AF");
     }
     b.flip(number)
 }
 
+/// Two mistakes on one way, of which QEMU finds the later one first; `None` without tables of stage 1.
+fn late(b: &mut Builder<'_>) -> Option<String> {
+    let stage_1: Vec<_> = (0..b.targets.len())
+        .filter(|number| b.targets[*number].name.ends_with("stage 1"))
+        .collect();
+    let (last, first) = (*stage_1.last()?, *stage_1.first()?);
+    if last != first && b.rng.bool() {
+        *b.word(first) |= 1 << 62;
+        *b.word(last) &= !1;
+        return Some("a read-only table of stage 1, and nothing below".to_owned());
+    }
+    let bit = pick(b.rng, [32, 36, 40, 44, 45]);
+    let wrong = pick(b.rng, [1 << 10, 1 << 7]);
+    let word = b.word(last);
+    *word = (*word | 1 << bit) ^ wrong;
+    Some(format!(
+        "a page of stage 1 with address bit {bit}, and {wrong:#x} turned over"
+    ))
+}
+
 /// A field of the stream table entry or the context descriptor, with another value.
 fn field(b: &mut Builder<'_>) -> String {
     // Word, lowest bit, width.
-    const FIELDS: [(&str, &str, u8, u8); 13] = [
+    const FIELDS: [(&str, &str, u8, u8); 15] = [
+        ("stream third", "S2PTW", 54, 1),
+        ("stream second", "S1STALLD", 27, 1),
         ("stream third", "S2T0SZ", 32, 6),
         ("stream third", "S2SL0", 38, 2),
         ("stream third", "S2TG", 46, 2),

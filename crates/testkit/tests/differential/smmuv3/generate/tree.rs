@@ -192,6 +192,12 @@ impl Below {
             return None;
         }
         self.tree.map(b, seen + used, table + used, leaf, None)?;
+        if used >> self.tree.shift(leaf) != 0 && b.rng.bool() {
+            // The rest follows, or does not: its base at least.
+            let elsewhere = b.rng.u8(0..3) == 0;
+            let base = if elsewhere { b.aligned(size) } else { table };
+            self.tree.map(b, seen, base, leaf, None)?;
+        }
         Some(seen)
     }
 }
