@@ -67,6 +67,11 @@ const fn bits(word: u64, lowest: u8, width: u8) -> u64 {
     word >> lowest & low(width)
 }
 
+/// A field of up to 8 bits.
+const fn field(word: u64, lowest: u8, width: u8) -> u8 {
+    bits(word, lowest, width).to_le_bytes()[0]
+}
+
 /// The low `count` bits.
 const fn low(count: u8) -> u64 {
     if count >= 64 { !0 } else { !(!0 << count) }
@@ -95,18 +100,24 @@ fn geometry(walked: &Walked, stage: Stage) -> Option<(u8, u8)> {
         Stage::First => {
             let context = word(walked, Table::ContextDescriptor, 0)?;
             if walked.case.iova >> 55 & 1 == 0 {
-                (granule(bits(context, 6, 2))?, bits(context, 0, 6))
+                (granule(bits(context, 6, 2))?, field(context, 0, 6))
             } else {
-                let code = [3, 2, 0, 1][bits(context, 22, 2) as usize];
-                (granule(code)?, bits(context, 16, 6))
+                // TG1 has them in another order.
+                let code = match bits(context, 22, 2) {
+                    1 => 2,
+                    2 => 0,
+                    3 => 1,
+                    _ => return None,
+                };
+                (granule(code)?, field(context, 16, 6))
             }
         }
         Stage::Second => {
             let third = word(walked, Table::Stream, 2)?;
-            (granule(bits(third, 46, 2))?, bits(third, 32, 6))
+            (granule(bits(third, 46, 2))?, field(third, 32, 6))
         }
     };
-    Some((granule, (64 - size) as u8))
+    Some((granule, 64 - size))
 }
 
 /// TG0, or S2TG.

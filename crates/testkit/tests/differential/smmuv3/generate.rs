@@ -137,8 +137,8 @@ fn stream_table(b: &mut Builder<'_>, mode: Mode, sid: u16, entry: [u64; 4]) -> S
         setup.base = b.table();
         let leaves = b.aligned(6 + split);
         let index = sid & low(split);
-        let needed = (64 - index.leading_zeros()) as u8;
-        let span = b.rng.u8(needed..=split) + 1;
+        let needed = u64::BITS - index.leading_zeros();
+        let span = b.rng.u32(needed..=split.into()) + 1;
         let word = leaves | u64::from(span);
         b.put(
             "first level",
@@ -232,20 +232,12 @@ fn stage_1(b: &mut Builder<'_>, to: u64, below: Option<&mut Below>) -> Option<(u
     };
     word |= lower_half.0 | upper_half.0 << 16;
     let context = b.aligned(6);
-    let words = [word, lower_half.1, upper_half.1, 0];
-    let kinds = [
-        ("context", &bits::CONTEXT_0, false),
-        ("context TTB0", &bits::CONTEXT_TTB, true),
-        ("context TTB1", &bits::CONTEXT_TTB, true),
-    ];
-    for (number, (name, bits, pointer)) in (0..).zip(kinds) {
-        b.put(
-            name,
-            context + number * 8,
-            words[number as usize],
-            bits,
-            pointer,
-        );
+    b.put("context", context, word, &bits::CONTEXT_0, false);
+    for (name, at, table) in [
+        ("context TTB0", context + 8, lower_half.1),
+        ("context TTB1", context + 16, upper_half.1),
+    ] {
+        b.put(name, at, table, &bits::CONTEXT_TTB, true);
     }
     let pointer = match below {
         Some(below) => below.place(b, context, 0, 6)?,

@@ -43,7 +43,7 @@ fn stage_1_translation_agrees_with_qemu() {
         config: Config::Stage1,
         two_levels: false,
     };
-    differential::<Smmuv3>("arm-smmuv3.stage=1", mode, 8000);
+    differential::<Smmuv3>("arm-smmuv3.stage=1", mode, 4000);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn stage_2_translation_agrees_with_qemu() {
         config: Config::Stage2,
         two_levels: true,
     };
-    differential::<Smmuv3>("arm-smmuv3.stage=2", mode, 8000);
+    differential::<Smmuv3>("arm-smmuv3.stage=2", mode, 4000);
 }
 
 #[test]
@@ -61,5 +61,5 @@ fn nested_translation_agrees_with_qemu() {
         config: Config::Both,
         two_levels: true,
     };
-    differential::<Smmuv3>("arm-smmuv3.stage=nested", mode, 8000);
+    differential::<Smmuv3>("arm-smmuv3.stage=nested", mode, 6000);
 }

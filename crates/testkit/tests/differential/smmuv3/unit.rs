@@ -34,8 +34,9 @@ const ABORT: u32 = 1 << 20;
 const LOG2_ENTRIES: u64 = 4;
 const COMMANDS: u64 = VIRT.ram + FIXED;
 const EVENTS: u64 = COMMANDS + 0x1000;
-/// What forgets the case before: CMD_CFGI_ALL and CMD_TLBI_NSNH_ALL.
+/// What forgets the case before: CMD_CFGI_ALL and CMD_TLBI_NSNH_ALL, and how many commands that is.
 const FORGET: [[u64; 2]; 2] = [[0x04, 31], [0x30, 0]];
+const FORGET_COUNT: u32 = 2;
 
 /// The registers of a case.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -176,7 +177,7 @@ impl Arch for Smmuv3 {
             (GBPA, UPDATE | setup.gbpa()),
             (CR0, setup.cr0()),
             (CMDQ_CONS, 0),
-            (CMDQ_PROD, FORGET.len() as u32),
+            (CMDQ_PROD, FORGET_COUNT),
             (EVENTQ_PROD, 0),
             (EVENTQ_CONS, 0),
         ] {

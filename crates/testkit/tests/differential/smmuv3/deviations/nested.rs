@@ -36,7 +36,11 @@ pub(super) const ALL: &[Deviation] = &[
     // The same: the rest of a table is taken to follow its base.
     Deviation {
         name: "a table is as contiguous as its pages are not",
-        as_qemu: |walked| contiguous(walked),
+        as_qemu: |walked| {
+            std::iter::successors(contiguous(walked), contiguous)
+                .take(8)
+                .last()
+        },
     },
     // DDI 0487: blocks at level 1 with 4 KiB, at level 2 with 4 KiB, 16 KiB and 64 KiB. `is_block_pte`
     // knows any level above the lowest.
@@ -96,7 +100,7 @@ fn viewed(walked: &Walked, address: u64, of: Of) -> Option<Walked> {
 }
 
 /// Whether QEMU gets as far as translating the base of this range.
-fn decoded(walked: &Walked, half: u64) -> Option<u64> {
+fn decoded(walked: &Walked, half: u8) -> Option<u64> {
     let at = step(walked, Table::ContextDescriptor)?.addr;
     let read = failed(walked, &[Cause::ContextUnreadable]).is_none();
     let context = word(walked, Table::ContextDescriptor, 0)?;
@@ -109,13 +113,14 @@ fn decoded(walked: &Walked, half: u64) -> Option<u64> {
     }
     let mut table = None;
     for half in 0..=half {
-        let shift = (half * 16) as u8;
+        let shift = half * 16;
         table = None;
         if bits(context, 14 + shift, 1) == 0 {
             let size = bits(context, shift, 6);
             let granule = bits(context, 6 + shift, 2);
             let reserved = if half == 0 { 3 } else { 0 };
-            let base = word(walked, Table::ContextDescriptor, 1 + half)? & 0x000f_ffff_ffff_fff0;
+            let base = word(walked, Table::ContextDescriptor, 1 + u64::from(half))?
+                & 0x000f_ffff_ffff_fff0;
             let wide = base >> super::width(bits(context, 32, 3)) != 0;
             if !(16..=39).contains(&size) || granule == reserved || wide {
                 return None;
@@ -126,7 +131,7 @@ fn decoded(walked: &Walked, half: u64) -> Option<u64> {
     table
 }
 
-fn top_table(walked: &Walked, half: u64) -> Option<Walked> {
+fn top_table(walked: &Walked, half: u8) -> Option<Walked> {
     whole(walked)?;
     let table = decoded(walked, half)?;
     viewed(walked, table, Of::TopTable)

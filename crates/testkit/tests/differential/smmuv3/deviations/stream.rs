@@ -1,8 +1,8 @@
 //! Stream tables, stream table entries and context descriptors.
 
 use super::{
-    Deviation, End, SPARE, Walked, bits, configuration, ending, failed, failing, granule, low,
-    shift, step, translates, width, word,
+    Deviation, End, SPARE, Walked, bits, configuration, ending, failed, failing, field, granule,
+    low, shift, step, translates, width, word,
 };
 use crate::harness::RAM_SIZE;
 use crate::smmuv3::generate::TWO_LEVELS as FORMAT_TWO_LEVELS;
@@ -184,9 +184,9 @@ impl Level2 {
 
 fn level_2(walked: &Walked) -> Option<Level2> {
     let descriptor = word(walked, Table::StreamLevel1, 0)?;
-    let split = (walked.case.setup.config >> 6 & 0x1f) as u8;
+    let split = field(walked.case.setup.config.into(), 6, 5);
     Some(Level2 {
-        pointer: descriptor & !low(5 + bits(descriptor, 0, 5) as u8),
+        pointer: descriptor & !low(5 + field(descriptor, 0, 5)),
         span: bits(descriptor, 0, 5),
         index: u64::from(walked.case.device.rid()) & low(split),
     })
@@ -220,7 +220,7 @@ fn high_start(walked: &Walked) -> Option<Walked> {
     let third = walked.case.memory.get(at);
     let granule = granule(bits(third, 46, 2))?;
     let lowest = if granule == 12 { 2 } else { 1 };
-    let (code, input) = (bits(third, 38, 2) as u8, 64 - bits(third, 32, 6) as u8);
+    let (code, input) = (field(third, 38, 2), 64 - field(third, 32, 6));
     let start = lowest + code;
     if code == 3 || input > shift(granule, start) {
         return None;

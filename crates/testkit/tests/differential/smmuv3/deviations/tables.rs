@@ -1,7 +1,7 @@
 //! Page tables of either stage.
 
 use super::{
-    Deviation, SPARE, Walked, bits, ending, failed, failing, geometry, low, shift, step,
+    Deviation, SPARE, Walked, bits, ending, failed, failing, field, geometry, low, shift, step,
     translates, width, word,
 };
 use crate::harness::{BUSY, End, NOWHERE};
@@ -100,7 +100,8 @@ pub(super) const STAGE_2: &[Deviation] = &[
 /// The causes of one stage, for each use that it is put to the same number in each list.
 struct Causes {
     stage: Stage,
-    table: Table,
+    /// Where tables of our own may be.
+    spare: u64,
     width: &'static [Cause],
     invalid: &'static [Cause],
     unreadable: &'static [Cause],
@@ -110,7 +111,7 @@ struct Causes {
 
 const FIRST: Causes = Causes {
     stage: Stage::First,
-    table: Table::FirstStage,
+    spare: 0x10_0000,
     width: &[Cause::FirstOutputSize],
     invalid: &[Cause::FirstInvalid],
     unreadable: &[Cause::FirstUnreadable],
@@ -118,7 +119,7 @@ const FIRST: Causes = Causes {
 };
 const SECOND: Causes = Causes {
     stage: Stage::Second,
-    table: Table::SecondStage,
+    spare: 0x50_0000,
     width: &[
         Cause::IpaOutputSize,
         Cause::TableIpaOutputSize,
@@ -267,8 +268,13 @@ fn input(walked: &Walked, stage: Stage) -> Option<u64> {
     }
 }
 
-/// Has tables below an entry that maps a block where none may be, down to where one may.
+/// Has tables below each entry that maps a block where none may be, down to where one may.
 fn block_anywhere(walked: &Walked, causes: &Causes) -> Option<Walked> {
+    let once = |walked: &Walked| block_lowered(walked, causes);
+    std::iter::successors(once(walked), once).last()
+}
+
+fn block_lowered(walked: &Walked, causes: &Causes) -> Option<Walked> {
     failed(walked, causes.invalid)?;
     let failure = walked.failure?;
     let (granule, _) = geometry(walked, causes.stage)?;
@@ -289,6 +295,8 @@ fn block_anywhere(walked: &Walked, causes: &Causes) -> Option<Walked> {
         far if narrow && far >= BUSY => NOWHERE,
         to => to,
     };
+    // Room for the tables of each level, below this entry alone.
+    let spare = SPARE + causes.spare + (at >> 3 & 7) * 0x8_0000;
     Some(walked.with(|case| {
         if narrow {
             let word = case.memory.word(sizes);
@@ -296,8 +304,7 @@ fn block_anywhere(walked: &Walked, causes: &Causes) -> Option<Walked> {
         }
         let mut at = at;
         while level > highest {
-            let table =
-                SPARE + 0x10_0000 * (causes.table as u64 % 2 + 1) + (u64::from(level) << 16);
+            let table = spare + (u64::from(level) << 16);
             *case.memory.word(at) = table | TABLE;
             level -= 1;
             at = table + bits(from, shift(granule, level), granule - 3) * 8;
@@ -311,7 +318,7 @@ fn first_table(walked: &Walked) -> Option<Walked> {
     let third = word(walked, Table::Stream, 2)?;
     let (granule, input) = geometry(walked, Stage::Second)?;
     let highest = if granule == 12 { 2 } else { 1 };
-    let start = highest + bits(third, 38, 2) as u8;
+    let start = highest + field(third, 38, 2);
     let size = input.checked_sub(shift(granule, start))? + 3;
     let base = word(walked, Table::Stream, 3)? & 0x000f_ffff_ffff_fff0;
     if size <= granule {
