@@ -79,6 +79,7 @@ pub(super) const NESTED: &[Deviation] = &[
     },
 ];
 
+/// A context descriptor is not found.
 const CONTEXT: &[Cause] = &[
     Cause::ContextIpaOutside,
     Cause::ContextIpaUnreadable,
@@ -87,7 +88,8 @@ const CONTEXT: &[Cause] = &[
     Cause::ContextIpaAccessFlag,
     Cause::ContextIpaDenied,
 ];
-const TABLE: &[Cause] = &[
+/// A table of stage 1 is not found.
+pub(super) const TABLE: &[Cause] = &[
     Cause::TableIpaOutside,
     Cause::TableIpaUnreadable,
     Cause::TableIpaInvalid,

@@ -73,7 +73,7 @@ impl Tree {
             12 => 1,
             _ => 2,
         };
-        let forbidden = b.rng.u8(0..16) == 0;
+        let forbidden = b.rng.u8(0..10) == 0;
         let lowest = if forbidden { 0 } else { lowest };
         let leaf = pick(b.rng, [3, 3, 3, 3, 2, 2, 2, 1, 1, lowest]);
         leaf.max(lowest).max(self.start)
