@@ -1,8 +1,8 @@
 //! What QEMU writes into records.
 
 use super::nested::lower_table;
-use super::{Deviation, failed, rewritten, word};
-use crate::smmuv3::record::READ;
+use super::{Deviation, End, failed, rewritten, word};
+use crate::smmuv3::record::{CLASS, Event, READ};
 use crate::smmuv3::view::{self, Of, View};
 use iommu_walk::Table;
 use iommu_walk::smmuv3::{Cause, Second};
@@ -72,7 +72,14 @@ pub(super) const NESTED: &[Deviation] = &[
             };
             let whole = walked.unit.view.is_none();
             (table && whole).then(|| {
-                let end = view::failed(view, &walked.case, &failure);
+                let mut end = view::failed(view, &walked.case, &failure);
+                if let End::Fault(events) = &mut end {
+                    // CLASS is as ours.
+                    let ours = Event::of(&walked.case.dma(), &failure).0[1] & CLASS;
+                    events
+                        .iter_mut()
+                        .for_each(|event| event.0[1] = event.0[1] & !CLASS | ours);
+                }
                 super::ending(walked, end)
             })
         },

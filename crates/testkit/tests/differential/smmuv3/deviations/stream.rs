@@ -124,7 +124,7 @@ pub(super) const STAGE_2: &[Deviation] = &[
         as_qemu: |walked| {
             let third = word(walked, Table::Stream, 2)?;
             let input = 64 - bits(third, 32, 6);
-            let wider = input > u64::from(width(bits(third, 48, 3)));
+            let wider = input > u64::from(width(bits(third, 48, 3))) && input <= IAS;
             bad_entry(walked).filter(|_| wider && translates(walked, 0b10))
         },
     },
@@ -151,6 +151,8 @@ const BAD_STREAM_ID: &[Cause] = &[
     Cause::StreamLevel1Invalid,
     Cause::StreamOutsideSpan,
 ];
+/// How many bits an intermediate address has: as many as IDR5.OAS says.
+const IAS: u64 = 44;
 /// CR2.RECINVSID.
 const RECORD_INVALID: u32 = 1 << 1;
 /// S2HD and S2HA.

@@ -182,8 +182,10 @@ fn privileged(walked: &Walked) -> Walked {
     })
 }
 
-/// F_PERMISSION for a write through a table that may only be read through.
+/// F_PERMISSION for a write through a table that may only be read through, and behind which there is a
+/// fault.
 fn table_rights(walked: &Walked) -> Option<Walked> {
+    walked.failure?;
     let context = step(walked, Table::ContextDescriptor)?.addr.0;
     let half = if walked.case.iova >> 55 & 1 == 0 {
         8

@@ -130,7 +130,9 @@ fn late(b: &mut Builder<'_>) -> Option<String> {
 /// A field of the stream table entry or the context descriptor, with another value.
 fn field(b: &mut Builder<'_>) -> String {
     // Word, lowest bit, width.
-    const FIELDS: [(&str, &str, u8, u8); 15] = [
+    const FIELDS: [(&str, &str, u8, u8); 17] = [
+        ("context", "T0SZ", 0, 6),
+        ("context", "T1SZ", 16, 6),
         ("stream third", "S2PTW", 54, 1),
         ("stream second", "S1STALLD", 27, 1),
         ("stream third", "S2T0SZ", 32, 6),
@@ -152,6 +154,9 @@ fn field(b: &mut Builder<'_>) -> String {
     let (word, name, shift, width) = *fields[b.rng.usize(..fields.len())];
     let value = match name {
         "S2PS" | "IPS" => b.rng.u64(..=SIZES.len() as u64),
+        // The smallest, the largest, and those beside them.
+        "T0SZ" | "T1SZ" if b.rng.bool() => pick(b.rng, [15, 16, 39, 40]),
+        "S2T0SZ" if b.rng.bool() => pick(b.rng, [19, 20, 24, 39, 40]),
         _ => b.rng.u64(..=low(width)),
     };
     let number = b.named(word);
