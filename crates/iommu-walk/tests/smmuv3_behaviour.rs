@@ -103,6 +103,17 @@ fn where_no_stage_translates_the_address_stays() {
     assert!(!tables.contains(&Table::FirstStage));
 }
 
+/// DDI 0487 "Global and process-specific translation table entries": nG.
+#[test]
+fn a_page_of_stage_1_is_global_unless_its_entry_says_no() {
+    for bed in [Bed::first(), Bed::nested()] {
+        assert!(bed.passes(&read()).global);
+        assert!(!bed.add(LEAF, 1 << 11).passes(&read()).global);
+    }
+    assert!(!Bed::second().passes(&read()).global);
+    assert!(!Bed::bypass().passes(&read()).global);
+}
+
 /// TG0, TG1 or `S2TG`, the page as a power of two, the levels of 48 bits, and the highest with blocks.
 const GRANULES: [(u64, u64, u32, u32, u32); 3] =
     [(0, 2, 12, 4, 3), (2, 1, 14, 4, 2), (1, 3, 16, 3, 2)];
@@ -763,7 +774,11 @@ fn context_descriptors_are_found_in_every_kind_of_table() {
         let bed = Bed::first()
             .set(STE, 0x40_000b | format << 4 | 16 << 59)
             .set(STE1, 0)
-            .set(0x40_0000 + 8 * u64::from(index), leaf | 1)
+            // Leaves of 64 KiB are aligned to that, whatever the pointer says.
+            .set(
+                0x40_0000 + 8 * u64::from(index),
+                leaf | if format == 2 { 0x7001 } else { 1 },
+            )
             .descriptor(at);
         let dma = substream(number, read());
         assert_eq!(bed.passes(&dma).pa, Gpa(0x8_0abc), "{format} {number}");

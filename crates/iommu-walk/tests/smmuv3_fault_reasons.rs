@@ -137,9 +137,13 @@ fn event_02_level_1_descriptor_without_a_table() {
 fn event_02_stream_outside_the_span() {
     // 32 entries: 0x20 and above are outside.
     let bed = two_levels().set(0x5008, 0x4006);
-    let dma = stream(0x128, read());
-    let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
-    assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    for number in [0x120, 0x128, 0x1ff] {
+        let dma = stream(number, read());
+        let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
+        assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    }
+    let last = bed.failure(&stream(0x11f, read()));
+    assert_eq!(last.cause, Cause::StreamInvalid);
 }
 
 /// A: the fetch of an L1STD was aborted.
@@ -535,8 +539,10 @@ fn event_06_substream_0_where_it_is_that_of_requests_without() {
     let bed = Bed::substreams();
     let dma = substream(0, read());
     bed.faults(&dma, Cause::SubstreamReserved, 0x06, PLAIN);
-    let other = bed.take(STE1, 2);
-    other.passes(&dma);
+    for dss in [0, 1, 3] {
+        let other = bed.clone().take(STE1, 3).add(STE1, dss);
+        other.passes(&dma);
+    }
 }
 
 // ---- context descriptors, through stage 2: CLASS == CD ----

@@ -96,6 +96,7 @@ Examples:
   journalctl -k -o json | iopf decode --json
   iopf decode --arch vtd records.bin   fault records as they lie in the registers
   iopf decode --arch amdvi log.bin     entries of the event log, or of the PPR log
+  iopf decode --arch smmuv3 evtq.bin   records of the event queue, or entries of the PRI queue
   echo '00 10 00 7f 00 00 00 00 28 00 00 00 06 00 00 c0' | iopf decode --arch vtd";
 
 /// An architecture, as the command line names it.
@@ -105,6 +106,8 @@ pub(crate) enum ArchArg {
     Vtd,
     /// AMD-Vi
     Amdvi,
+    /// Arm SMMUv3
+    Smmuv3,
 }
 
 /// Print the completions of a shell

@@ -25,6 +25,7 @@ impl From<&DecodeArgs> for Plan {
             arch: match args.arch {
                 Some(ArchArg::Vtd) | None => Arch::Vtd,
                 Some(ArchArg::Amdvi) => Arch::Amdvi,
+                Some(ArchArg::Smmuv3) => Arch::Smmuv3,
             },
             json: args.json,
             fail_on_fault: args.fail_on_fault,

@@ -41,6 +41,7 @@ impl From<&ExplainArgs> for Plan {
             arch: args.arch.map(|arch| match arch {
                 ArchArg::Vtd => Arch::Vtd,
                 ArchArg::Amdvi => Arch::Amdvi,
+                ArchArg::Smmuv3 => Arch::Smmuv3,
             }),
             check: args.check,
             fail_on_fault: args.fail_on_fault,

@@ -110,6 +110,56 @@ fn a_log_of_amd_vi_needs_no_arch_and_mixes_with_others() {
 }
 
 #[test]
+fn raw_records_of_smmuv3_are_read_when_asked_for() {
+    // A stalled write of stream 0x7501, substream 1, to 0xaaaada7af000, as it lies in the event queue.
+    let event = [
+        0x10, 0x18, 0, 0, 0x01, 0x75, 0, 0, 0x76, 0x01, 0, 0x80, 0, 0x02, 0, 0, 0, 0xf0, 0x7a,
+        0xda, 0xaa, 0xaa, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0u8,
+    ];
+    let hex: String = event.iter().map(|byte| format!("{byte:02x} ")).collect();
+    for input in [event.repeat(4), hex.into_bytes()] {
+        let output = iopf()
+            .args(["decode", "--arch", "smmuv3", "--json"])
+            .write_stdin(input)
+            .assert()
+            .success();
+        let text = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+        assert!(
+            text.contains(
+                r#""arch":"smmuv3","kind":"dma","iommu":null,"device":29953,"pasid":1,"address":"0xaaaada7af000","access":"write","privileged":false,"code":16,"name":"F_TRANSLATION","flags":null,"index":null,"text":""#
+            ),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_log_of_arm_needs_no_arch_and_mixes_with_others() {
+    let log = "\
+[    5.000000] nvme 0000:01:00.0: AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0000 address=0xfc189000 flags=0x0000]
+[   70.355743] arm-smmu-v3 arm-smmu-v3.5.auto: event 0x10 received:
+[   70.361893] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x0002060000000010
+[   70.367948] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x0000020000000000
+[   70.374002] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x00000000ff9bc000
+[   70.380055] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x0000000000000000
+[   70.386109] arm-smmu-v3 arm-smmu-v3.5.auto: event: F_TRANSLATION client: 0001:06:00.0 sid: 0x20600 ssid: 0x0 iova: 0xff9bc000 ipa: 0x0
+[   70.398531] arm-smmu-v3 arm-smmu-v3.5.auto: unpriv data write s1 \"Input address caused fault\" stag: 0x0
+[   71.000000] arm_smmu_context_fault: 83 callbacks suppressed
+[   71.000001] arm-smmu 5000000.iommu: Unhandled context fault: fsr=0x402, iova=0xff3cf000, fsynr=0x300003, cbfrsynra=0x409, cb=10
+[   72.000000] arm-smmu-v3 arm-smmu-v3.5.auto: unexpected PRI request received:
+[   72.000001] arm-smmu-v3 arm-smmu-v3.5.auto: \tsid 0x00020600.0x00005: [3L] unprivileged RW access at iova 0x00007f0000001000
+[   73.000000] arm-smmu-v3 arm-smmu-v3.5.auto: unexpected global error reported (0x00000001), this could be serious
+[   73.000001] arm-smmu-v3 arm-smmu-v3.5.auto: CMDQ error (cons 0x01000022): Illegal command
+[   73.000002] arm-smmu-v3 arm-smmu-v3.5.auto: skipping command in error state:
+[   73.000003] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x0000000000000003
+[   73.000004] arm-smmu-v3 arm-smmu-v3.5.auto: \t0x0000000000000001
+";
+    let output = iopf().arg("decode").write_stdin(log).assert().success();
+    let text = String::from_utf8(output.get_output().stdout.clone()).unwrap();
+    insta::assert_snapshot!("text-log-arm", text);
+}
+
+#[test]
 fn faults_set_the_status_only_when_asked() {
     iopf()
         .args(["decode", "--fail-on-fault"])

@@ -26,7 +26,7 @@ fn all() -> Vec<PathBuf> {
         .filter(|path| path.extension().is_some_and(|ext| ext == "json"))
         .collect();
     files.sort();
-    assert!(files.len() >= 60);
+    assert!(files.len() >= 110);
     files
 }
 
@@ -80,6 +80,28 @@ fn the_text_view_shows_the_walk_the_entry_and_what_to_do() {
         "amdvi-suppressed-repeats",
         "amdvi-nested-table-not-mapped",
         "amdvi-off",
+        "smmuv3-healthy",
+        "smmuv3-write-to-read-only",
+        "smmuv3-hardware-flags",
+        "smmuv3-no-stream",
+        "smmuv3-no-entry",
+        "smmuv3-blocked-device",
+        "smmuv3-two-level-stream-table",
+        "smmuv3-context-outside-memory",
+        "smmuv3-upper-half",
+        "smmuv3-table-outside-memory",
+        "smmuv3-read-as-zero",
+        "smmuv3-ats-not-enabled",
+        "smmuv3-ats",
+        "smmuv3-sva-page-not-present",
+        "smmuv3-sva-not-bound",
+        "smmuv3-two-level-context",
+        "smmuv3-stage2-read-only",
+        "smmuv3-nested-table-not-mapped",
+        "smmuv3-nested-context-not-mapped",
+        "smmuv3-page-request",
+        "smmuv3-page-requests-not-enabled",
+        "smmuv3-off-aborts",
     ] {
         let text = out(iopf().arg("explain").arg(capture(&format!("{name}.json"))));
         insta::assert_snapshot!(format!("text-{name}"), text);
@@ -93,6 +115,7 @@ fn the_json_view_is_one_object_a_request() {
         "sva-page-not-present",
         "legacy-interrupt-range",
         "amdvi-sva-page-not-present",
+        "smmuv3-sva-page-not-present",
     ] {
         let text = out(iopf()
             .args(["explain", "--json"])
@@ -139,7 +162,7 @@ fn captures_come_one_a_line_and_a_bad_one_does_not_stop_the_next() {
             "0 0 \"fault\"",
             "0 1 \"fault\"",
             "1 null \"line 1, column 1: not JSON: expected value\"",
-            "2 null \"captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi\"",
+            "2 null \"captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi, smmuv3\"",
             "3 null \"whole file: empty: not a capture\"",
             "4 0 \"translated\"",
         ]
@@ -209,6 +232,20 @@ fn a_capture_of_another_iommu_than_asked_for_is_refused() {
         error.ends_with("amdvi-healthy.json: a capture of amdvi, not of vtd\n"),
         "{error}"
     );
+    let smmuv3 = capture("smmuv3-healthy.json");
+    iopf()
+        .args(["explain", "--arch", "smmuv3", &smmuv3])
+        .assert()
+        .code(0);
+    let output = iopf()
+        .args(["explain", "--arch", "smmuv3", &amdvi])
+        .assert()
+        .code(4);
+    let error = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(
+        error.ends_with("amdvi-healthy.json: a capture of amdvi, not of smmuv3\n"),
+        "{error}"
+    );
     let line = fs::read_to_string(&amdvi).unwrap().replace('\n', " ");
     let text = out(iopf()
         .args(["explain", "--arch", "vtd", "--lines", "-"])
@@ -248,7 +285,7 @@ fn input_that_is_no_capture_has_status_4_and_says_what_it_is() {
             "for a kernel log use `iopf decode`",
         ),
         (
-            b"{\"iopf_capture\":1,\"arch\":\"smmuv3\",\"requests\":[]}",
+            b"{\"iopf_capture\":1,\"arch\":\"virtio\",\"requests\":[]}",
             "not built in yet",
         ),
     ] {

@@ -27,11 +27,12 @@ mod write;
 pub use build::Builder;
 pub use error::{CaptureError, Place, Problem};
 pub use expect::Expect;
-pub use fault::{amdvi_fault, vtd_fault};
+pub use fault::{amdvi_fault, smmuv3_fault, vtd_fault};
 pub use memory::SceneMemory;
 pub use record::Recorder;
 
 use iopf::{Access, Gpa, GroupIndex, Iova, Pasid, Rid};
+use serde::{Serialize, Serializer};
 use std::fmt;
 
 /// What a capture may hold; more is refused before it is kept.
@@ -226,6 +227,16 @@ impl fmt::Display for Device {
         match self {
             Self::Pci { segment, rid } => write!(f, "{segment:04x}:{rid}"),
             Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// As the formats have it: the address as text, the number as a number.
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Pci { .. } => to.collect_str(self),
+            Self::Number(number) => to.serialize_u32(*number),
         }
     }
 }

@@ -39,6 +39,22 @@
 //! page requests are on. Outcomes are the same; a queued page request is an entry of the PPR log. The
 //! record is the event of 16 bytes; what SA suppresses has none, nor what SE does after the first fault
 //! of a device in the capture.
+//!
+//! # SMMUv3
+//! Registers that a capture leaves out:
+//! - `SMMU_CR0`: [`smmuv3::CR0`]: translation, the queues and the check of translated requests are on. With
+//!   it, its bits decide.
+//! - `SMMU_IDR0`, `SMMU_IDR1`, `SMMU_IDR3`, `SMMU_IDR5`: [`smmuv3::IDR0`] and so on, everything the walk
+//!   knows.
+//! - The others: 0. That is a linear stream table of one entry, and a `C_BAD_STREAMID` leaves no record
+//!   (RECINVSID of `SMMU_CR2`).
+//!
+//! `device` is the StreamID, `pasid` the SubstreamID. The name of a fault is that of its event, which
+//! several conditions share; what has no event has the name of the field that decides. `level` is counted
+//! from 1, the level of pages, as everywhere; the sentences have the specification's, where that is 3.
+//! `recoverable`: the request stalls, or page requests are on. The record is the event of 32 bytes; of a
+//! stalled request, with Stall set and 0 for a tag, which a unit chooses. What R or S2R suppresses has
+//! none. A page request goes into the PRI queue whatever the tables say.
 
 pub mod amdvi;
 mod check;
@@ -46,6 +62,7 @@ pub mod fields;
 mod json;
 mod scene;
 mod sentence;
+pub mod smmuv3;
 pub mod vtd;
 
 pub use check::{Difference, check};
@@ -87,7 +104,7 @@ pub enum Outcome {
     /// It is a page request, now queued for the guest.
     Queued {
         /// What software finds in its queue, in memory order: VT-d's page request descriptor (32
-        /// bytes), AMD-Vi's PPR log entry (16 bytes).
+        /// bytes), AMD-Vi's PPR log entry or SMMUv3's PRI queue entry (16 bytes).
         descriptor: Vec<u8>,
         /// What that means.
         text: String,
@@ -127,7 +144,7 @@ pub struct Fault {
     /// The bits of it that decided.
     pub bits: u64,
     /// The fault record in memory order; `None` where nothing is recorded.
-    pub record: Option<[u8; 16]>,
+    pub record: Option<Vec<u8>>,
     /// How the request was answered; `None` for requests that get no answer.
     pub response: Option<Answer>,
     /// What happened and what to do, in one sentence.
@@ -175,7 +192,7 @@ impl From<Completion> for Answer {
 
 /// The walks of this architecture are not built in yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("captures of {} are read but their walks are not built in yet; built in: vtd, amdvi", .0.name())]
+#[error("captures of {} are read but their walks are not built in yet; built in: vtd, amdvi, smmuv3", .0.name())]
 pub struct NotBuiltIn(pub Arch);
 
 /// Explains every request of `capture`, in order; each walks when it is asked for.
@@ -186,6 +203,7 @@ pub fn explain(capture: &Capture) -> Result<impl Iterator<Item = Explanation>, N
     let scene: Box<dyn Iterator<Item = Explanation>> = match capture.arch {
         Arch::Vtd => Box::new(vtd::Scene::new(capture)),
         Arch::Amdvi => Box::new(amdvi::Scene::new(capture)),
+        Arch::Smmuv3 => Box::new(smmuv3::Scene::new(capture)),
         arch => return Err(NotBuiltIn(arch)),
     };
     Ok(scene)

@@ -43,8 +43,12 @@ pub fn explain(bytes: &[u8]) {
 /// A capture of 64 KiB of tables made of `bytes`. Most of their pointers stay inside.
 fn tables(bytes: &[u8]) -> Capture {
     const MEMORY: u64 = 0x1_0000;
-    let amdvi = bytes.first().is_some_and(|byte| byte & 1 == 1);
-    let mut builder = Builder::new(if amdvi { Arch::Amdvi } else { Arch::Vtd });
+    let arch = match bytes.first().map_or(0, |byte| byte & 3) {
+        1 => Arch::Amdvi,
+        3 => Arch::Smmuv3,
+        _ => Arch::Vtd,
+    };
+    let mut builder = Builder::new(arch);
     let words = bytes.as_chunks::<8>().0;
     let word = |index: usize| {
         let word = words.get(index).map_or(0, |word| u64::from_le_bytes(*word));
@@ -56,13 +60,24 @@ fn tables(bytes: &[u8]) -> Capture {
         }
     };
     builder.memory_bounds(Gpa(0), Gpa(MEMORY));
-    if amdvi {
-        // 16 pages of device table, or what the word says.
-        let _ = builder.register("DEV_TAB_BASE", word(0) & (MEMORY - 1) | 0xf);
-        let _ = builder.register("EXCL_BASE", word(1));
-        let _ = builder.register("EXCL_LIMIT", word(2));
-    } else {
-        let _ = builder.register("RTADDR_REG", word(0) & (MEMORY - 1));
+    let registers = match arch {
+        Arch::Amdvi => vec![
+            // 16 pages of device table, or what the word says.
+            ("DEV_TAB_BASE", word(0) & (MEMORY - 1) | 0xf),
+            ("EXCL_BASE", word(1)),
+            ("EXCL_LIMIT", word(2)),
+        ],
+        Arch::Smmuv3 => vec![
+            ("SMMU_STRTAB_BASE", word(0) & (MEMORY - 1)),
+            // A table of 2^10 entries or 2^16 StreamIDs, of one level or two.
+            ("SMMU_STRTAB_BASE_CFG", word(0) & 1 << 16 | 0x20a),
+            ("SMMU_CR2", 2),
+        ],
+        _ => vec![("RTADDR_REG", word(0) & (MEMORY - 1))],
+    };
+    for (name, value) in registers {
+        let known = builder.register(name, value);
+        debug_assert!(known, "{name} is a register of the format");
     }
     let count = words.len().max(1);
     for index in 0..MEMORY / 8 {
@@ -73,10 +88,7 @@ fn tables(bytes: &[u8]) -> Capture {
         let pick = word(index);
         let [kind, access, pasid, group, rid @ ..] = pick.to_le_bytes();
         builder.request(Request {
-            device: Device::Pci {
-                segment: 0,
-                rid: Rid::from_pci(u16::from_le_bytes([rid[0], rid[1]])),
-            },
+            device: device(arch, u16::from_le_bytes([rid[0], rid[1]])),
             pasid: (pasid & 1 == 1).then(|| Pasid::truncate(pasid.into())),
             kind: RequestKind::ALL[usize::from(kind & 3)],
             addr: Iova(word(index + 1) >> 4),
@@ -88,6 +100,18 @@ fn tables(bytes: &[u8]) -> Capture {
         });
     }
     builder.build()
+}
+
+/// A device of an architecture, as it names them.
+fn device(arch: Arch, id: u16) -> Device {
+    if arch.names_pci() {
+        Device::Pci {
+            segment: 0,
+            rid: Rid::from_pci(id),
+        }
+    } else {
+        Device::Number(id.into())
+    }
 }
 
 #[cfg(test)]

@@ -3,21 +3,24 @@
 //! Of VT-d, two records are known: the fault recording register (16 bytes) and the page request
 //! descriptor (32 bytes, of which the second half is the device's own). They tell themselves apart: bits
 //! 11:0 of the one are reserved and zero, and bits 7:0 of the other hold its type, 1. Of AMD-Vi, two as
-//! well: the entries of the event log and of the PPR log (16 bytes each). Whose records they are must be
-//! told: [`Arch`].
+//! well: the entries of the event log and of the PPR log (16 bytes each). Of SMMUv3, the records of the
+//! event queue (32 bytes) and the entries of the PRI queue (16 bytes). Whose records they are must be
+//! told: [`Arch`]. An SMMUv2 has registers and no records.
 
 mod amdvi;
 mod hex;
+pub(crate) mod smmuv3;
 
 pub use hex::{HexLine, HexReader};
 
 use iommu_wire::pcie::pri::PageMessage;
 use iommu_wire::vtd::event::{Event, FaultFamily, FaultInfo, RawFault, RequestType};
 use iommu_wire::vtd::page_request::{Descriptor, RawDescriptor};
-use iopf::{Access, Iova, Pasid};
+use iopf::{Access, Iova, Pasid, Rid};
 use zerocopy::FromBytes;
 
-use crate::log::{self, Arch, Flags, Kind, PciAddress, Record, Wanted, names, text_of};
+use crate::capture::Device;
+use crate::log::{self, Arch, Detail, Flags, Kind, Record, Wanted, names, text_of};
 
 /// A raw record's meaning: the normal form without its words, and without an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +29,9 @@ pub struct Fault {
     pub arch: Arch,
     /// What sort of event.
     pub kind: Kind,
-    /// Who sent the transaction; a record has no segment, so it is 0. `None` where the record is of no
-    /// transaction.
-    pub device: Option<PciAddress>,
+    /// Who sent the transaction: a PCI function, of segment 0 as a record has none, or a StreamID. `None`
+    /// where the record is of no transaction.
+    pub device: Option<Device>,
     /// In which of the device's address spaces.
     pub pasid: Option<Pasid>,
     /// The page it asked for.
@@ -37,12 +40,24 @@ pub struct Fault {
     pub access: Wanted,
     /// In supervisor mode; known where there is a PASID.
     pub privileged: Option<bool>,
-    /// The fault reason of VT-d, the event code of AMD-Vi; page requests have none.
+    /// The fault reason of VT-d, the event code of AMD-Vi, the event number of SMMUv3; page requests have
+    /// none.
     pub code: Option<u8>,
     /// The interrupt index.
     pub index: Option<u16>,
     /// The flags of an AMD-Vi event, where they have these names.
     pub flags: Option<Flags>,
+    /// What an event of SMMUv3 says besides.
+    pub detail: Option<Detail>,
+}
+
+/// What stands in memory where a record may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    /// `None` where it is no fault.
+    fault: Option<Fault>,
+    /// How much of memory it takes.
+    bytes: usize,
 }
 
 /// The meaning of a fault recording register; `None` where it holds no fault.
@@ -69,10 +84,7 @@ pub fn fault(raw: &RawFault) -> Option<Fault> {
     Some(Fault {
         arch: Arch::Vtd,
         kind,
-        device: Some(PciAddress {
-            segment: 0,
-            rid: event.source,
-        }),
+        device: Some(function(event.source)),
         pasid: event.pasid.map(|with| with.pasid),
         address,
         access,
@@ -80,26 +92,33 @@ pub fn fault(raw: &RawFault) -> Option<Fault> {
         code: Some(event.reason.0),
         index,
         flags: None,
+        detail: None,
     })
 }
 
 /// The meaning of a page request descriptor; `None` for stop markers and unknown types.
 #[must_use]
 pub fn page_request(raw: &RawDescriptor) -> Option<Fault> {
-    let Descriptor::Page {
-        requester,
-        message: PageMessage::Request(request),
-    } = Descriptor::decode(raw)
-    else {
+    let Descriptor::Page { requester, message } = Descriptor::decode(raw) else {
+        return None;
+    };
+    page_fault(Arch::Vtd, function(requester), &message)
+}
+
+/// The function with this requester ID.
+const fn function(rid: Rid) -> Device {
+    Device::Pci { segment: 0, rid }
+}
+
+/// The meaning of a page request, whoever has queued it; `None` for stop markers.
+fn page_fault(arch: Arch, device: Device, message: &PageMessage) -> Option<Fault> {
+    let PageMessage::Request(request) = message else {
         return None;
     };
     Some(Fault {
-        arch: Arch::Vtd,
+        arch,
         kind: Kind::PageRequest,
-        device: Some(PciAddress {
-            segment: 0,
-            rid: requester,
-        }),
+        device: Some(device),
         pasid: request.pasid,
         address: Some(request.addr),
         access: wanted(request.access),
@@ -107,6 +126,7 @@ pub fn page_request(raw: &RawDescriptor) -> Option<Fault> {
         code: None,
         index: None,
         flags: None,
+        detail: None,
     })
 }
 
@@ -131,6 +151,7 @@ impl Fault {
         let name = match self.arch {
             Arch::Vtd => names::reason,
             Arch::Amdvi => log::amdvi::name_of,
+            Arch::Smmuv3 | Arch::Smmuv2 => log::arm::event_name,
         };
         let mut record = Record {
             record,
@@ -149,6 +170,8 @@ impl Fault {
             flags: self.flags,
             index: self.index.map(u32::from),
             text: String::new(),
+            client: None,
+            detail: self.detail,
             dump: None,
         };
         record.text = text_of(&record);
@@ -183,6 +206,8 @@ pub fn looks_raw(arch: Arch, bytes: &[u8]) -> bool {
     match arch {
         Arch::Vtd => is_fault(low, high) || is_page_request(low),
         Arch::Amdvi => amdvi::is_entry(low),
+        Arch::Smmuv3 => smmuv3::is_entry(low),
+        Arch::Smmuv2 => false,
     }
 }
 
@@ -229,6 +254,11 @@ impl Iterator for Faults<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if matches!(self.arch, Arch::Smmuv3 | Arch::Smmuv2) {
+            let slot = smmuv3::slot(self.rest)?;
+            self.rest = self.rest.get(slot.bytes..).unwrap_or_default();
+            return Some(slot.fault.filter(|_| self.arch == Arch::Smmuv3));
+        }
         let (raw, rest) = RawFault::ref_from_prefix(self.rest).ok()?;
         if self.arch == Arch::Amdvi {
             self.rest = rest;

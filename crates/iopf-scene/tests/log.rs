@@ -104,8 +104,11 @@ fn every_pasted_log_says_what_was_typed_beside_it() {
             continue;
         }
         let text = fs::read_to_string(&path).expect("readable");
-        let amdvi = path.file_stem().is_some_and(|stem| stem == "amdvi");
-        let arch = if amdvi { "amdvi" } else { "vtd" };
+        let arch = match path.file_stem().and_then(|stem| stem.to_str()) {
+            Some("amdvi") => "amdvi",
+            Some("arm") => "smmuv3",
+            _ => "vtd",
+        };
         for case in text.split("=== ").skip(1) {
             let (title, body) = case.split_once('\n').expect("a title has a line");
             let (log, expected) = body.split_once("\n---\n").expect("a case has two halves");

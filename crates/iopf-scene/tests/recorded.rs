@@ -3,9 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
 use iommu_walk::{Trail, Updates};
-use iopf::{Dma, DmaKind};
+use iopf::{Dma, DmaKind, Rid};
 use iopf_scene::capture::{Arch, Builder, Capture, Device, Recorder, RequestKind, SceneMemory};
-use iopf_scene::explain::{Explanation, amdvi, explain, vtd};
+use iopf_scene::explain::{Explanation, amdvi, explain, smmuv3, vtd};
 use std::fs;
 use std::path::Path;
 
@@ -16,8 +16,9 @@ fn outcomes(capture: &Capture) -> Vec<Explanation> {
 /// Walks the first request of `capture` over a recorder, as a VMM does over guest memory.
 fn record(capture: &Capture) -> Option<Capture> {
     let request = capture.requests.first()?;
-    let Device::Pci { rid, .. } = request.device else {
-        return None;
+    let rid = match request.device {
+        Device::Pci { rid, .. } => rid,
+        Device::Number(stream) => Rid(stream),
     };
     let kind = match request.kind {
         RequestKind::Untranslated => DmaKind::Untranslated,
@@ -37,6 +38,10 @@ fn record(capture: &Capture) -> Option<Capture> {
         Arch::Amdvi => {
             let unit = amdvi::unit(capture);
             iommu_walk::amdvi::translate(&unit, &recorder, &dma, updates, trail).is_ok()
+        }
+        Arch::Smmuv3 => {
+            let unit = smmuv3::unit(capture);
+            iommu_walk::smmuv3::translate(&unit, &recorder, &dma, updates, trail).is_ok()
         }
         _ => {
             let unit = vtd::unit(capture);
@@ -76,5 +81,5 @@ fn a_recorded_capture_is_explained_as_the_memory_it_was_taken_of() {
         let bytes: usize = taken.memory.iter().map(|range| range.data.len()).sum();
         assert!(bytes <= 512, "{} bytes of {}", bytes, path.display());
     }
-    assert!(recorded > 50);
+    assert!(recorded > 90);
 }

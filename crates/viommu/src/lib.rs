@@ -18,6 +18,7 @@ mod memo;
 mod ports;
 mod refused;
 pub mod session;
+pub mod smmuv3;
 mod translate;
 mod unit;
 pub mod vm_memory;

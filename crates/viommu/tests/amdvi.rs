@@ -1,6 +1,7 @@
 //! The AMD-Vi model, driven as software and devices drive hardware: registers, tables in memory,
 //! requests. Every number is typed by hand from the field tables and the Linux driver.
 
+mod bed;
 #[path = "amdvi/caches.rs"]
 mod caches;
 #[path = "amdvi/commands.rs"]

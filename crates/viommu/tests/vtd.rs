@@ -1,6 +1,7 @@
 //! The VT-d model, driven as software and devices drive hardware: registers, tables in memory,
 //! requests. Every number is typed by hand from the specification's tables and the Linux driver.
 
+mod bed;
 #[path = "vtd/caches.rs"]
 mod caches;
 #[path = "vtd/devices.rs"]

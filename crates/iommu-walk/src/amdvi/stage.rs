@@ -220,6 +220,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms: self.weigh(rights).unwrap_or(Access::empty()),
             dirty: true,
             snoop: space.switches().contains(Switches::FORCE_COHERENT),
+            global: false,
         }))
     }
 
@@ -269,6 +270,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty,
             snoop: leaf.raw & HostEntry::FORCE_COHERENT != 0,
+            global: false,
         })
     }
 

@@ -80,6 +80,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
         perms,
         dirty: true,
         snoop: false,
+        global: false,
     }
 }
 
@@ -283,6 +284,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty,
             snoop: self.has(Switches::SNOOP) || leaf.raw & SNOOP != 0,
+            global: false,
         })
     }
 
@@ -451,6 +453,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: write || leaf.raw & format.dirty != 0,
             snoop: self.has(Switches::SNOOP),
+            global: false,
         })
     }
 
@@ -562,6 +565,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: dirty && (write || leaf.raw & format.dirty != 0),
             snoop: self.has(Switches::SNOOP) || page.raw & SNOOP != 0,
+            global: false,
         })
     }
 

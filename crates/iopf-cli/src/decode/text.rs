@@ -1,6 +1,6 @@
 //! The text view of decoded faults.
 
-use iopf_scene::log::{Kind, Record, Summary, Wanted};
+use iopf_scene::log::{Arch, Device, Kind, Record, Summary, Wanted};
 use std::io::{self, Write};
 
 /// One fault: a line of facts, a sentence.
@@ -10,11 +10,19 @@ pub(super) fn record(record: &Record, out: &mut dyn Write) -> io::Result<()> {
         write!(out, "  {}", printable(part))?;
     }
     match record.device {
+        Some(Device::Number(id)) => write!(out, "  StreamID {id:#x}")?,
         Some(device) => write!(out, "  {device}")?,
         None => write!(out, "  device unknown")?,
     }
+    if let Some(client) = &record.client {
+        write!(out, " ({})", printable(client))?;
+    }
     if let Some(pasid) = record.pasid {
-        write!(out, "  PASID {pasid}")?;
+        let space = match record.arch {
+            Arch::Smmuv3 => "SubstreamID",
+            _ => "PASID",
+        };
+        write!(out, "  {space} {pasid}")?;
     }
     let kind = match record.kind {
         Kind::Dma => "dma",

@@ -1,7 +1,8 @@
 //! The text view of explanations: the walk step by step, then what came of it.
 
 use iopf_scene::capture::{Capture, Request, RequestKind};
-use iopf_scene::explain::{Answer, Explanation, Fault, Outcome, Translated, fields};
+use iopf_scene::explain::fields::{self, Formats};
+use iopf_scene::explain::{Answer, Explanation, Fault, Outcome, Translated};
 use std::io::{self, Write};
 
 /// What goes before the first request.
@@ -24,7 +25,7 @@ pub(super) fn explanation(
 ) -> io::Result<()> {
     writeln!(out)?;
     if let Some(request) = capture.requests.get(explanation.request) {
-        asked(explanation.request, request, out)?;
+        asked(explanation, request, out)?;
     }
     trail(explanation, out)?;
     for write in &explanation.writes {
@@ -48,10 +49,11 @@ pub(super) fn explanation(
     }
 }
 
-fn asked(index: usize, request: &Request, out: &mut dyn Write) -> io::Result<()> {
-    write!(out, "request {index}: {} ", request.device)?;
+fn asked(explanation: &Explanation, request: &Request, out: &mut dyn Write) -> io::Result<()> {
+    let (index, formats) = (explanation.request, explanation.formats);
+    write!(out, "request {index}: {} ", formats.device(request.device))?;
     if let Some(pasid) = request.pasid {
-        write!(out, "PASID {pasid} ")?;
+        write!(out, "{} {pasid} ", formats.substream())?;
     }
     write!(
         out,
@@ -79,9 +81,14 @@ fn trail(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
     };
     for step in &explanation.trail {
         let name = if step.level > 0 {
-            format!("{} L{}", step.table, step.level)
+            format!("{} L{}", step.table, explanation.formats.level(step.level))
         } else {
             step.table.to_string()
+        };
+        // The longest names would break the columns.
+        let name = match name.strip_suffix(" table") {
+            Some(short) if name.len() > 15 => short.to_owned(),
+            _ => name,
         };
         let words = step.raw.words();
         if words.is_empty() {
@@ -152,6 +159,9 @@ fn fault(explanation: &Explanation, fault: &Fault, out: &mut dyn Write) -> io::R
     }
     if fault.recoverable {
         write!(out, ", recoverable by a page request")?;
+        if explanation.formats == Formats::Smmuv3 {
+            write!(out, " or a stall")?;
+        }
     }
     writeln!(out)?;
     if explanation.blamed().is_none()

@@ -56,6 +56,9 @@ fn model(args: &Args, plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
     let report = match plan.arch {
         ArchArg::Vtd => run::<Vtd>(plan, progress.as_mut()),
         ArchArg::Amdvi => run::<Amdvi>(plan, progress.as_mut()),
+        ArchArg::Smmuv3 => {
+            return Err(Stop::usage("run has no SMMUv3; give --arch vtd or amdvi"));
+        }
     }
     .map_err(Stop::host)?;
     if args.json {

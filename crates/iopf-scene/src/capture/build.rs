@@ -56,6 +56,12 @@ impl Builder {
         }
     }
 
+    /// Whose tables these are.
+    #[must_use]
+    pub const fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// Says in words what this is.
     pub fn note(&mut self, note: &str) {
         note.clone_into(&mut self.note);

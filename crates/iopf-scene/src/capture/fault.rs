@@ -2,7 +2,7 @@
 
 use super::{Arch, Builder, Capture, Device, Expect, Recorder, Request, RequestKind};
 use crate::explain::amdvi::SEGMENTS;
-use iommu_walk::{Failure, TableMem, Updates, amdvi, vtd};
+use iommu_walk::{Failure, TableMem, Updates, amdvi, smmuv3, vtd};
 use iopf::{DmaKind, GroupIndex};
 use serde_json::Value;
 use viommu::Diagnostic;
@@ -69,6 +69,38 @@ pub fn amdvi_fault<M: TableMem>(
     finish(builder, &memory, fault, failure?, code)
 }
 
+/// The same of a fault that an SMMUv3 unit met.
+pub fn smmuv3_fault<M: TableMem>(
+    unit: &smmuv3::Unit,
+    memory: M,
+    fault: &Diagnostic<smmuv3::Failure>,
+    note: &str,
+) -> Option<Capture> {
+    let memory = Recorder::new(memory);
+    let failure = if fault.page_request {
+        smmuv3::page_request(unit).err()
+    } else {
+        smmuv3::translate(unit, &memory, &fault.dma, &mut Updates::new(), &mut ()).err()
+    };
+    let features = unit.features();
+    let (cr0, cr2) = unit.control();
+    let (base, config) = unit.stream_table();
+    let registers = [
+        ("SMMU_CR0", u64::from(cr0)),
+        ("SMMU_CR2", u64::from(cr2)),
+        ("SMMU_GBPA", u64::from(unit.global_bypass())),
+        ("SMMU_IDR0", u64::from(features.idr0)),
+        ("SMMU_IDR1", u64::from(features.idr1)),
+        ("SMMU_IDR3", u64::from(features.idr3)),
+        ("SMMU_IDR5", u64::from(features.idr5)),
+        ("SMMU_STRTAB_BASE", base),
+        ("SMMU_STRTAB_BASE_CFG", u64::from(config)),
+    ];
+    let code = fault.failure.cause.reason().0;
+    let builder = begin(Arch::Smmuv3, &registers, note);
+    finish(builder, &memory, fault, failure?, code)
+}
+
 fn begin(arch: Arch, registers: &[(&str, u64)], note: &str) -> Builder {
     let mut builder = Builder::new(arch);
     builder.note(note);
@@ -91,16 +123,24 @@ fn finish<M, C: Copy + PartialEq, D: Copy>(
         return None;
     }
     builder.record(memory);
-    let room = builder.request(request(fault));
+    let room = builder.request(request(builder.arch(), fault));
     debug_assert!(room, "it is the first");
     builder.expect(Expect::new([
         ("outcome", Value::from("fault")),
-        ("code", Value::from(code)),
+        // 0 is none.
+        (
+            "code",
+            if code == 0 {
+                Value::Null
+            } else {
+                Value::from(code)
+            },
+        ),
     ]));
     Some(builder.build())
 }
 
-fn request<F>(fault: &Diagnostic<F>) -> Request {
+fn request<F>(arch: Arch, fault: &Diagnostic<F>) -> Request {
     let dma = &fault.dma;
     let (kind, no_write) = match dma.kind {
         _ if fault.page_request => (RequestKind::PageRequest, false),
@@ -109,9 +149,13 @@ fn request<F>(fault: &Diagnostic<F>) -> Request {
         DmaKind::Translated => (RequestKind::Translated, false),
     };
     Request {
-        device: Device::Pci {
-            segment: 0,
-            rid: dma.requester,
+        device: if arch.names_pci() {
+            Device::Pci {
+                segment: 0,
+                rid: dma.requester,
+            }
+        } else {
+            Device::Number(dma.requester.0)
         },
         pasid: dma.pasid,
         kind,

@@ -1,14 +1,14 @@
 //! AMD-Vi captures.
 
 use super::fields::Formats;
-use super::scene::{Asked, Walks};
+use super::scene::{Asked, Walks, blaming};
 use super::sentence::{self, Blame};
 use super::{Answer, Fault};
 use crate::capture::{Capture, SceneMemory};
 use iommu_walk::amdvi::{
     self, Applied, Cause, Detail, Failure, PAGE_REQUEST_ANSWER, Switches, Unit,
 };
-use iommu_walk::{Completion, Step, Table, Trail, Updates};
+use iommu_walk::{Completion, Table, Trail, Updates};
 use iommu_wire::amdvi::ppr::Ppr;
 use iommu_wire::amdvi::tables::{DeviceWord0, DeviceWord1};
 use iommu_wire::pcie::pri::PageMessage;
@@ -202,7 +202,7 @@ impl Amdvi {
 
 /// A walk weighs what a device table entry allows apart from reading it, as a cache stands between the
 /// two. Here the entry has just been read, so it can be named.
-fn attributed(unit: &Unit, mut failure: Failure, asked: &Asked<'_>) -> Failure {
+fn attributed(unit: &Unit, failure: Failure, asked: &Asked<'_>) -> Failure {
     use Cause as C;
     let (word, bits) = match failure.cause {
         C::TranslationDisabled => (0, DeviceWord0::TRANSLATION_VALID),
@@ -215,20 +215,10 @@ fn attributed(unit: &Unit, mut failure: Failure, asked: &Asked<'_>) -> Failure {
         C::PageRequestsDisabled if unit.page_requests_enabled() => (0, DeviceWord0::PAGE_REQUESTS),
         _ => return failure,
     };
-    let entry = |step: &&Step| step.table == Table::DeviceTable;
-    if let (None, Some(step)) = (failure.entry_addr, asked.trail.iter().rev().find(entry))
-        && let Some(value) = step.raw.words().get(word)
-    {
-        failure.entry_addr = step.addr.checked_add(8 * word as u64);
-        failure.entry = Some(*value);
-        failure.bits = bits;
-    }
-    failure
+    blaming(failure, asked.trail, (Table::DeviceTable, word, bits))
 }
 
-fn record(failure: &Failure, asked: &Asked<'_>) -> [u8; 16] {
+fn record(failure: &Failure, asked: &Asked<'_>) -> Vec<u8> {
     let event = fault_event(&asked.dma, failure, asked.page_request.as_ref());
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(event.as_bytes());
-    bytes
+    event.as_bytes().to_vec()
 }

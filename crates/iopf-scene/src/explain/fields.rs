@@ -1,11 +1,13 @@
 //! The fields of table entries by the specification's names, for people who read a walk.
 //!
 //! Intel VT-d, "Translation Structure Formats", with the names of revision 4.1; AMD I/O Virtualization
-//! Technology Specification, "Device Table Entry Format", "Guest CR3 Table", "I/O Page Tables". What no
-//! field covers is reserved.
+//! Technology Specification, "Device Table Entry Format", "Guest CR3 Table", "I/O Page Tables"; Arm IHI
+//! 0070, "STE, Stream Table Entry", "CD, Context Descriptor". What no field covers is reserved.
 
 mod amdvi;
+mod smmuv3;
 
+use crate::capture::Device;
 use iommu_walk::{Stage, Table};
 use std::fmt::{self, Write};
 
@@ -18,6 +20,8 @@ pub enum Formats {
     Scalable,
     /// AMD-Vi.
     Amdvi,
+    /// Arm SMMUv3.
+    Smmuv3,
 }
 
 impl Formats {
@@ -27,8 +31,40 @@ impl Formats {
         match (self, stage) {
             (Self::Amdvi, Stage::First) => "guest",
             (Self::Amdvi, Stage::Second) => "host",
+            (Self::Smmuv3, Stage::First) => "stage-1",
+            (Self::Smmuv3, Stage::Second) => "stage-2",
             (_, Stage::First) => "first-stage",
             (_, Stage::Second) => "second-stage",
+        }
+    }
+}
+
+impl Formats {
+    /// The number that the specification gives a level of page tables; `level` counts from 1, the lowest.
+    #[must_use]
+    pub const fn level(self, level: u8) -> u8 {
+        match self {
+            // There, 3 is the level of pages.
+            Self::Smmuv3 => 4_u8.saturating_sub(level),
+            _ => level,
+        }
+    }
+
+    /// What a device is called: `0000:00:05.0`, `StreamID 0x28`.
+    #[must_use]
+    pub fn device(self, device: Device) -> String {
+        match (self, device) {
+            (Self::Smmuv3, Device::Number(id)) => format!("StreamID {id:#x}"),
+            (_, device) => device.to_string(),
+        }
+    }
+
+    /// What an address space of a device is called.
+    #[must_use]
+    pub const fn substream(self) -> &'static str {
+        match self {
+            Self::Smmuv3 => "SubstreamID",
+            _ => "PASID",
         }
     }
 }
@@ -66,10 +102,10 @@ impl Field {
         }
     }
 
-    /// Whether the field is an address: of a 4 KiB page, or of a table of 64 bytes.
+    /// Whether the field is an address: of a 4 KiB page, or of a table of 64 or 16 bytes.
     #[must_use]
     pub const fn is_address(self) -> bool {
-        matches!(self.low, 6 | 12) && self.high > 32
+        matches!(self.low, 4 | 6 | 12) && self.high > 32
     }
 }
 
@@ -175,6 +211,7 @@ const SECOND_STAGE: [&[Field]; 1] = [&[
 pub fn fields(formats: Formats, table: Table, word: usize) -> &'static [Field] {
     let words: &'static [&'static [Field]] = match (formats, table) {
         (Formats::Amdvi, table) => amdvi::words(table),
+        (Formats::Smmuv3, table) => smmuv3::words(table),
         (Formats::Legacy, Table::Root) => &LEGACY_ROOT,
         (Formats::Scalable, Table::Root) => &SCALABLE_ROOT,
         (Formats::Legacy, Table::Context) => &LEGACY_CONTEXT,
@@ -315,6 +352,38 @@ mod tests {
     }
 
     #[test]
+    fn smmuv3_entries_are_spelled_word_by_word() {
+        let of = |table, word, value| spell(Formats::Smmuv3, table, word, value, 0);
+        // Linux makes these for a device that uses PASIDs: STRTAB_STE_0_V, CFG_S1_TRANS, S1CDMAX 10, a
+        // table of two levels at 0x10_4000_0000; S1DSS_SSID0, EATS_TRANS, SHCFG_INCOMING.
+        assert_eq!(
+            of(Table::Stream, 0, 0x5000_0010_4000_002b),
+            "V=1 Config=5 S1Fmt=2 S1ContextPtr=0x1040000000 S1CDMax=0xa"
+        );
+        assert_eq!(
+            of(Table::Stream, 1, 0x0000_1000_1000_0002),
+            "S1DSS=2 EATS=1 SHCFG=1"
+        );
+        // T0SZ 16, EPD1, V, IPS 48 bits, AA64, R, A, ASET, ASID 7.
+        assert_eq!(
+            of(Table::ContextDescriptor, 0, 0x0007_e205_c000_3510),
+            "T0SZ=0x10 IR0=1 OR0=1 SH0=3 EPD1=1 V=1 IPS=5 AA64=1 R=1 A=1 ASET=1 ASID=7"
+        );
+        assert_eq!(
+            of(Table::ContextDescriptor, 1, 0x8_1234_5000),
+            "TTB0=0x812345000"
+        );
+        assert_eq!(
+            of(Table::FirstStage, 0, 0x0060_0000_8000_0f43),
+            "V=1 Type=1 AP[2:1]=1 SH=3 AF=1 nG=1 ADDR=0x80000000 PXN=1 UXN=1"
+        );
+        assert_eq!(
+            of(Table::SecondStage, 0, 0x8000_07ff),
+            "V=1 Type=1 MemAttr=0xf S2AP=3 SH=3 AF=1 ADDR=0x80000000"
+        );
+    }
+
+    #[test]
     fn bits_are_named_with_their_fields() {
         assert_eq!(
             name_bits(Formats::Legacy, Table::SecondStage, 0, 1),
@@ -339,11 +408,20 @@ mod tests {
             Table::PasidTable,
             Table::DeviceTable,
             Table::GuestCr3,
+            Table::StreamLevel1,
+            Table::Stream,
+            Table::ContextLevel1,
+            Table::ContextDescriptor,
             Table::FirstStage,
             Table::SecondStage,
         ] {
-            for formats in [Formats::Legacy, Formats::Scalable, Formats::Amdvi] {
-                for word in 0..4 {
+            for formats in [
+                Formats::Legacy,
+                Formats::Scalable,
+                Formats::Amdvi,
+                Formats::Smmuv3,
+            ] {
+                for word in 0..8 {
                     let mut seen = 0;
                     for field in fields(formats, table, word) {
                         assert_eq!(seen & field.mask(), 0, "{table} {word} {}", field.name);

@@ -19,7 +19,7 @@ impl Serialize for Explanation {
                 map.serialize_entry("level", &fault.level)?;
                 map.serialize_entry("entry_addr", &fault.entry_addr.map(|at| Hex(at.0)))?;
                 map.serialize_entry("entry", &fault.entry.map(Hex))?;
-                map.serialize_entry("record", &fault.record.map(|record| hex_text(&record)))?;
+                map.serialize_entry("record", &fault.record.as_deref().map(hex_text))?;
                 map.serialize_entry("response", &fault.response.map(Answer::name))?;
                 map.serialize_entry("text", &fault.text)?;
             }

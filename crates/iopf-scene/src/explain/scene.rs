@@ -3,7 +3,7 @@
 use super::fields::Formats;
 use super::{Answer, Explanation, Fault, Outcome, Translated, blamed, sentence};
 use crate::capture::{Capture, Device, Request, RequestKind, SceneMemory};
-use iommu_walk::{Step, Trail, Updates, Verdict};
+use iommu_walk::{Failure, Step, Table, Trail, Updates, Verdict};
 use iommu_wire::pcie::pri::PageMessage;
 use iopf::{Access, Dma, DmaKind, Iova, PageRequest, Pasid, Response, Rid};
 
@@ -68,6 +68,24 @@ impl Asked<'_> {
     }
 }
 
+/// A failure that names no entry, with what the entry of a table that was read last has in one of its
+/// words: the table, the word from 0 and the bits that decided.
+pub(super) fn blaming<C: Copy, D: Copy>(
+    mut failure: Failure<C, D>,
+    trail: &[Step],
+    (table, word, bits): (Table, usize, u64),
+) -> Failure<C, D> {
+    let step = trail.iter().rev().find(|step| step.table == table);
+    if let (None, Some(step)) = (failure.entry_addr, step)
+        && let Some(value) = step.raw.words().get(word)
+    {
+        failure.entry_addr = step.addr.checked_add(8 * word as u64);
+        failure.entry = Some(*value);
+        failure.bits = bits;
+    }
+    failure
+}
+
 /// The requests of a capture, walked one after the other on one memory.
 #[derive(Debug)]
 pub struct Scene<'a, W> {
@@ -104,7 +122,7 @@ impl<'a, W: Walks> Scene<'a, W> {
             Err(failure) => self.fault(request, dma, None, failure),
             Ok(iommu_walk::Outcome::InterruptRange) => Outcome::Interrupt {
                 response,
-                text: sentence::interrupt(request),
+                text: sentence::interrupt(request, self.walks.formats()),
             },
             Ok(iommu_walk::Outcome::Memory(found)) => Outcome::Translated(Translated {
                 pa: found.pa,
@@ -163,7 +181,7 @@ impl<'a, W: Walks> Scene<'a, W> {
         };
         Outcome::Queued {
             descriptor: W::descriptor(requester, message),
-            text: sentence::queued(request),
+            text: sentence::queued(request, self.walks.formats()),
         }
     }
 }
@@ -176,7 +194,7 @@ impl<W: Walks> Iterator for Scene<'_, W> {
         self.trail.clear();
         let requester = match request.device {
             Device::Pci { rid, .. } => rid,
-            // A reader refuses these; a builder's are cut to what a bus can carry.
+            // A StreamID. Of PCI's architectures, a reader refuses it.
             Device::Number(number) => Rid(number),
         };
         let outcome = match dma_kind(request) {

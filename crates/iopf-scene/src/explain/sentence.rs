@@ -4,6 +4,7 @@
 //! finds and advises is in a file of its own.
 
 pub(super) mod amdvi;
+pub(super) mod smmuv3;
 pub(super) mod vtd;
 
 use super::fields::{self, Formats};
@@ -11,6 +12,7 @@ use super::{Answer, Fault, blamed};
 use crate::capture::{Request, RequestKind};
 use iommu_walk::{Failure, Stage, Step, Table};
 use iopf::{Access, Gpa, Pasid};
+use std::fmt::Write;
 
 /// Where a walk failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ pub(super) struct Story<'a> {
 }
 
 /// What happened to a request for the interrupt range.
-pub(super) fn interrupt(request: &Request) -> String {
+pub(super) fn interrupt(request: &Request, formats: Formats) -> String {
     let what = match request.kind {
         RequestKind::Translation => {
             "that is the interrupt range, which devices reach untranslated: the answer is success, \
@@ -81,11 +83,11 @@ pub(super) fn interrupt(request: &Request) -> String {
              address"
         }
     };
-    format!("{}; {what}.", deed(request))
+    format!("{}; {what}.", deed(request, formats))
 }
 
 /// What happened to a page request that may be asked.
-pub(super) fn queued(request: &Request) -> String {
+pub(super) fn queued(request: &Request, formats: Formats) -> String {
     let next = if request.last {
         "software maps the pages of group {} and answers with a page group response"
     } else {
@@ -93,17 +95,17 @@ pub(super) fn queued(request: &Request) -> String {
     };
     format!(
         "{}; the request is allowed and goes into the page request queue, {}.",
-        deed(request),
+        deed(request, formats),
         next.replace("{}", &request.group.0.to_string())
     )
 }
 
 /// Who did what: `0000:00:05.0 with PASID 0x5 tried to read 0x7f001000`.
-fn deed(request: &Request) -> String {
-    let who = match request.pasid {
-        Some(pasid) => format!("{} with PASID {pasid}", request.device),
-        None => request.device.to_string(),
-    };
+fn deed(request: &Request, formats: Formats) -> String {
+    let mut who = formats.device(request.device);
+    if let Some(pasid) = request.pasid {
+        let _ = write!(who, " with {} {pasid}", formats.substream());
+    }
     let access = request.rights();
     let mode = if access.contains(Access::PRIV) {
         " in privileged mode"
@@ -142,7 +144,7 @@ fn deed(request: &Request) -> String {
 impl Story<'_> {
     /// The sentence. `hidden` says why nothing is recorded, where the tables ask for that.
     fn text(&self, finding: &str, advice: &str, hidden: Option<&str>) -> String {
-        let mut text = format!("{}: {finding}; {advice}", deed(self.request));
+        let mut text = format!("{}: {finding}; {advice}", deed(self.request, self.formats));
         if let Some(hidden) = hidden {
             text.push_str(" (no fault is recorded, as ");
             text.push_str(hidden);
@@ -187,18 +189,37 @@ impl Story<'_> {
                 let pasid = dir.map_or(0, |s| s.index) * 64 + step.index;
                 format!("the PASID table entry of PASID {pasid:#x}")
             }
+            Some((Table::StreamLevel1, step)) => {
+                format!("level 1 stream table descriptor {}", step.index)
+            }
+            Some((Table::Stream, _)) => {
+                format!(
+                    "the stream table entry of {}",
+                    self.formats.device(self.request.device)
+                )
+            }
+            Some((Table::ContextLevel1, step)) => {
+                format!("level 1 context descriptor {}", step.index)
+            }
+            Some((Table::ContextDescriptor, _)) => match self.request.pasid {
+                Some(pasid) => format!("the context descriptor of substream {pasid}"),
+                None => "the context descriptor of requests without a substream".into(),
+            },
             Some((table, step)) => {
                 let stage = match table {
                     Table::FirstStage => Stage::First,
                     _ => Stage::Second,
                 };
-                let stage = self.formats.stage(stage);
-                format!("the level-{} {stage} entry {}", step.level, step.index)
+                let (level, stage) = (self.formats.level(step.level), self.formats.stage(stage));
+                format!("the level-{level} {stage} entry {}", step.index)
             }
             None => match self.blame.stage {
                 Some(stage) => {
-                    let stage = self.formats.stage(stage);
-                    format!("the level-{} {stage} entry", self.blame.level)
+                    let (level, stage) = (
+                        self.formats.level(self.blame.level),
+                        self.formats.stage(stage),
+                    );
+                    format!("the level-{level} {stage} entry")
                 }
                 None => "the entry".into(),
             },

@@ -120,7 +120,7 @@ fn captures_of_other_architectures_say_that_they_are_not_built_in_yet() {
     let error = explain(&capture).err().unwrap().to_string();
     assert_eq!(
         error,
-        "captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi"
+        "captures of riscv are read but their walks are not built in yet; built in: vtd, amdvi, smmuv3"
     );
 }
 
@@ -169,4 +169,94 @@ fn an_amd_vi_record_is_laid_out_as_linux_takes_it_apart() {
     assert_eq!(dword(1) & 0xffff, 0x1234);
     assert_eq!(dword(1) >> 16 & 0xfff, 0x070, "PR RW PE");
     assert_eq!((dword(3), dword(2)), (0x1234, 0x5678_9abc));
+}
+
+#[test]
+fn an_smmuv3_capture_without_registers_is_a_unit_with_everything_and_translation_on() {
+    let text = r#"{"iopf_capture":1,"arch":"smmuv3","requests":[]}"#;
+    let unit = smmuv3::unit(&Capture::parse(text.as_bytes()).unwrap());
+    assert!(unit.enabled() && unit.page_requests_enabled() && unit.checks_translated());
+    assert!(!unit.records_stream_ids() && !unit.aborts());
+    assert_eq!((unit.substream_bits(), unit.output_bits()), (20, 48));
+    // Typed from the bit numbers of the specification's register tables.
+    let features = unit.features();
+    assert_eq!(features.idr0, 0x080d_3c9b);
+    assert_eq!(features.idr1, 0x0400_0520);
+    assert_eq!(features.idr3, 0x0002_2214);
+    assert_eq!(features.idr5, 0x0000_0075);
+    assert_eq!(unit.control(), (0x1f, 0));
+    assert_eq!(unit.stream_table(), (0, 0));
+}
+
+#[test]
+fn an_smmuv3_record_is_laid_out_as_linux_takes_it_apart() {
+    // A stalled privileged write of stream 0x128 in substream 5, of which stage 1 maps nothing.
+    let text = r#"{"iopf_capture":1,"arch":"smmuv3","memory_limit":"0x1000000",
+        "registers":{"SMMU_STRTAB_BASE":"0x40000","SMMU_STRTAB_BASE_CFG":"0xa"},
+        "memory":[{"addr":"0x44a00","words":["0x280000000002000b","0x100000000002"]},
+            {"addr":"0x20140","words":["0x9f205c0003519","0x30000"]}],
+        "requests":[{"device":296,"pasid":5,"addr":"0x7f001234","access":"wp"}]}"#;
+    let one = only(&Capture::parse(text.as_bytes()).unwrap());
+    let Outcome::Fault(fault) = one.outcome else {
+        panic!("it faults")
+    };
+    let record = fault.record.unwrap();
+    let words: Vec<u64> = record
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .map(|word| u64::from_le_bytes(*word))
+        .collect();
+    // EVTQ_0_… to EVTQ_3_… of drivers/iommu/arm/arm-smmu-v3/arm-smmu-v3.h.
+    assert_eq!(words[0] & 0xff, 0x10, "ID");
+    assert_eq!(words[0] >> 11 & 1, 1, "SSV");
+    assert_eq!(words[0] >> 12 & 0xf_ffff, 5, "SSID");
+    assert_eq!(words[0] >> 32, 0x128, "SID");
+    assert_eq!(words[1] >> 31 & 1, 1, "STALL");
+    assert_eq!(words[1] >> 33 & 1, 1, "PnU");
+    assert_eq!(words[1] >> 34 & 1, 0, "InD");
+    assert_eq!(words[1] >> 35 & 1, 0, "RnW");
+    assert_eq!(words[1] >> 39 & 1, 0, "S2");
+    assert_eq!(words[1] >> 40 & 3, 2, "CLASS");
+    assert_eq!(words[2], 0x7f00_1234);
+    assert_eq!((words.len(), fault.recoverable), (4, true));
+}
+
+#[test]
+fn sentences_of_smmuv3_say_what_becomes_of_the_request() {
+    let said = |context: &str| {
+        let text = format!(
+            r#"{{"iopf_capture":1,"arch":"smmuv3","memory_limit":"0x1000000",
+            "registers":{{"SMMU_STRTAB_BASE":"0x40000"}},
+            "memory":[{{"addr":"0x40000","words":["0x2000b"]}},
+                {{"addr":"0x20000","words":["{context}","0x30000"]}}],
+            "requests":[{{"device":0,"addr":"0x7f001234","access":"r"}}]}}"#
+        );
+        match only(&Capture::parse(text.as_bytes()).unwrap()).outcome {
+            Outcome::Fault(fault) => fault.text,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (context, end) in [
+        ("0x7e205c0003519", "mapped on demand."),
+        (
+            "0x7f205c0003519",
+            " (the request is stalled: it waits until software retries or terminates it with CMD_RESUME).",
+        ),
+        (
+            "0x7a205c0003519",
+            " (as A is clear in the context descriptor, the request is not aborted: it reads zero, and what it writes is dropped).",
+        ),
+        (
+            "0x7c205c0003519",
+            " (no fault is recorded, as R is clear in the context descriptor).",
+        ),
+    ] {
+        let text = said(context);
+        assert!(text.ends_with(end), "{text}");
+        assert!(
+            text.starts_with("StreamID 0x0 tried to read 0x7f001234: the level-1 stage-1 entry 1 at 0x30008 is 0x0, not valid"),
+            "{text}"
+        );
+    }
 }

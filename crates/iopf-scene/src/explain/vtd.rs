@@ -1,7 +1,7 @@
 //! VT-d captures.
 
 use super::fields::Formats;
-use super::scene::{Asked, Walks};
+use super::scene::{Asked, Walks, blaming};
 use super::sentence::{self, Blame};
 use super::{Answer, Fault};
 use crate::capture::{Capture, SceneMemory};
@@ -200,21 +200,10 @@ fn attributed(failure: &Failure, trail: &[Step]) -> Failure {
         C::ExecuteDisabled => (Table::PasidTable, 2, 1 << 1),
         _ => return *failure,
     };
-    let mut failure = *failure;
-    let step = trail.iter().rev().find(|step| step.table == table);
-    if let (None, Some(step)) = (failure.entry_addr, step)
-        && let Some(value) = step.raw.words().get(word)
-    {
-        failure.entry_addr = step.addr.checked_add(8 * word as u64);
-        failure.entry = Some(*value);
-        failure.bits = bits;
-    }
-    failure
+    blaming(*failure, trail, (table, word, bits))
 }
 
-fn record(unit: &Unit, failure: &Failure, dma: &Dma, kind: RequestType) -> [u8; 16] {
+fn record(unit: &Unit, failure: &Failure, dma: &Dma, kind: RequestType) -> Vec<u8> {
     let event = fault_event(dma, failure, kind, Ecap::from_bits(unit.ecap()));
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(event.encode().as_bytes());
-    bytes
+    event.encode().as_bytes().to_vec()
 }

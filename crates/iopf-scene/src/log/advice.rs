@@ -3,13 +3,14 @@
 use iommu_wire::vtd::event::FaultReason;
 use iopf::Rid;
 
-use super::amdvi;
 use super::normal::{Arch, Kind, Record, Wanted};
+use super::{amdvi, arm};
+use crate::capture::Device;
 
 /// One sentence on `record`: who wanted what, why it was refused, and what to do.
 #[must_use]
 pub fn text_of(record: &Record) -> String {
-    if record.arch == Arch::Amdvi
+    if record.arch != Arch::Vtd
         && record.kind == Kind::PageRequest
         && record.code.is_none()
         && record.name.is_none()
@@ -40,13 +41,10 @@ pub fn text_of(record: &Record) -> String {
 
 /// `0000:00:14.0 was refused a write to 0xffcda000`.
 fn subject(record: &Record) -> String {
-    if let Some(text) = own(record) {
+    let device = device(record);
+    if let Some(text) = own(record, &device) {
         return text;
     }
-    let device = record.device.map_or_else(
-        || "A device that the log does not name".to_owned(),
-        |d| d.to_string(),
-    );
     let what = match (record.kind, record.access) {
         (Kind::InterruptRemapping, _) => "an interrupt",
         (Kind::PageRequest, Wanted::Read) => "a page request for reading",
@@ -73,21 +71,42 @@ fn subject(record: &Record) -> String {
     };
     let space = record
         .pasid
-        .map_or_else(String::new, |pasid| format!(" in PASID {pasid}"));
+        .map_or_else(String::new, |pasid| match record.arch {
+            Arch::Smmuv3 => format!(" in substream {pasid}"),
+            _ => format!(" in PASID {pasid}"),
+        });
     format!("{device} was refused {what}{place}{space}")
 }
 
-/// An entry of AMD-Vi's PPR log: nothing was refused.
+/// Who asked.
+fn device(record: &Record) -> String {
+    match (record.device, &record.client) {
+        (Some(Device::Number(id)), Some(client)) => format!("{client} (StreamID {id:#x})"),
+        (Some(Device::Number(id)), None) => format!("StreamID {id:#x}"),
+        (Some(device), _) => device.to_string(),
+        (None, Some(client)) => client.clone(),
+        (None, None) => "A device that the log does not name".to_owned(),
+    }
+}
+
+/// An entry of AMD-Vi's PPR log or SMMUv3's PRI queue: nothing was refused.
 fn asked(record: &Record) -> String {
     let refused = subject(record);
     let asked = refused.replace(" was refused ", " sent ");
+    let answer = match record.arch {
+        Arch::Amdvi => "COMPLETE_PPR_REQUEST",
+        _ => "CMD_PRI_RESP",
+    };
     format!(
-        "{asked}; it waits until the driver answers with COMPLETE_PPR_REQUEST, so look at who handles page requests of that PASID if it waits in vain."
+        "{asked}; it waits until the driver answers with {answer}, so look at who handles page requests of that PASID if it waits in vain."
     )
 }
 
 /// The events that tell of the IOMMU's own work and not of a request.
-fn own(record: &Record) -> Option<String> {
+fn own(record: &Record, device: &str) -> Option<String> {
+    if matches!(record.arch, Arch::Smmuv3 | Arch::Smmuv2) {
+        return arm::own(record, device);
+    }
     let iommu = record.iommu.as_deref().unwrap_or("the IOMMU");
     let at = record
         .address
@@ -111,6 +130,7 @@ fn why(record: &Record) -> Option<String> {
             .and_then(|code| FaultReason(code).info())
             .map(|info| info.meaning.to_owned()),
         Arch::Amdvi => amdvi::why(record),
+        Arch::Smmuv3 | Arch::Smmuv2 => arm::why(record),
     };
     known.or_else(|| {
         record
@@ -122,8 +142,10 @@ fn why(record: &Record) -> Option<String> {
 
 /// What to do, in one clause.
 fn advice(record: &Record) -> &'static str {
-    if record.arch == Arch::Amdvi {
-        return amdvi::advice(record);
+    match record.arch {
+        Arch::Amdvi => return amdvi::advice(record),
+        Arch::Smmuv3 | Arch::Smmuv2 => return arm::advice(record),
+        Arch::Vtd => {}
     }
     if record.kind == Kind::PageRequest && record.code.is_none() {
         return page_request(record);
@@ -139,9 +161,7 @@ fn advice(record: &Record) -> &'static str {
 }
 
 fn integrated_graphics(record: &Record) -> bool {
-    record
-        .device
-        .is_some_and(|device| device.segment == 0 && Some(device.rid) == Rid::new(0, 2, 0))
+    matches!(record.device, Some(Device::Pci { segment: 0, rid }) if Some(rid) == Rid::new(0, 2, 0))
 }
 
 fn writing(record: &Record) -> &'static str {

@@ -103,6 +103,11 @@ impl<'a> Cursor<'a> {
 
     /// Passes a hexadecimal number, with or without `0x` and leading zeros, or the word in its place.
     pub(super) fn padded_hex(&mut self) -> Number {
+        self.hex_before(b",\"")
+    }
+
+    /// The same where a blank or one of `ends` follows.
+    pub(super) fn hex_before(&mut self, ends: &[u8]) -> Number {
         let start = self.at;
         if self.rest().starts_with(b"0x") || self.rest().starts_with(b"0X") {
             self.skip(2);
@@ -121,7 +126,7 @@ impl<'a> Cursor<'a> {
         self.skip(digits);
         match (value, self.rest().first()) {
             (Some(value), None) => Number::AtEnd(value),
-            (Some(value), Some(b' ' | b',' | b'"')) => Number::Whole(value),
+            (Some(value), Some(end)) if *end == b' ' || ends.contains(end) => Number::Whole(value),
             _ => {
                 self.at = start;
                 self.word();

@@ -1,14 +1,18 @@
 //! From lines to records: what goes together, and when it is complete.
 
-use std::collections::VecDeque;
+mod lines;
 
+use std::collections::VecDeque;
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
 use iopf::Iova;
 
 use super::clean::{clean, unescape, unmark, unquote};
 use super::dialect::{self, Start};
-use super::message::{Fields, Scan};
+use super::message::Scan;
 use super::normal::{Arch, Kind, Record, Summary};
-use super::vtd::{self, Report};
+use super::vtd;
 use super::waiting::{Half, Message, TEXT, belongs, without_prefix};
 use super::{amdvi, dump, journal, stamp};
 
@@ -43,7 +47,6 @@ pub struct Decoder {
     fault_lines: u64,
     /// The line before ended in a soft break.
     soft: bool,
-    needles: Needles,
 }
 
 impl Decoder {
@@ -94,7 +97,7 @@ impl Decoder {
 
     fn handle_text(&mut self, raw: &[u8], time: Option<&str>) {
         let text = clean(raw);
-        if self.waiting.is_empty() && !self.needles.any(&text) {
+        if self.waiting.is_empty() && !NEEDLES.any(&text) {
             return;
         }
         let after_soft = self.soft;
@@ -102,6 +105,9 @@ impl Decoder {
         self.soft = soft;
         if let Some(count) = dialect::suppressed(&text) {
             self.summary.suppressed = self.summary.suppressed.saturating_add(count);
+            return;
+        }
+        if self.arm(&text, time, after_soft) {
             return;
         }
         let mut from = self.continuation(&text, after_soft);
@@ -352,8 +358,9 @@ impl Decoder {
     fn continued(&mut self, at: usize, fragment: &[u8], after_soft: bool) -> Option<usize> {
         let line = self.summary.lines;
         let message = self.waiting.get_mut(at)?;
-        let page = message.is_page_request();
-        if page || !message.scan.open || message.closed || fragment.is_empty() {
+        // Those of several lines have a way of their own.
+        let lines = message.is_page_request() || message.is_arm();
+        if lines || !message.scan.open || message.closed || fragment.is_empty() {
             return None;
         }
         if message.text.len() + fragment.len() > TEXT {
@@ -382,44 +389,6 @@ impl Decoder {
             }
         }
         None
-    }
-
-    fn page(&mut self, line: &[u8], at: usize, report: Report, time: Option<&str>) {
-        let prefix = line.get(..at).unwrap_or_default();
-        self.count_line();
-        let (fields, open) = match report {
-            Report::Why(fields) => (fields, true),
-            Report::What(fields) => (fields, false),
-        };
-        if !open {
-            let begun = self.waiting.iter_mut().rev().find(|message| {
-                message.scan.open
-                    && !message.closed
-                    && message.is_page_request()
-                    && message.scan.fields.iommu == fields.iommu
-            });
-            if let Some(message) = begun {
-                let name = message.scan.fields.name.take();
-                message.scan.fields = Fields { name, ..fields };
-                message.scan.open = false;
-                message.touched = self.summary.lines;
-                return;
-            }
-        }
-        let time = time
-            .map(str::to_owned)
-            .or_else(|| stamp::find(unquote(prefix)));
-        let scan = Scan {
-            fields,
-            parts: 1,
-            end: 0,
-            open,
-            wants_reason: false,
-            gap: 0,
-            number_at_end: false,
-            template: false,
-        };
-        self.add(Start::Part(0), &[], scan, time, None);
     }
 
     fn add(
@@ -540,7 +509,8 @@ impl Decoder {
             let Some(message) = self.waiting.pop_front() else {
                 return;
             };
-            if let Some(lines) = message.doubtful.filter(|_| message.scan.parts < 2) {
+            let thin = message.scan.parts < 2 || message.scan.doubtful;
+            if let Some(lines) = message.doubtful.filter(|_| thin) {
                 self.fault_lines -= lines;
                 continue;
             }
@@ -565,27 +535,39 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Words one of which is in every line that can matter by itself.
-#[derive(Debug)]
-struct Needles([memchr::memmem::Finder<'static>; 8]);
+static NEEDLES: LazyLock<Needles> = LazyLock::new(|| {
+    Needles::of(&[
+        "ault",
+        "DMA",
+        "REMAP",
+        "dmar",
+        "equest",
+        "AMD",
+        "amd_iommu",
+        "ess=0x",
+        "smmu",
+        "SMMU",
+        "event",
+        "CMDQ",
+    ])
+});
 
-impl Default for Needles {
-    fn default() -> Self {
-        let words = [
-            "ault",
-            "DMA",
-            "REMAP",
-            "dmar",
-            "equest",
-            "AMD",
-            "amd_iommu",
-            "ess=0x",
-        ];
-        Self(words.map(memchr::memmem::Finder::new))
-    }
-}
+/// The same of Arm's SMMUs alone.
+static ARM: LazyLock<Needles> =
+    LazyLock::new(|| Needles::of(&["smmu", "SMMU", "event", "CMDQ", "context fault"]));
+
+/// Some of many words, found in one pass.
+#[derive(Debug)]
+struct Needles(Option<AhoCorasick>);
 
 impl Needles {
+    fn of(words: &[&str]) -> Self {
+        // A few short words are always taken.
+        Self(AhoCorasick::new(words).ok())
+    }
+
+    /// Whether one of them is in `line`.
     fn any(&self, line: &[u8]) -> bool {
-        self.0.iter().any(|needle| needle.find(line).is_some())
+        self.0.as_ref().is_none_or(|words| words.is_match(line))
     }
 }

@@ -74,12 +74,20 @@ pub(super) fn marked(line: &[u8]) -> bool {
 }
 
 /// The functions that print faults. The rate limit counts per calling function.
-const PRINTERS: [&[u8]; 5] = [
+const PRINTERS: [&[u8]; 13] = [
     b"dmar_fault",
     b"amd_iommu_report_page_fault",
     b"amd_iommu_report_rmp_fault",
     b"amd_iommu_report_rmp_hw_error",
     b"amd_iommu_report_ppr_err",
+    b"arm_smmu_evtq_thread",
+    b"arm_smmu_dump_event",
+    b"arm_smmu_context_fault",
+    b"arm_smmu_global_fault",
+    b"nvidia_smmu_context_fault_bank",
+    b"nvidia_smmu_global_fault_inst",
+    b"qcom_smmu_context_fault",
+    b"qcom_iommu_fault",
 ];
 
 /// How many fault messages `line` says the kernel left out.
@@ -87,6 +95,10 @@ const PRINTERS: [&[u8]; 5] = [
 /// `dmar_fault` counts the status headers of VT-d's faults too, so this is what the kernel states and
 /// not a number of faults.
 pub(super) fn suppressed(line: &[u8]) -> Option<u64> {
+    let has = |words: &[u8]| memchr::memmem::find(line, words).is_some();
+    if !has(b" callbacks") && !has(b" output lines") {
+        return None;
+    }
     PRINTERS.iter().find_map(|printer| {
         let at = memchr::memmem::find(line, printer)?;
         let rest = line.get(at + printer.len()..)?;

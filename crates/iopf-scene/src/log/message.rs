@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use iopf::{Iova, Pasid};
 
-use super::normal::{Arch, Flags, Kind, PciAddress, Wanted};
+use super::dump::Dump;
+use super::normal::{Arch, Detail, Flags, Kind, Wanted};
+use crate::capture::Device;
 
 /// The fields that a message states.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +14,7 @@ pub(crate) struct Fields {
     pub(crate) arch: Arch,
     pub(crate) kind: Kind,
     pub(crate) iommu: Option<String>,
-    pub(crate) device: Option<PciAddress>,
+    pub(crate) device: Option<Device>,
     pub(crate) pasid: Option<Pasid>,
     pub(crate) address: Option<Iova>,
     pub(crate) access: Wanted,
@@ -21,6 +23,10 @@ pub(crate) struct Fields {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) index: Option<u32>,
     pub(crate) flags: Option<Flags>,
+    pub(crate) client: Option<String>,
+    pub(crate) detail: Option<Detail>,
+    /// A table or command that the message itself holds.
+    pub(crate) dump: Option<Dump>,
 }
 
 impl Fields {
@@ -38,6 +44,9 @@ impl Fields {
             name: None,
             index: None,
             flags: None,
+            client: None,
+            detail: None,
+            dump: None,
         }
     }
 }
@@ -60,6 +69,8 @@ pub(super) struct Scan {
     pub(super) number_at_end: bool,
     /// It is the source code or a pattern of a message, not a message.
     pub(super) template: bool,
+    /// What was read is no message unless more of it comes.
+    pub(super) doubtful: bool,
 }
 
 impl Scan {

@@ -12,10 +12,11 @@
 //! - `not_faults` are the lines of which no part belongs to a fault message: status headers
 //!   (`DRHD: handling fault status reg`), counts of suppressed messages, errors of the invalidation
 //!   queue (`VT-d detected Invalidation Time-out Error`, which are the driver's), AMD-Vi's
-//!   `Completion-Wait loop timed out` and `IOMMU Event log restarting`, everything else.
+//!   `Completion-Wait loop timed out` and `IOMMU Event log restarting`, SMMUv3's `unexpected global error
+//!   reported`, `CMD_SYNC timeout` and `EVTQ overflow detected`, everything else.
 //!   So `lines - not_faults` is the number of records if each has a line of its own.
 //! - `suppressed` adds up `dmar_fault: N callbacks suppressed`, and the same of the functions that
-//!   print AMD-Vi's events, `amd_iommu_report_page_fault` first of all.
+//!   print AMD-Vi's events, `amd_iommu_report_page_fault` first of all, and those of Arm's SMMUs.
 //! - `time` is in UTC where the log tells the instant, else the stamp as printed without its
 //!   brackets: `12.345678`, `Jun 10 12:00:00`, `Mon Jun 10 12:00:00 2024`. Where a line has two, the
 //!   first. `first` and `last` are those of the first and the last record that have one.
@@ -27,10 +28,12 @@
 //! # Adding an architecture
 //! `decoder` joins lines to messages; `vtd` and `amdvi` find and read the messages of one IOMMU, and
 //! `dialect` asks them in turn. Another dialect brings its own `find_start` and `scan`, and its
-//! entries in [`Arch`] and [`Kind`].
+//! entries in [`Arch`] and [`Kind`]. Where a message is several lines that each name the driver, as in
+//! `arm`, `decoder/lines.rs` puts it together.
 
 mod advice;
 pub(crate) mod amdvi;
+pub(crate) mod arm;
 mod clean;
 mod cursor;
 mod decoder;
@@ -47,10 +50,11 @@ mod values;
 mod vtd;
 mod waiting;
 
+pub use crate::capture::Device;
 pub use advice::text_of;
 pub use decoder::Decoder;
 pub use dump::Dump;
-pub use normal::{Arch, Flags, Kind, PciAddress, Record, Summary, SummaryObject, Wanted};
+pub use normal::{Arch, Detail, Flags, Kind, Record, Summary, SummaryObject, Wanted};
 
 use std::io::{self, BufRead};
 
@@ -128,7 +132,8 @@ pub fn detect(arch: Arch, bytes: &[u8]) -> Form {
         .take(64)
         .collect();
     let dumps = lines.iter().filter(|line| reader.is_dump(line)).count();
-    let log = lines.iter().any(|line| dialect::marked(line));
+    let marked = |line: &&[u8]| dialect::marked(line) || arm::marked(line);
+    let log = lines.iter().any(marked);
     let mut records = lines.iter().map(|line| reader.line(line));
     if !log && dumps * 2 > lines.len() && records.any(|line| matches!(line, HexLine::Fault(_))) {
         return Form::Hex;
@@ -161,13 +166,18 @@ fn hex(
     sink: &mut impl FnMut(Record) -> io::Result<()>,
 ) -> io::Result<Summary> {
     let (mut reader, mut summary, mut line) = (HexReader::of(arch), Summary::default(), Vec::new());
+    let mut begun = None;
     while next_line(&mut input, &mut line)? {
         summary.lines += 1;
         let slots = reader.lines(line.trim_ascii());
         summary.not_faults += u64::from(slots.iter().all(|slot| *slot == HexLine::Nothing));
         for slot in slots {
+            let line = begun.take().unwrap_or(summary.lines);
+            if slot == HexLine::Begun {
+                begun = Some(summary.lines);
+            }
             if let HexLine::Fault(fault) = slot {
-                let record = fault.record(summary.records, summary.lines);
+                let record = fault.record(summary.records, line);
                 summary.count(&record);
                 sink(record)?;
             }

@@ -3,12 +3,13 @@
 //! The order of the fields is the order of the keys in the JSON form.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use iopf::{Iova, Pasid, Rid};
+use iommu_wire::smmuv3::event::Class;
+use iopf::{Gpa, Iova, Pasid};
 use serde::{Serialize, Serializer};
 
 use super::dump::Dump;
+use crate::capture::Device;
 
 /// The architecture of the IOMMU that recorded a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -19,6 +20,10 @@ pub enum Arch {
     Vtd,
     /// AMD I/O virtualization.
     Amdvi,
+    /// Arm SMMUv3.
+    Smmuv3,
+    /// Arm SMMUv2, and SMMUv1.
+    Smmuv2,
 }
 
 /// What sort of event a record tells of.
@@ -36,7 +41,7 @@ pub enum Kind {
     Configuration,
     /// A command of the IOMMU's driver is not one the IOMMU can carry out.
     Command,
-    /// The IOMMU could not read its own tables or commands.
+    /// The IOMMU could not read its own tables or commands, or write its queues.
     Hardware,
 }
 
@@ -88,6 +93,21 @@ impl Flags {
     }
 }
 
+/// What an SMMUv3 record says besides. `None`: nothing of the kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The stage of translation that refused: 1 or 2.
+    pub stage: Option<u8>,
+    /// What was being translated.
+    pub class: Option<Class>,
+    /// The address that stage 2 refused.
+    pub ipa: Option<Gpa>,
+    /// The structure or table entry that could not be read.
+    pub fetch: Option<Gpa>,
+    /// The transaction waits, under this tag.
+    pub stalled: Option<u16>,
+}
+
 /// What the transaction wanted, as far as the record says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -101,27 +121,6 @@ pub enum Wanted {
     /// The record does not say.
     #[default]
     Unknown,
-}
-
-/// A PCI function: segment and requester ID. Shown as `0000:00:14.0`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PciAddress {
-    /// The PCI segment ("domain"). 16 bits in hardware; Linux numbers those of VMD from 0x10000.
-    pub segment: u32,
-    /// Bus, device and function.
-    pub rid: Rid,
-}
-
-impl fmt::Display for PciAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04x}:{}", self.segment, self.rid)
-    }
-}
-
-impl Serialize for PciAddress {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
 }
 
 /// One fault in the normal form.
@@ -139,10 +138,10 @@ pub struct Record {
     pub arch: Arch,
     /// What sort of event.
     pub kind: Kind,
-    /// The IOMMU's name in the log, such as `dmar0` or `ivhd0`.
+    /// The IOMMU's name in the log, such as `dmar0`, `ivhd0` or `arm-smmu-v3.0.auto`.
     pub iommu: Option<String>,
-    /// Who sent the transaction.
-    pub device: Option<PciAddress>,
+    /// Who sent the transaction: a PCI function, or of Arm's SMMUs a StreamID.
+    pub device: Option<Device>,
     /// In which of the device's address spaces; `None` also where it named none.
     #[serde(serialize_with = "pasid")]
     pub pasid: Option<Pasid>,
@@ -164,6 +163,12 @@ pub struct Record {
     pub index: Option<u32>,
     /// What happened and what to do, in one sentence.
     pub text: String,
+    /// The device behind a StreamID, as the log has it: `0000:01:00.0`. Not in the JSON form.
+    #[serde(skip)]
+    pub client: Option<String>,
+    /// What an SMMUv3 record says besides. Not in the JSON form.
+    #[serde(skip)]
+    pub detail: Option<Detail>,
     /// The tables that the kernel printed for this fault, with what they show. Not in the JSON form.
     #[serde(skip)]
     pub dump: Option<Dump>,

@@ -3,7 +3,7 @@
 use iopf::{Pasid, Rid};
 
 use super::cursor::Number;
-use super::normal::PciAddress;
+use crate::capture::Device;
 
 pub(super) fn pasid(number: Number) -> Option<Pasid> {
     match number {
@@ -13,7 +13,7 @@ pub(super) fn pasid(number: Number) -> Option<Pasid> {
 }
 
 /// `00:14.0`, `0x00:0x14.0`, `0000:00:14.0`.
-pub(super) fn device(word: &[u8]) -> Option<PciAddress> {
+pub(super) fn device(word: &[u8]) -> Option<Device> {
     let text = std::str::from_utf8(word).ok()?;
     let (address, function) = text.split_once('.')?;
     let mut numbers = address.rsplit(':');
@@ -29,7 +29,7 @@ pub(super) fn device(word: &[u8]) -> Option<PciAddress> {
     }
     let function = u8::try_from(hexadecimal(function)?).ok()?;
     let rid = Rid::new(bus, slot, function)?;
-    Some(PciAddress { segment, rid })
+    Some(Device::Pci { segment, rid })
 }
 
 fn byte(digits: &str) -> Option<u8> {

@@ -44,6 +44,11 @@ impl Message {
         (fields.arch, fields.kind) == (Arch::Vtd, Kind::PageRequest)
     }
 
+    /// A message of one of Arm's SMMUs, which comes in several lines.
+    pub(super) fn is_arm(&self) -> bool {
+        matches!(self.scan.fields.arch, Arch::Smmuv3 | Arch::Smmuv2)
+    }
+
     /// Linux prints the device table entry or the command after it.
     pub(super) fn may_have_tables(&self) -> bool {
         let fields = &self.scan.fields;
@@ -87,12 +92,14 @@ impl Message {
             flags: fields.flags,
             index: fields.index,
             text: String::new(),
-            dump: None,
+            client: fields.client,
+            detail: fields.detail,
+            dump: fields.dump,
         };
         if !self.tables.is_empty() {
             let dump = match record.arch {
-                Arch::Vtd => dump::read(&self.tables, &record),
                 Arch::Amdvi => amdvi::dump(&self.tables),
+                _ => dump::read(&self.tables, &record),
             };
             record.iommu = record.iommu.or_else(|| dump.iommu.clone());
             record.dump = Some(dump);

@@ -8,12 +8,9 @@
 
 use iommu_wire::amdvi::event::RawEvent;
 use iommu_wire::amdvi::ppr::{Ppr, RawPpr};
-use iommu_wire::pcie::pri::PageMessage;
 
-use super::{Fault, wanted};
-use crate::log::amdvi;
-use crate::log::{Arch, Kind, PciAddress};
-use iopf::{Access, Rid};
+use super::{Fault, function, page_fault};
+use crate::log::{Arch, amdvi};
 
 /// The flags EXEC, READ and US of a page request.
 const PAGE_REQUEST_FLAGS: u64 = 0x46 << 48;
@@ -58,6 +55,7 @@ pub(super) fn entry(low: u64, high: u64) -> Option<Fault> {
         code: fields.code.and_then(|code| u8::try_from(code).ok()),
         index: None,
         flags: fields.flags,
+        detail: None,
     })
 }
 
@@ -67,26 +65,10 @@ fn page_request(low: u64, high: u64) -> Option<Fault> {
         address: high.into(),
     };
     let Ppr::PageServiceRequest {
-        requester: Rid(rid),
-        message: PageMessage::Request(request),
-        ..
+        requester, message, ..
     } = Ppr::decode(&raw)
     else {
         return None;
     };
-    Some(Fault {
-        arch: Arch::Amdvi,
-        kind: Kind::PageRequest,
-        device: Some(PciAddress {
-            segment: 0,
-            rid: Rid(rid),
-        }),
-        pasid: request.pasid,
-        address: Some(request.addr),
-        access: wanted(request.access),
-        privileged: request.pasid.map(|_| request.access.contains(Access::PRIV)),
-        code: None,
-        index: None,
-        flags: None,
-    })
+    page_fault(Arch::Amdvi, function(requester), &message)
 }

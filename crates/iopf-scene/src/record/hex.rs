@@ -3,7 +3,7 @@
 use iommu_wire::vtd::event::RawFault;
 use iommu_wire::vtd::page_request::RawDescriptor;
 
-use super::{Fault, amdvi, fault, is_fault, is_page_request, page_request};
+use super::{Fault, amdvi, fault, is_fault, is_page_request, page_request, smmuv3};
 use crate::log::Arch;
 
 /// Reads dumps of raw records line by line.
@@ -17,6 +17,10 @@ pub struct HexReader {
     arch: Arch,
     /// The line before was the first half of a page request descriptor.
     half: bool,
+    /// The first half of an event of SMMUv3, with which the line before ended.
+    begun: Option<Words>,
+    /// The order of bytes in which the records before were found.
+    order: usize,
 }
 
 /// What a line of a dump holds.
@@ -26,6 +30,8 @@ pub enum HexLine {
     Fault(Fault),
     /// The device's own half of the descriptor before.
     More,
+    /// The first half of a record, which the next line tells whole.
+    Begun,
     /// Nothing of a fault: text, an empty register, a stop marker.
     Nothing,
 }
@@ -41,12 +47,17 @@ impl HexReader {
     /// For records of `arch`.
     #[must_use]
     pub const fn of(arch: Arch) -> Self {
-        Self { arch, half: false }
+        Self {
+            arch,
+            half: false,
+            begun: None,
+            order: 0,
+        }
     }
 
     /// Whether `line` has as many hexadecimal digits as a record.
     pub(crate) fn is_dump(&self, line: &[u8]) -> bool {
-        Words::read(self.arch, line).is_some()
+        Words::read(self.arch, self.order, line).is_some()
     }
 
     /// Whether `line` is an offset and nothing else, as the last line of a dump is.
@@ -59,7 +70,7 @@ impl HexReader {
         let found = self.lines(line).into_iter();
         found
             .reduce(|first, next| match first {
-                HexLine::Nothing => next,
+                HexLine::Nothing | HexLine::Begun => next,
                 first => first,
             })
             .unwrap_or(HexLine::Nothing)
@@ -68,13 +79,30 @@ impl HexReader {
     /// Reads the next line: what there is in it, one item for every 16 bytes or record.
     pub fn lines(&mut self, line: &[u8]) -> Vec<HexLine> {
         let half = std::mem::take(&mut self.half);
-        let Some(words) = Words::read(self.arch, line) else {
+        let begun = self.begun.take();
+        let Some(mut words) = Words::read(self.arch, self.order, line) else {
             return vec![HexLine::Nothing];
         };
+        if let Some(begun) = begun.filter(|begun| begun.width == words.width) {
+            words.digits.splice(..0, begun.digits);
+        }
         let mut found = Vec::new();
         let mut rest = words.digits.as_slice();
         while rest.len() >= RECORD {
-            let Some((record, used)) = words.first(rest) else {
+            if words.begins(rest) {
+                self.begun = Some(Words {
+                    digits: rest.to_vec(),
+                    ..words
+                });
+                found.push(HexLine::Begun);
+                break;
+            }
+            let Some(Found {
+                record,
+                used,
+                order,
+            }) = words.first(rest)
+            else {
                 let more = half && found.is_empty() && words.digits.len() == RECORD;
                 found.push(if more {
                     HexLine::More
@@ -84,6 +112,10 @@ impl HexReader {
                 rest = rest.get(RECORD..).unwrap_or_default();
                 continue;
             };
+            // What has no reserved bits to tell the orders apart is in that of the others.
+            if self.arch == Arch::Smmuv3 {
+                self.order = order;
+            }
             self.half = used > rest.len();
             found.push(record.map_or(HexLine::Nothing, HexLine::Fault));
             rest = rest.get(used..).unwrap_or_default();
@@ -103,10 +135,21 @@ struct Words {
     digits: Vec<u8>,
     /// Bytes in a word.
     width: usize,
+    /// The order to try first.
+    order: usize,
+}
+
+/// A record, and where it ends.
+struct Found {
+    record: Option<Fault>,
+    /// Its bytes, of which the last may be missing.
+    used: usize,
+    /// The order that they were in.
+    order: usize,
 }
 
 impl Words {
-    fn read(arch: Arch, line: &[u8]) -> Option<Self> {
+    fn read(arch: Arch, order: usize, line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
         let text = text.split('|').next()?;
         // `00:a0:cd:…`; otherwise what a colon follows is an address.
@@ -127,10 +170,11 @@ impl Words {
                 .count();
             let (words, after) = rest.split_at_checked(run)?;
             // The first word may be an offset of the words' own width.
-            let offset = words.get(1..).and_then(|run| Self::of(arch, run));
-            let offset = offset.filter(|found| found.first(&found.digits).is_some());
-            let found = Self::of(arch, words);
-            let begins = |found: &Self| found.first(&found.digits).is_some();
+            let offset = words.get(1..).and_then(|run| Self::of(arch, order, run));
+            let begins =
+                |found: &Self| found.first(&found.digits).is_some() || found.begins(&found.digits);
+            let offset = offset.filter(begins);
+            let found = Self::of(arch, order, words);
             if let Some(found) = found.filter(|found| offset.is_none() || begins(found)) {
                 return Some(found);
             }
@@ -143,7 +187,7 @@ impl Words {
     }
 
     /// The words of a run.
-    fn of(arch: Arch, run: &[&str]) -> Option<Self> {
+    fn of(arch: Arch, order: usize, run: &[&str]) -> Option<Self> {
         let width = digits(run.first()?)?.len() / 2;
         if !matches!(width, 1 | 2 | 4 | 8) && width % RECORD != 0 {
             return None;
@@ -161,26 +205,64 @@ impl Words {
             arch,
             digits: out,
             width,
+            order,
         })
     }
 
-    /// The record that `rest` begins with and its bytes, of which the last may be missing. `None`
-    /// where there is none.
-    fn first(&self, rest: &[u8]) -> Option<(Option<Fault>, usize)> {
-        [RECORD, 2 * RECORD].into_iter().find_map(|len| {
-            let all = rest.get(..len)?;
-            let width = if self.width > len { 1 } else { self.width };
-            // A word is a number: its bytes are in memory the other way round.
-            let swapped: Vec<u8> = all
-                .chunks(width)
-                .flat_map(|word| word.iter().rev().copied())
-                .collect();
-            // Words of a register that are written highest first.
-            let back: Vec<u8> = all.iter().rev().copied().collect();
-            [swapped.as_slice(), all, &back]
-                .into_iter()
-                .find_map(|bytes| record(self.arch, bytes))
+    /// The record that `rest` begins with; `None` where there is none.
+    fn first(&self, rest: &[u8]) -> Option<Found> {
+        // An event of SMMUv3 is longer than what could be taken for another record.
+        let lengths = if self.arch == Arch::Smmuv3 {
+            [2 * RECORD, RECORD]
+        } else {
+            [RECORD, 2 * RECORD]
+        };
+        lengths.into_iter().find_map(|len| {
+            let orders = self.orders(rest.get(..len)?);
+            orders.into_iter().find_map(|(order, bytes)| {
+                let (record, used) = record(self.arch, &bytes)?;
+                Some(Found {
+                    record,
+                    used,
+                    order,
+                })
+            })
         })
+    }
+
+    /// The bytes in the orders that they can have in memory, the likeliest first.
+    fn orders(&self, all: &[u8]) -> [(usize, Vec<u8>); 3] {
+        let width = if self.width > all.len() {
+            1
+        } else {
+            self.width
+        };
+        // A word is a number: its bytes are in memory the other way round.
+        let swapped = all
+            .chunks(width)
+            .flat_map(|word| word.iter().rev().copied())
+            .collect();
+        // Words of a register that are written highest first.
+        let back = all.iter().rev().copied().collect();
+        let mut orders = [(0, swapped), (1, all.to_vec()), (2, back)];
+        orders.sort_by_key(|&(order, _)| order != self.order);
+        orders
+    }
+
+    /// Whether `rest` is the first half of an event of SMMUv3.
+    fn begins(&self, rest: &[u8]) -> bool {
+        let low = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        // Highest first, the halves would come the other way round.
+        let orders = self
+            .orders(rest)
+            .into_iter()
+            .filter(|&(order, _)| order < 2);
+        self.arch == Arch::Smmuv3
+            && rest.len() == RECORD
+            && orders
+                .filter_map(|(_, bytes)| low(&bytes))
+                .find(|&low| smmuv3::is_entry(low))
+                .is_some_and(smmuv3::is_event)
     }
 }
 
@@ -191,6 +273,11 @@ fn record(arch: Arch, bytes: &[u8]) -> Option<(Option<Fault>, usize)> {
         Some(u64::from_le_bytes(*bytes))
     };
     let (low, high) = (qword(0)?, qword(1)?);
+    if matches!(arch, Arch::Smmuv3 | Arch::Smmuv2) {
+        let slot = smmuv3::slot(bytes)?;
+        let fault = slot.fault.filter(|_| arch == Arch::Smmuv3)?;
+        return Some((Some(fault), slot.bytes));
+    }
     if arch == Arch::Amdvi {
         return amdvi::is_entry(low).then(|| (amdvi::entry(low, high), RECORD));
     }

@@ -194,7 +194,12 @@ impl Config {
 
     fn check(&self) -> Result<(), Refused> {
         let Granules { k4, k16, k64 } = self.granules;
-        needs("a unit", true, "a stage", self.first_stage || self.second_stage)?;
+        needs(
+            "a unit",
+            true,
+            "a stage",
+            self.first_stage || self.second_stage,
+        )?;
         needs("a unit", true, "a granule", k4 || k16 || k64)?;
         if size_field(self.output_bits).is_none() {
             return Err(Refused::OutOfRange {

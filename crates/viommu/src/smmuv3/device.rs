@@ -319,12 +319,7 @@ impl<A: Ram> Smmuv3Unit<A> {
 
     /// Lets a stalled transaction go. One that is not there is not missed.
     fn resume_stalled(&self, resume: &Resume) {
-        if !self
-            .state()
-            .regs
-            .stalls
-            .resume(resume.stream, resume.tag)
-        {
+        if !self.state().regs.stalls.resume(resume.stream, resume.tag) {
             return;
         }
         let how = match resume.action {

@@ -118,9 +118,7 @@ impl Source {
         let value = MessageConfig::from_bits(value);
         let mut config = MessageConfig::new();
         if self.kinds.messages {
-            config = config
-                .with_mem_attr(value.mem_attr())
-                .with_sh(value.sh());
+            config = config.with_mem_attr(value.mem_attr()).with_sh(value.sh());
         }
         if self.wire.0 == Wire::PRIQ.0 {
             config = config.with_last_only(value.last_only());

@@ -7,7 +7,7 @@ use iommu_wire::smmuv3::event::{
     BadAtsRequest, Class, Event, EventNumber, Fault, Fetch, Forbidden, Origin, RawEvent, WalkAbort,
     attributes,
 };
-use iopf::{Access, Dma, Gpa, Pasid};
+use iopf::{Access, Dma, Gpa};
 
 /// An event that is to be recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,18 +57,23 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
         reason: 0,
         addr: second.unwrap_or(Gpa(0)),
     };
-    let fault = || Fault {
-        origin,
-        stalled: None,
-        access,
-        class,
-        addr,
-        ipa: second,
-        table_read: cause.table_read(),
-    };
     // Event numbers have eight bits.
     let [number, ..] = cause.reason().0.to_le_bytes();
-    let event = match EventNumber(number) {
+    let number = EventNumber(number);
+    if cause.translation_related() {
+        // By far the most, so by the shortest way.
+        let fault = Fault {
+            origin,
+            stalled: None,
+            access,
+            class,
+            addr,
+            ipa: second,
+            table_read: cause.table_read(),
+        };
+        return RawEvent::of_fault(number, &fault);
+    }
+    let event = match number {
         EventNumber::BAD_STREAMID => Event::BadStreamId(origin),
         EventNumber::STE_FETCH => Event::SteFetch(fetch()),
         EventNumber::BAD_STE => Event::BadSte(origin),
@@ -86,7 +91,7 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
         }),
         EventNumber::BAD_SUBSTREAMID => Event::BadSubstreamId {
             stream,
-            substream: dma.pasid.unwrap_or(Pasid::default()),
+            substream: dma.pasid.unwrap_or_default(),
         },
         EventNumber::CD_FETCH => Event::CdFetch(fetch()),
         EventNumber::BAD_CD => Event::BadCd(origin),
@@ -99,11 +104,7 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
             addr,
             fetch: second.unwrap_or(Gpa(0)),
         }),
-        EventNumber::TRANSLATION => Event::Translation(fault()),
-        EventNumber::ADDR_SIZE => Event::AddressSize(fault()),
-        EventNumber::ACCESS => Event::AccessFlag(fault()),
-        EventNumber::PERMISSION => Event::Permission(fault()),
-        other => Event::Other(RawEvent::new(other).with_origin(origin)),
+        other => Event::Other(RawEvent::new(other)),
     };
     event.encode()
 }

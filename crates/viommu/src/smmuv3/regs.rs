@@ -246,6 +246,10 @@ impl Regs {
             .with_eventqen(value.eventqen())
             .with_cmdqen(value.cmdqen())
             .with_atschk(value.atschk() && self.caps.idr0.ats());
+        if before.cmdqen() != self.cr0.cmdqen() {
+            // A queue does not answer for what was in it before.
+            self.unanswered = false;
+        }
         self.commands.switch(self.cr0.cmdqen());
         self.events.switch(self.cr0.eventqen());
         self.pages.switch(self.cr0.priqen());
@@ -347,7 +351,11 @@ impl Regs {
 
     /// Puts a record into the Event queue.
     #[inline]
-    fn append<A: Ram>(&mut self, ram: &GuestRam<A>, record: [u64; 4]) -> (Pushed, Option<Interrupt>) {
+    fn append<A: Ram>(
+        &mut self,
+        ram: &GuestRam<A>,
+        record: [u64; 4],
+    ) -> (Pushed, Option<Interrupt>) {
         if self.event_error() {
             return (Pushed::Off, None);
         }

@@ -163,7 +163,10 @@ impl Tables for Smmuv3 {
                 let tag = Tag::new(stream.vmid(), Some(asid), stage);
                 (tag, of_context(context.switches()))
             }
-            None if second => (Tag::new(stream.vmid(), None, Stage::Second), Habits::empty()),
+            None if second => (
+                Tag::new(stream.vmid(), None, Stage::Second),
+                Habits::empty(),
+            ),
             None => (Tag::new(0, None, Stage::First), Habits::empty()),
         };
         match stream.privilege() {
@@ -269,8 +272,7 @@ fn context<M: TableMemMut>(
     let mut updates = Updates::new();
     for _ in 0..RETRIES {
         updates.clear();
-        let context =
-            walk::read_context(unit, stream, mem, dma, number, &mut updates, &mut ())?;
+        let context = walk::read_context(unit, stream, mem, dma, number, &mut updates, &mut ())?;
         if updates.is_empty() {
             return Ok(context);
         }

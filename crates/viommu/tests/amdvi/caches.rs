@@ -330,5 +330,5 @@ fn no_access_that_begins_after_the_wait_uses_what_it_invalidated() {
         drop(end);
         device.join().expect("no access was stale");
     });
-    assert_eq!(Rig::read_at(&rig, None, AT), Some(OTHER_PAGE));
+    assert_eq!(rig.read_at(None, AT), Some(OTHER_PAGE));
 }

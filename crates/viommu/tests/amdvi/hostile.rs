@@ -1,33 +1,13 @@
 //! Guests that mean harm: whatever they write, the unit neither panics nor hangs.
 
+use crate::bed::{Dice, Meddler, any_kind, any_page_request, any_register};
 use crate::rig::{
     COMMANDS, CONTROL, CR3_TABLE, DEVICE, DEVICE_TABLE, DTE, EVENTS, PAGES, Rig, STORE, TABLES,
     guest,
 };
-use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use iopf::{Dma, DmaKind, Iova, Pasid, Rid};
 use viommu::amdvi::Config;
-use viommu_api::{Ats, Endpoint, Invalidation, Pri, Registers, Translate};
-
-/// A xorshift generator: the same script every time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-    fn below(&mut self, bound: u64) -> u64 {
-        self.roll() % bound
-    }
-    fn pick(&mut self, from: &[u64]) -> u64 {
-        let at = usize::try_from(self.below(from.len() as u64)).expect("small");
-        from[at]
-    }
-}
+use viommu_api::{Ats, Pri, Registers, Translate};
 
 const REGISTERS: [u64; 24] = [
     0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x28, 0x38, 0x3c, 0x50, 0x100,
@@ -37,19 +17,16 @@ const REGISTERS: [u64; 24] = [
 #[test]
 fn a_guest_that_writes_anything_anywhere_breaks_nothing() {
     for seed in 1..40u64 {
-        let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut dice = Dice::new(seed);
         let rig = guest(Config {
-            iotlb_entries: usize::try_from(dice.pick(&[0, 1, 64])).expect("small"),
+            iotlb_entries: dice.pick(&[0, 1, 64]),
             device_table_segments: 8,
             ..Config::default()
         });
         for _ in 0..2000 {
             step(&rig, &mut dice);
         }
-        let counters = rig.unit.counters();
-        let diagnostics = rig.unit.take_diagnostics().len() as u64;
-        assert_eq!(counters.faults, counters.forgotten + diagnostics);
-        assert!(counters.recorded + counters.lost + counters.suppressed <= counters.faults);
+        rig.assert_accounts();
     }
 }
 
@@ -61,12 +38,7 @@ fn step(rig: &Rig, dice: &mut Dice) {
             rig.w32(at, u32::try_from(value & 0xffff_ffff).expect("small"));
         }
         1 => {
-            // Registers at any place and size.
-            let len = usize::try_from(dice.below(17)).expect("small");
-            let mut data = vec![0; len];
-            let at = dice.roll() >> dice.below(64);
-            rig.unit.read(at, &mut data);
-            rig.unit.write(at, &data);
+            any_register(rig, dice);
         }
         2 => {
             // A plausible buffer with anything in it.
@@ -88,16 +60,7 @@ fn step(rig: &Rig, dice: &mut Dice) {
         }
         4 => {
             rig.w32(0x2020, 0x7f);
-            let request = PageRequest {
-                pasid: Pasid::new(u32::try_from(dice.below(8)).expect("small")),
-                group: GroupIndex(u32::try_from(dice.below(1 << 32)).expect("small")),
-                addr: Iova(dice.roll()),
-                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
-                last: dice.below(2) == 0,
-                response_needs_pasid: true,
-                private_data: [dice.roll(), 0],
-            };
-            rig.unit.page_request(DEVICE, &request);
+            rig.unit.page_request(DEVICE, &any_page_request(dice));
         }
         5 => {
             // Back to what works.
@@ -112,18 +75,11 @@ fn step(rig: &Rig, dice: &mut Dice) {
         }
         _ => {
             let dma = Dma {
-                requester: Rid::from_pci(
-                    u16::try_from(dice.pick(&[0x20, 0x28, 0xffff])).expect("small"),
-                ),
-                pasid: [None, Pasid::new(3), Pasid::new(0xf_ffff)]
-                    [usize::try_from(dice.below(3)).expect("small")],
-                kind: [
-                    DmaKind::Untranslated,
-                    DmaKind::Translated,
-                    DmaKind::Translation { no_write: true },
-                ][usize::try_from(dice.below(3)).expect("small")],
+                requester: Rid(dice.pick(&[0x20, 0x28, 0xffff])),
+                pasid: dice.pick(&[None, Pasid::new(3), Pasid::new(0xf_ffff)]),
+                kind: any_kind(dice),
                 addr: Iova(dice.roll() >> dice.below(64)),
-                access: Access::from_bits_truncate(dice.roll().to_le_bytes()[0]),
+                access: dice.any_access(),
             };
             if let DmaKind::Translation { .. } = dma.kind {
                 rig.unit.translation_request(&dma);
@@ -136,28 +92,16 @@ fn step(rig: &Rig, dice: &mut Dice) {
     }
 }
 
-/// An endpoint that comes back to the unit from the middle of a command.
-#[derive(Debug)]
-struct Meddler(Weak<crate::rig::Unit>);
-
-impl Endpoint for Meddler {
-    fn invalidate(&self, _: &Invalidation) {
-        if let Some(unit) = self.0.upgrade() {
-            // Restarts the buffer, its pointers at the start, under the command that runs.
-            unit.write(CONTROL, &0x2000_0001_e48d_u64.to_le_bytes());
-            unit.write(0x2000, &0u32.to_le_bytes());
-            unit.write(0x2008, &0u32.to_le_bytes());
-            unit.write(CONTROL, &0x2000_0001_f48d_u64.to_le_bytes());
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     let rig = guest(Config::default());
-    let meddler: Arc<dyn Endpoint> = Arc::new(Meddler(Arc::downgrade(&rig.unit)));
-    rig.unit.attach(DEVICE, Arc::downgrade(&meddler));
+    let _meddler = Meddler::behind(&rig, u32::MAX, |unit, _| {
+        // Restarts the buffer, its pointers at the start, under the command that runs.
+        unit.write(CONTROL, &0x2000_0001_e48d_u64.to_le_bytes());
+        unit.write(0x2000, &0u32.to_le_bytes());
+        unit.write(0x2008, &0u32.to_le_bytes());
+        unit.write(CONTROL, &0x2000_0001_f48d_u64.to_le_bytes());
+    });
     rig.put(STORE, 0);
     // The wait behind the invalidation is of the old buffer.
     rig.queue(&[[4 << 60 | 0x20, 0x7000], crate::rig::wait(STORE, 1)]);
@@ -167,38 +111,14 @@ fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     rig.submit(&[]);
 }
 
-/// An endpoint that has one command more put into the buffer at each command, as another processor
-/// may, until there were `wanted`.
-#[derive(Debug)]
-struct Feeder {
-    unit: Weak<crate::rig::Unit>,
-    heard: AtomicU32,
-    wanted: u32,
-}
-
-impl Endpoint for Feeder {
-    fn invalidate(&self, _: &Invalidation) {
-        let heard = self.heard.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(unit) = self.unit.upgrade()
-            && heard < self.wanted
-        {
-            let tail = (heard + 1) % 512 * 16;
-            unit.write(0x2008, &tail.to_le_bytes());
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     let rig = guest(Config::default());
-    let feeder = Arc::new(Feeder {
-        unit: Arc::downgrade(&rig.unit),
-        heard: AtomicU32::new(0),
-        wanted: 70_000,
+    // One command more is put into the buffer at each, as another processor may.
+    let feeder = Meddler::behind(&rig, 70_000, |unit, heard| {
+        let tail = (heard + 1) % 512 * 16;
+        unit.write(0x2008, &tail.to_le_bytes());
     });
-    let endpoint: Arc<dyn Endpoint> = feeder.clone();
-    rig.unit.attach(DEVICE, Arc::downgrade(&endpoint));
     // A buffer full of INVALIDATE_IOTLB_PAGES, of which the first is handed over.
     rig.disable(12);
     rig.w64(0x2000, 0);
@@ -210,7 +130,7 @@ fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     rig.enable(12);
     rig.w32(0x2008, 16);
     // Linux waits for a word in memory, and touches no register meanwhile.
-    assert_eq!(feeder.heard.load(Ordering::Relaxed), 70_000);
+    assert_eq!(feeder.heard(), 70_000);
 }
 
 #[test]

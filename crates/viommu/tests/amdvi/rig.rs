@@ -1,76 +1,24 @@
 //! A guest's memory and tables, a unit over it, and what came out of it.
 
-use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
-use std::sync::{Arc, Mutex, Weak};
-use viommu::amdvi::{AmdviUnit, Config, Setup};
-use viommu::mem::GuestRam;
-use viommu_api::{
-    Blocked, Endpoint, InterruptKind, Invalidation, IrqSink, PageRequestOutcome, Pri, Registers,
-    Translate,
-};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-
-pub(crate) type Memory = Arc<GuestMemoryMmap<()>>;
-pub(crate) type Unit = AmdviUnit<Memory>;
-
-/// Bytes of memory.
-pub(crate) const SIZE: u64 = 4 << 20;
-
-pub(crate) const DEVICE: Rid = Rid(0x0020); // 00:04.0
-
-/// Counts interrupts.
-#[derive(Debug, Default)]
-pub(crate) struct Sink(Mutex<Vec<u16>>);
-
-impl IrqSink for Sink {
-    fn raise(&self, kind: InterruptKind, vector: u16) {
-        assert_eq!(kind, InterruptKind::Msi);
-        self.0.lock().expect("it holds").push(vector);
-    }
-}
-
-/// What an endpoint heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Invalidate(Invalidation),
-    Response(Option<Pasid>, GroupIndex, Response),
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Ear(Mutex<Vec<Heard>>);
-
-impl Ear {
-    pub(crate) fn take(&self) -> Vec<Heard> {
-        std::mem::take(&mut self.0.lock().expect("it holds"))
-    }
-}
-
-impl Endpoint for Ear {
-    fn invalidate(&self, invalidation: &Invalidation) {
-        let heard = Heard::Invalidate(*invalidation);
-        self.0.lock().expect("it holds").push(heard);
-    }
-    fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
-        let heard = Heard::Response(pasid, group, response);
-        self.0.lock().expect("it holds").push(heard);
-    }
-}
-
-/// Does something at the end of a scope, also when a test fails there: other threads wait for it.
-pub(crate) struct AtEnd<F: FnMut()>(pub(crate) F);
-
-impl<F: FnMut()> Drop for AtEnd<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
+pub(crate) use crate::bed::{AtEnd, DEVICE, Heard, SIZE};
+use crate::bed::{Bed, Raised, Sink};
+use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Rid};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use viommu::amdvi::{Amdvi, Config};
+use viommu_api::{IrqSink, PageRequestOutcome, Pri};
 
 pub(crate) struct Rig {
-    pub(crate) memory: Memory,
-    pub(crate) unit: Arc<Unit>,
-    sink: Arc<Sink>,
-    pub(crate) ear: Arc<Ear>,
+    bed: Bed<Amdvi>,
     tail: Mutex<u64>,
+}
+
+impl Deref for Rig {
+    type Target = Bed<Amdvi>;
+
+    fn deref(&self) -> &Bed<Amdvi> {
+        &self.bed
+    }
 }
 
 // Where things lie.
@@ -114,59 +62,22 @@ pub(crate) fn wait(at: u64, data: u64) -> [u64; 2] {
 
 impl Rig {
     pub(crate) fn new(config: Config) -> Self {
-        let size = usize::try_from(SIZE).expect("it holds");
-        let ranges = [(GuestAddress(0), size)];
-        let memory: Memory = Arc::new(GuestMemoryMmap::from_ranges(&ranges).expect("it holds"));
-        let sink = Arc::new(Sink::default());
-        let setup = Setup {
-            config,
-            ram: GuestRam::new(memory.clone()),
-        };
-        let unit = Arc::new(AmdviUnit::new(setup, sink.clone()).expect("it holds"));
-        let ear = Arc::new(Ear::default());
-        let weak: Weak<Ear> = Arc::downgrade(&ear);
-        unit.attach(DEVICE, weak);
         Self {
-            memory,
-            unit,
-            sink,
-            ear,
+            bed: Bed::new(config, sink),
             tail: Mutex::new(0),
         }
     }
 
     /// Interrupts since the last call.
     pub(crate) fn interrupts(&self) -> usize {
-        let raised = std::mem::take(&mut *self.sink.0.lock().expect("it holds"));
-        assert!(raised.iter().all(|vector| *vector == 0), "{raised:?}");
+        let raised = self.raised();
+        assert!(
+            raised.iter().all(|raised| *raised == Raised::Vector(0)),
+            "{raised:?}"
+        );
         raised.len()
     }
 
-    pub(crate) fn r32(&self, at: u64) -> u32 {
-        let mut data = [0; 4];
-        self.unit.read(at, &mut data);
-        u32::from_le_bytes(data)
-    }
-    pub(crate) fn r64(&self, at: u64) -> u64 {
-        let mut data = [0; 8];
-        self.unit.read(at, &mut data);
-        u64::from_le_bytes(data)
-    }
-    pub(crate) fn w32(&self, at: u64, value: u32) {
-        self.unit.write(at, &value.to_le_bytes());
-    }
-    pub(crate) fn w64(&self, at: u64, value: u64) {
-        self.unit.write(at, &value.to_le_bytes());
-    }
-
-    pub(crate) fn put(&self, at: u64, word: u64) {
-        self.memory
-            .write_obj(word, GuestAddress(at))
-            .expect("it holds");
-    }
-    pub(crate) fn get(&self, at: u64) -> u64 {
-        self.memory.read_obj(GuestAddress(at)).expect("it holds")
-    }
     /// An entry of a log.
     pub(crate) fn entry(&self, log: u64, index: u64) -> [u64; 2] {
         let at = log + index * 16;
@@ -280,31 +191,6 @@ impl Rig {
         *self.tail.lock().expect("it holds") = 0;
     }
 
-    pub(crate) fn dma(&self, pasid: Option<u32>, addr: u64, access: Access) -> Dma {
-        Dma {
-            requester: DEVICE,
-            pasid: pasid.and_then(Pasid::new),
-            kind: DmaKind::Untranslated,
-            addr: Iova(addr),
-            access,
-        }
-    }
-
-    /// The pieces that an access reaches.
-    pub(crate) fn access(&self, dma: &Dma, len: u64) -> Result<Vec<(u64, u64)>, Blocked> {
-        let mut pieces = Vec::new();
-        let result = self.unit.with_translation(dma, len, &mut |at: Gpa, len| {
-            pieces.push((at.0, len));
-        });
-        result.map(|()| pieces)
-    }
-
-    /// Where one byte read at `addr` comes from.
-    pub(crate) fn read_at(&self, pasid: Option<u32>, addr: u64) -> Option<u64> {
-        let pieces = self.access(&self.dma(pasid, addr, Access::READ), 1).ok()?;
-        pieces.first().map(|(at, _)| *at)
-    }
-
     /// A page request of PASID 3 for `addr`.
     pub(crate) fn ask(&self, addr: u64, group: u32, last: bool) -> PageRequestOutcome {
         let request = PageRequest {
@@ -318,6 +204,11 @@ impl Rig {
         };
         self.unit.page_request(DEVICE, &request)
     }
+}
+
+/// Where a unit's interrupts go.
+pub(crate) fn sink(sink: Arc<Sink>) -> Arc<dyn IrqSink> {
+    sink
 }
 
 /// A unit whose device has [`AT`] mapped to [`PAGE`] by host tables in domain 5.

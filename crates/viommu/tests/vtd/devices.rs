@@ -1,14 +1,16 @@
 //! ATS, PRI and the messages that endpoints hear.
 
+use crate::bed::Ear;
 use crate::rig::{
     AT, CONTEXT, DEVICE, DIRECTORY, Heard, PAGE, PRQ, Rig, SIZE, TABLES, legacy, scalable,
 };
 use iopf::engine::DeviceId;
 use iopf::resolve::{Attempt, Inject, Injected, NotQueued};
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
+use std::sync::Arc;
 use viommu::Injection;
 use viommu::vtd::Config;
-use viommu_api::{Ats, AtsCompletion, Invalidation, PageRequestOutcome, Pri};
+use viommu_api::{Ats, AtsCompletion, Endpoint, Invalidation, PageRequestOutcome, Pri};
 
 const FRCD: u64 = 0x220;
 const EVENT: (u64, u32) = (0xfee0_1000, 0x31);
@@ -334,8 +336,10 @@ fn device_tlb_invalidations_arrive_in_order_and_with_their_range() {
 
 #[test]
 fn an_endpoint_that_is_gone_is_no_endpoint() {
-    let mut rig = scalable(Config::default());
-    rig.ear = std::sync::Arc::default();
+    let rig = scalable(Config::default());
+    let gone: Arc<dyn Endpoint> = Arc::new(Ear::default());
+    rig.unit.attach(Rid(0x20), Arc::downgrade(&gone));
+    drop(gone);
     rig.queue(&[[0x20 << 32 | 3, 0]]);
     assert_eq!(rig.r32(0x34), 1 << 6);
     rig.unit.detach(Rid(0x20));

@@ -1,6 +1,6 @@
 //! The scripted guest of the test kit, a second author's driver, on top of the model.
 
-use crate::rig::{DEVICE, Ear, Heard};
+use crate::bed::{DEVICE, Ear, Heard};
 use iommu_walk::vtd::Failure;
 use iopf::{Access, Dma, DmaKind, GroupIndex, Iova, PageRequest, Pasid, Response};
 use std::sync::{Arc, Mutex, Weak};

@@ -1,66 +1,26 @@
 //! A guest's memory and tables, a unit over it, and what came out of it.
 
-use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, Pasid, Response, Rid};
-use std::sync::{Arc, Mutex, Weak};
-use viommu::mem::GuestRam;
-use viommu::vtd::{Config, Setup, VtdUnit};
-use viommu_api::{Blocked, Endpoint, Invalidation, MsiSink, Registers, Translate};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use crate::bed::{Bed, Raised, Sink};
+pub(crate) use crate::bed::{DEVICE, Heard, Memory, SIZE};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use viommu::vtd::{Config, Vtd, VtdUnit};
+use viommu_api::MsiSink;
 
-pub(crate) type Memory = Arc<GuestMemoryMmap<()>>;
 pub(crate) type Unit = VtdUnit<Memory>;
 
-/// Bytes of memory.
-pub(crate) const SIZE: u64 = 4 << 20;
-
-pub(crate) const DEVICE: Rid = Rid(0x0020); // 00:04.0
-
-/// Remembers messages.
-#[derive(Debug, Default)]
-pub(crate) struct Sink(Mutex<Vec<(u64, u32)>>);
-
-impl MsiSink for Sink {
-    fn msi(&self, addr: u64, data: u32) {
-        self.0.lock().expect("it holds").push((addr, data));
-    }
-}
-
-/// What an endpoint heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
-    Invalidate(Invalidation),
-    Response(Option<Pasid>, GroupIndex, Response),
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Ear(Mutex<Vec<Heard>>);
-
-impl Ear {
-    pub(crate) fn take(&self) -> Vec<Heard> {
-        std::mem::take(&mut self.0.lock().expect("it holds"))
-    }
-}
-
-impl Endpoint for Ear {
-    fn invalidate(&self, invalidation: &Invalidation) {
-        self.0
-            .lock()
-            .expect("it holds")
-            .push(Heard::Invalidate(*invalidation));
-    }
-    fn page_response(&self, pasid: Option<Pasid>, group: GroupIndex, response: Response) {
-        let heard = Heard::Response(pasid, group, response);
-        self.0.lock().expect("it holds").push(heard);
-    }
-}
-
 pub(crate) struct Rig {
-    pub(crate) memory: Memory,
-    pub(crate) unit: Arc<Unit>,
-    sink: Arc<Sink>,
-    pub(crate) ear: Arc<Ear>,
+    bed: Bed<Vtd>,
     wide: bool,
     tail: Mutex<u64>,
+}
+
+impl Deref for Rig {
+    type Target = Bed<Vtd>;
+
+    fn deref(&self) -> &Bed<Vtd> {
+        &self.bed
+    }
 }
 
 // Where things lie.
@@ -80,60 +40,23 @@ pub(crate) const AT: u64 = 0x1000;
 
 impl Rig {
     pub(crate) fn new(config: Config) -> Self {
-        let memory: Memory = Arc::new(
-            GuestMemoryMmap::from_ranges(&[(
-                GuestAddress(0),
-                usize::try_from(SIZE).expect("it holds"),
-            )])
-            .expect("it holds"),
-        );
-        let sink = Arc::new(Sink::default());
-        let setup = Setup {
-            config,
-            ram: GuestRam::new(memory.clone()),
-        };
-        let unit = Arc::new(VtdUnit::new(setup, sink.clone()).expect("it holds"));
-        let ear = Arc::new(Ear::default());
-        let weak: Weak<Ear> = Arc::downgrade(&ear);
-        unit.attach(DEVICE, weak);
+        fn sink(sink: Arc<Sink>) -> Arc<dyn MsiSink> {
+            sink
+        }
         Self {
-            memory,
-            unit,
-            sink,
-            ear,
             wide: config.scalable.is_some(),
+            bed: Bed::new(config, sink),
             tail: Mutex::new(0),
         }
     }
 
+    /// Messages since the last call.
     pub(crate) fn messages(&self) -> Vec<(u64, u32)> {
-        std::mem::take(&mut self.sink.0.lock().expect("it holds"))
-    }
-
-    pub(crate) fn r32(&self, at: u64) -> u32 {
-        let mut data = [0; 4];
-        self.unit.read(at, &mut data);
-        u32::from_le_bytes(data)
-    }
-    pub(crate) fn r64(&self, at: u64) -> u64 {
-        let mut data = [0; 8];
-        self.unit.read(at, &mut data);
-        u64::from_le_bytes(data)
-    }
-    pub(crate) fn w32(&self, at: u64, value: u32) {
-        self.unit.write(at, &value.to_le_bytes());
-    }
-    pub(crate) fn w64(&self, at: u64, value: u64) {
-        self.unit.write(at, &value.to_le_bytes());
-    }
-
-    pub(crate) fn put(&self, at: u64, word: u64) {
-        self.memory
-            .write_obj(word, GuestAddress(at))
-            .expect("it holds");
-    }
-    pub(crate) fn get(&self, at: u64) -> u64 {
-        self.memory.read_obj(GuestAddress(at)).expect("it holds")
+        let messages = self.raised().into_iter().map(|raised| match raised {
+            Raised::Message(addr, data) => (addr, data),
+            Raised::Vector(_) | Raised::Wire(_) => panic!("{raised:?}"),
+        });
+        messages.collect()
     }
 
     /// Three levels down from `top`, one page each; entries with `bits`, the lowest maps [`AT`].
@@ -253,31 +176,6 @@ impl Rig {
         self.queue(&all);
         assert_eq!(self.get(STATUS), 2, "the wait came true");
         assert_eq!(self.r64(0x80), self.r64(0x88), "head is at tail");
-    }
-
-    pub(crate) fn dma(&self, pasid: Option<u32>, addr: u64, access: Access) -> Dma {
-        Dma {
-            requester: DEVICE,
-            pasid: pasid.and_then(Pasid::new),
-            kind: DmaKind::Untranslated,
-            addr: Iova(addr),
-            access,
-        }
-    }
-
-    /// The pieces that an access reaches.
-    pub(crate) fn access(&self, dma: &Dma, len: u64) -> Result<Vec<(u64, u64)>, Blocked> {
-        let mut pieces = Vec::new();
-        let result = self.unit.with_translation(dma, len, &mut |at: Gpa, len| {
-            pieces.push((at.0, len));
-        });
-        result.map(|()| pieces)
-    }
-
-    /// Where one byte read at `addr` comes from.
-    pub(crate) fn read_at(&self, pasid: Option<u32>, addr: u64) -> Option<u64> {
-        let pieces = self.access(&self.dma(pasid, addr, Access::READ), 1).ok()?;
-        pieces.first().map(|(at, _)| *at)
     }
 }
 

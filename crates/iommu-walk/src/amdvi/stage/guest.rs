@@ -157,6 +157,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             dirty: write || format.dirty & !leaf.raw == 0,
             // Accesses through guest tables are coherent.
             snoop: true,
+            global: false,
         })
     }
 
@@ -212,6 +213,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
             perms,
             dirty: dirty && (write || format.dirty & !leaf.raw == 0),
             snoop: page.raw & HostEntry::FORCE_COHERENT != 0,
+            global: false,
         })
     }
 }

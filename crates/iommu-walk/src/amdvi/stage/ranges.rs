@@ -51,6 +51,7 @@ pub(in crate::amdvi) fn identity(dma: &Dma, rights: Access, shift: u8) -> Transl
         perms: rights,
         dirty: true,
         snoop: false,
+        global: false,
     }
 }
 

@@ -186,3 +186,79 @@ fn a_capture_holds_the_exclusion_range_and_the_segments_of_the_device_table() {
     assert_eq!(capture.registers.get("DEV_TAB_SEG1_BASE"), None);
     assert_eq!(crate::explain::amdvi::unit(&capture), unit);
 }
+
+/// SMMUv3: a stream table entry for stream 0x28, a context descriptor, and tables of three levels with one
+/// read-only page at 0x1000. Words typed by hand.
+const STREAM_TABLES: &str = r#"{"iopf_capture":1,"arch":"smmuv3","requests":[],
+    "registers":{"SMMU_STRTAB_BASE":"0x4000","SMMU_STRTAB_BASE_CFG":"0x6"},"memory_limit":"0x10000",
+    "memory":[{"addr":"0x4a00","words":["0x800b","0x100000000000"]},
+              {"addr":"0x8000","words":["0x7e205c0003519","0x9000","0x0","0xff"]},
+              {"addr":"0x9000","words":["0xa003"]},{"addr":"0xa000","words":["0xb003"]},
+              {"addr":"0xb008","words":["0x60000000008fc3"]}]}"#;
+
+fn of_smmuv3(dma: Dma, page_request: bool) -> (Capture, smmuv3::Unit, Diagnostic<smmuv3::Failure>) {
+    let scene = Capture::parse(STREAM_TABLES.as_bytes()).unwrap();
+    let mut unit = crate::explain::smmuv3::unit(&scene);
+    let memory = SceneMemory::new(&scene);
+    let failure = if page_request {
+        unit = unit.with_control(1, 0);
+        smmuv3::page_request(&unit).unwrap_err()
+    } else {
+        smmuv3::translate(&unit, &memory, &dma, &mut Updates::new(), &mut ()).unwrap_err()
+    };
+    let fault = Diagnostic {
+        dma,
+        failure,
+        recorded: true,
+        page_request,
+        stalled: None,
+    };
+    (scene, unit, fault)
+}
+
+#[test]
+fn a_capture_of_an_smmuv3_fault_holds_what_the_walk_reads_and_explains_to_the_same_event() {
+    for (kind, page_request, code, words, entry) in [
+        // A stream table entry and a context descriptor of 8 words, then one a level.
+        (
+            DmaKind::Untranslated,
+            false,
+            Some(0x13),
+            8 + 8 + 3,
+            Some(0xb008),
+        ),
+        // EATS is 0.
+        (DmaKind::Translated, false, Some(0x07), 8, Some(0x4a08)),
+        (DmaKind::Untranslated, true, None, 0, None),
+    ] {
+        let (scene, unit, fault) = of_smmuv3(dma(kind, 0x1234, Access::WRITE), page_request);
+        let capture = smmuv3_fault(&unit, SceneMemory::new(&scene), &fault, "a test").unwrap();
+        let held: usize = capture
+            .memory
+            .iter()
+            .map(|range| range.data.len() / 8)
+            .sum();
+        assert_eq!(held, words, "{kind:?}");
+        assert_eq!(capture.requests[0].device, Device::Number(0x28));
+        let read = Capture::parse(capture.to_text().as_bytes()).unwrap();
+        assert_eq!(read, capture, "what is written is what is read");
+        assert_eq!(crate::explain::smmuv3::unit(&read), unit);
+        let explained = crate::explain::smmuv3::Scene::new(&read).next().unwrap();
+        assert_eq!(crate::explain::check(&explained, &read.expect[0]), []);
+        let Outcome::Fault(found) = explained.outcome else {
+            panic!("it faults")
+        };
+        assert_eq!((found.code, found.entry_addr), (code, entry.map(Gpa)));
+        assert_eq!(found.record.is_some(), code.is_some());
+    }
+}
+
+#[test]
+fn smmuv3_tables_that_changed_meanwhile_give_no_capture() {
+    let (_, unit, fault) = of_smmuv3(dma(DmaKind::Untranslated, 0x1234, Access::WRITE), false);
+    for (from, to) in [("0x60000000008fc3", "0x60000000008f43"), ("0xa003", "0x0")] {
+        assert!(STREAM_TABLES.contains(from));
+        let changed = Capture::parse(STREAM_TABLES.replace(from, to).as_bytes()).unwrap();
+        assert!(smmuv3_fault(&unit, SceneMemory::new(&changed), &fault, "").is_none());
+    }
+}

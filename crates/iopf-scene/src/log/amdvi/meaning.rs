@@ -5,8 +5,9 @@ use iommu_wire::amdvi::ppr;
 use iopf::{Iova, Pasid};
 
 use super::names::{self, Event};
+use crate::capture::Device;
 use crate::log::message::Fields;
-use crate::log::normal::{Arch, Flags, Kind, PciAddress, Wanted};
+use crate::log::normal::{Arch, Flags, Kind, Wanted};
 
 /// The code of an `IO_PAGE_FAULT`.
 pub(super) const PAGE_FAULT: u32 = 2;
@@ -68,7 +69,7 @@ pub(crate) fn raw_event(raw: &RawEvent) -> Option<Fields> {
     fields.code = Some(code.into());
     fields.address = Some(Iova(raw.address()));
     // Events on commands have no device, but for the one that waited for it.
-    fields.device = (!matches!(code, 5 | 6)).then(|| PciAddress {
+    fields.device = (!matches!(code, 5 | 6)).then(|| Device::Pci {
         segment: 0,
         rid: raw.source(),
     });

@@ -9,10 +9,11 @@ use memchr::memmem;
 
 use super::meaning::{PAGE_FAULT, describe, page_request};
 use super::names::{self, Event};
+use crate::capture::Device;
 use crate::log::cursor::{Cursor, Words};
 use crate::log::dialect::Start;
 use crate::log::message::{Fields, Scan};
-use crate::log::normal::{Arch, Kind, PciAddress};
+use crate::log::normal::{Arch, Kind};
 use crate::log::values::{device, is_template};
 
 /// The words before the bracket.
@@ -146,6 +147,7 @@ pub(in crate::log) fn scan(text: &[u8]) -> Scan {
             gap: 0,
             number_at_end: false,
             template: false,
+            doubtful: false,
         },
         cursor: Cursor::new(text, 0),
         event: None,
@@ -414,7 +416,7 @@ impl Reader<'_> {
             return;
         };
         self.scan.fields.code = Some(second >> 28);
-        self.scan.fields.device = Some(PciAddress {
+        self.scan.fields.device = Some(Device::Pci {
             segment: 0,
             rid: Rid::from_pci((first & 0xffff) as u16),
         });

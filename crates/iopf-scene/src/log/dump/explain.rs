@@ -5,7 +5,10 @@ use iommu_wire::vtd::tables::{
     ScalableContextLo, TranslationType,
 };
 
+use iopf::Rid;
+
 use super::{Entry, Table};
+use crate::capture::Device;
 use crate::log::normal::{Record, Wanted};
 
 /// Which table a page table entry belongs to.
@@ -88,10 +91,14 @@ fn root(entry: &Entry, record: &Record) -> Option<String> {
         return Some("there is no root table".to_owned());
     }
     let scalable = entry.table == Table::ScalableRoot;
-    let bus = record.device.map(|device| device.rid.bus());
+    let rid = record.device.and_then(|device| match device {
+        Device::Pci { rid, .. } => Some(rid),
+        Device::Number(_) => None,
+    });
+    let bus = rid.map(Rid::bus);
     let of_bus = bus.map_or_else(String::new, |bus| format!(" of bus {bus:02x}"));
     let (word, half) = if scalable {
-        let upper = record.device?.rid.devfn() >= 0x80;
+        let upper = rid?.devfn() >= 0x80;
         let half = if upper {
             "the high half of "
         } else {

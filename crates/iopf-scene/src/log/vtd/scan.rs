@@ -125,6 +125,7 @@ pub(in crate::log) fn scan(text: &[u8], start: Start) -> Scan {
             gap: 0,
             number_at_end: false,
             template: false,
+            doubtful: false,
         },
         cursor: Cursor::new(text, 0),
         passed: Part::Head,

@@ -1,7 +1,7 @@
 //! A part of a walk of QEMU's, by itself: one address through stage 2.
 
 use super::Smmuv3;
-use super::record::{CLASS, Event, OF_TABLE, READ, STAGE_2};
+use super::record::{CLASS, Event, OF_TABLE, READ, STAGE_2, TABLE_READ};
 use crate::harness::{BUSY, Case, End, Walking};
 use iommu_walk::smmuv3::{Cause, Failure, Gate, Outcome, Second, translate};
 use iopf::{Access, Dma, Gpa, Iova};
@@ -83,7 +83,7 @@ pub(crate) fn failed(view: View, case: &Case<Smmuv3>, failure: &Failure) -> End<
     let [_, how, _, other] = &mut event.0;
     match view.of {
         Of::TopTable => *how = READ | STAGE_2 | OF_TABLE,
-        Of::Table { .. } => *how = *how & !(STAGE_2 | CLASS) | OF_TABLE,
+        Of::Table { .. } => *how = *how & !(STAGE_2 | CLASS | TABLE_READ) | OF_TABLE,
         Of::Output => {}
     }
     let fetch = failure.cause.second_address() == Second::Fetch;

@@ -13,9 +13,12 @@ fn the_default_has_what_linux_asks_for() {
     // ST_LEVEL 1.
     assert_eq!(caps.idr0.into_bits(), 0x084d_7c9b);
     // SIDSIZE 16, SSIDSIZE 20, PRIQS 9, EVENTQS 10, CMDQS 9, ATTR_PERMS_OVR.
-    assert_eq!(caps.idr1.into_bits(), 0x0532_0000 | 9 << 11 | 20 << 6 | 16);
+    assert_eq!(
+        caps.idr1.into_bits(),
+        1 << 26 | 9 << 21 | 10 << 16 | 9 << 11 | 20 << 6 | 16
+    );
     // HAD, XNX, PPS, RIL.
-    assert_eq!(caps.idr3.into_bits(), 1 << 2 | 1 << 3 | 1 << 4 | 1 << 10);
+    assert_eq!(caps.idr3.into_bits(), 1 << 2 | 1 << 4 | 1 << 5 | 1 << 10);
     // OAS 5 (48 bits), the three granules, STALL_MAX 256.
     assert_eq!(caps.idr5.into_bits(), 256 << 16 | 0x70 | 5);
     // arm_smmu_device_hw_probe: IDR0_TTF is AArch64 or both, and at least as many commands as a batch.

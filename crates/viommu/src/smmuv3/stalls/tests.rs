@@ -55,10 +55,7 @@ fn records_wait_in_the_order_of_the_faults() {
     assert!(stalls.any_waits());
     assert!(!stalls.resume(ONE, 0), "software cannot know of it");
     for number in 1..=3 {
-        assert_eq!(
-            take(&mut stalls),
-            Some(Waiting::Record(record(number)))
-        );
+        assert_eq!(take(&mut stalls), Some(Waiting::Record(record(number))));
     }
     assert_eq!(take(&mut stalls), None);
     assert!(!stalls.any_waits());
@@ -86,10 +83,7 @@ fn a_release_takes_what_waits_too() {
     let third = stalls.hold(ONE).unwrap();
     stalls.wait(second, record(2));
     stalls.wait(third, record(3));
-    assert_eq!(
-        stalls.release(Some(ONE)),
-        [(ONE, first), (ONE, third)]
-    );
+    assert_eq!(stalls.release(Some(ONE)), [(ONE, first), (ONE, third)]);
     assert_eq!(take(&mut stalls), Some(Waiting::Record(record(2))));
     assert_eq!(stalls.release(None), [(TWO, second)]);
     assert_eq!(stalls.release(None), []);

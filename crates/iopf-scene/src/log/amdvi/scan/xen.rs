@@ -4,8 +4,8 @@ use iopf::{Iova, Rid};
 use memchr::memmem;
 
 use super::{Key, Reader, number};
+use crate::capture::Device;
 use crate::log::cursor::Words;
-use crate::log::normal::PciAddress;
 use crate::log::values::device;
 
 impl Reader<'_> {
@@ -64,7 +64,7 @@ impl Reader<'_> {
         match key {
             Key::Device => {
                 let rid = number.and_then(|number| u16::try_from(number).ok());
-                self.scan.fields.device = rid.map(|rid| PciAddress {
+                self.scan.fields.device = rid.map(|rid| Device::Pci {
                     segment: 0,
                     rid: Rid::from_pci(rid),
                 });
