@@ -8,7 +8,7 @@ use crate::run::machine::TestResult;
 use crate::run::mistakes::{Act, Case, FIRST, Lab, READ_ONLY, Shot, WRITABLE};
 use iopf::{Gpa, Iova};
 use testkit::Driver;
-use testkit::paging::{AF, AP_READ_ONLY, DBM, S2_NORMAL, S2_READ, S2_WRITE, SHARED};
+use testkit::paging::{AF, AP_READ_ONLY, DBM, S2_NORMAL, S2_READ, S2_WRITE, SHARED, UXN};
 use viommu::smmuv3::Smmuv3;
 
 const READ: Shot = Shot::new(Act::Read, WRITABLE + 0x128).pasid(FIRST);
@@ -24,6 +24,12 @@ fn lies_there(lab: &Lab<Smmuv3>) -> TestResult<()> {
 /// Where the entry of the writable page lies.
 fn leaf(lab: &Lab<Smmuv3>) -> TestResult<Gpa> {
     lab.slot(&lab.tables.first, WRITABLE, 1)
+}
+
+/// Where the writable page lies.
+fn frame(lab: &Lab<Smmuv3>) -> TestResult<Gpa> {
+    let raw = lab.machine.ram.load(leaf(lab)?);
+    Ok(Gpa(raw & 0xffff_ffff_f000))
 }
 
 /// Copies the table with the entry of the writable page to [`UNMAPPED`], as an intermediate address, where
@@ -121,6 +127,17 @@ pub(super) const CASES: &[Case<Smmuv3>] = &[
             let rights = S2_NORMAL | SHARED | AF | S2_READ;
             lab.tables.second.map(Iova(UNMAPPED), frame, rights, 1)?;
             lies_there(lab)
+        },
+    ),
+    case(
+        "instruction fetch from data of stage 2",
+        Start::Nested,
+        entry2(F_PERMISSION, CLASS_IN, frame),
+        Shot::new(Act::Fetch, WRITABLE + 0x128).pasid(FIRST),
+        |lab| {
+            lab.page(1, |raw| raw & !UXN)?;
+            // XN[1], where stage 1 has UXN.
+            lab.page2(frame(lab)?.0, 2, |raw| raw | UXN)
         },
     ),
     case(

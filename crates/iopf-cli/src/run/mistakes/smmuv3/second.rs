@@ -2,11 +2,11 @@
 
 use super::{
     C_BAD_STE, CLASS_IN, Event, F_ACCESS, F_ADDR_SIZE, F_PERMISSION, F_TRANSLATION, F_WALK_EABT,
-    Fourth, PAGE2, S2, Start, case, config, fault2, nothing, nowhere, quiet, walk,
+    Fourth, PAGE2, S2, Start, case, config, fault, fault2, nothing, nowhere, quiet, walk,
 };
 use crate::run::mistakes::{Act, Case, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, WRITABLE};
 use iopf::{Gpa, Iova};
-use testkit::paging::{AF, S2_READ, S2_WRITE, UXN};
+use testkit::paging::{AF, S2_READ, S2_WRITE};
 use testkit::smmuv3::numbers::{
     STE_S2AA64, STE_S2ENDI, STE_S2PS, STE_S2R, STE_S2S, STE_S2SL0, STE_S2T0SZ, STE_S2TG,
 };
@@ -86,7 +86,20 @@ pub(super) const CASES: &[Case<Smmuv3>] = &[
     case(
         "address beyond stage 2",
         Start::Second,
-        own(F_TRANSLATION, 1 << 48),
+        own(F_TRANSLATION, 1 << 40),
+        Shot::new(Act::Write, 1 << 40),
+        // An input of 39 bits, in three levels.
+        |lab| {
+            lab.stream(2, |third| {
+                third & !(STE_S2T0SZ | STE_S2SL0) | 25 << 32 | 1 << 38
+            })
+        },
+    ),
+    case(
+        "address beyond what stage 1 could have as its output",
+        Start::Second,
+        // Nothing of stage 2 was asked.
+        fault(F_ADDR_SIZE),
         Shot::new(Act::Write, 1 << 48),
         nothing,
     ),
@@ -123,14 +136,6 @@ pub(super) const CASES: &[Case<Smmuv3>] = &[
         own(F_PERMISSION, WRITABLE),
         READ,
         |lab| lab.page2(WRITABLE, 1, |raw| raw & !S2_READ | S2_WRITE),
-    ),
-    case(
-        "instruction fetch from data of stage 2",
-        Start::Second,
-        own(F_PERMISSION, WRITABLE),
-        Shot::new(Act::Fetch, WRITABLE),
-        // XN[1].
-        |lab| lab.page2(WRITABLE, 1, |raw| raw | UXN),
     ),
     quiet(
         "faults of stage 2 that nobody wants to know of (S2R)",

@@ -83,9 +83,10 @@ fn over(name: &str, expected: &str, lab: &Lab<Smmuv3>, seen: String) -> Mistake 
     outcome(name, expected, seen, device, String::new())
 }
 
-/// Maps the page of [`MISSING`].
+/// Maps the page of [`MISSING`], which is not empty.
 fn page_comes(lab: &Lab<Smmuv3>) -> TestResult<()> {
     let frame = lab.machine.ram.frame()?;
+    lab.machine.ram.write(frame, &[0x55; 4096]);
     Ok(lab.tables.first.map(Iova(NOTHING), frame, PAGE, 1)?)
 }
 
@@ -134,10 +135,11 @@ pub(super) fn refused() -> TestResult<Mistake> {
 
 pub(super) fn ignored() -> TestResult<Mistake> {
     let (lab, tag) = stalled(Start::Stalling)?;
+    page_comes(&lab)?;
     resume(&lab, tag, RESUME_TERMINATE)?;
     let (after, completion) = end(&lab);
     Ok(over(
-        "RESUME with terminate",
+        "RESUME with terminate, whatever is there by now",
         "done, read [0, 0, 0, 0, 0, 0, 0, 0]",
         &lab,
         format!("{after}, read {:?}", completion.unwrap_or_else(none).data),
