@@ -194,6 +194,33 @@ fn a_page_of_both_stages_is_one_of_stage_1() {
     }
 }
 
+/// Linux without ranges (`arm_smmu_cmdq_batch_add_range`) names each block of stage 1 once, however small stage 2's
+/// pages are.
+#[test]
+fn an_invalidation_of_an_address_in_a_block_takes_all_that_stage_2_made_of_it() {
+    let rig = nested(Config::default());
+    let block = TABLES + 0x2008;
+    let of_block = [0x20_0000, 0x20_1000, 0x20_f000];
+    for command in [
+        [0x12 | 7 << 32 | 5 << 48, 0x20_0000],
+        [0x12 | 7 << 32 | 5 << 48, 0x20_1000 | 1],
+        [0x13 | 7 << 32, 0x20_3000],
+        // TG 1, TTL 2: one entry of that level.
+        [0x12 | 7 << 32 | 5 << 48, 0x20_0000 | 1 << 10 | 2 << 8 | 1],
+    ] {
+        // 2 MiB at the intermediate address 0, of which stage 2 maps the first half, page by page.
+        rig.put(block, RW & !2);
+        for at in of_block {
+            assert_eq!(rig.read_at(None, at), Some(at - 0x20_0000));
+        }
+        rig.put(block, 0);
+        rig.submit(&[command]);
+        for at in of_block {
+            assert_eq!(rig.read_at(None, at), None, "{at:#x} after {command:x?}");
+        }
+    }
+}
+
 /// Changes the configuration so that [`AT`] is somewhere else, which nobody notices; the commands; where
 /// it is found then.
 fn reconfigured(change: fn(&Rig), pasid: Option<u32>, commands: &[[u64; 2]]) -> u64 {
