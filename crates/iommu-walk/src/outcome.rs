@@ -43,6 +43,10 @@ pub struct Translation {
     /// would reach into a range that is treated otherwise (VT-d: the interrupt range) is cut to
     /// 4 KiB.
     pub page_shift: u8,
+    /// SMMUv3: the size of the first-stage page that the second stage has this one cut out of, as a power of
+    /// two; 0 for a page of its own. Whoever invalidates one address of it means all of it. VT-d and AMD-Vi
+    /// do not say so: their invalidations name a size.
+    pub cut_from: u8,
     /// What the tables grant there, whatever was asked. A request that these rights refuse needs a
     /// walk of its own, which finds the reason.
     pub rights: Rights,

@@ -415,6 +415,12 @@ fn rights_in_entries_that_point_to_tables_take_away() {
             assert_eq!(plain.passes(&dma).rights, wanted);
         }
     }
+    // What one level takes, the next does not give back.
+    let two = Bed::substreams()
+        .add(0x2_0008, 1 << 61)
+        .add(0x2_2008, 1 << 62);
+    let rights = two.passes(&privileged(substream(5, read()))).rights;
+    assert_eq!((rights.user, rights.privileged), (X, RX));
     // APTable[1] on a page that is writable.
     let bed = Bed::first().add(0x2_2008, 1 << 62);
     assert_eq!(bed.passes(&read()).rights.user, RX);
@@ -672,6 +678,12 @@ fn translation_requests_are_told_of_rights_as_in_the_examples() {
     // Data: execute goes with read.
     let data = Bed::substreams().set(LEAF, ro | uxn).add(STE1, 2 << 50);
     assert_eq!(data.passes(&asks(X, true)).perms, RX);
+    // Execute takes read, which stage 2 may keep back.
+    let write_only = Bed::nested()
+        .add(STE, 5 << 59)
+        .descriptor(CD + 5 * 64)
+        .take(0x1_3400, 0x40);
+    assert_eq!(write_only.passes(&asks(X, false)).perms, Access::WRITE);
     // PRIVCFG.
     let of_all = Bed::substreams().set(LEAF, 0x8_0403).add(STE1, 3 << 48);
     assert_eq!(of_all.passes(&asks(NONE, false)).perms, Access::RW);

@@ -415,6 +415,25 @@ fn event_04_stage_2_start_level_that_does_not_go_with_its_input() {
     bad_ste(&reserved, Cause::StreamSecondLevel, STE2);
 }
 
+/// DDI 0487 "AArch64.S2InvalidSL": level 3 with 4 KiB takes STT; level 0 with 4 KiB and level 1 with 64 KiB
+/// take addresses of 44 bits, level 1 with 16 KiB of 42.
+#[test]
+fn event_04_stage_2_start_level_that_the_unit_does_not_have() {
+    let without = second_sizes(39, 3).features(|f| f.idr3 &= !(1 << 9));
+    bad_ste(&without, Cause::StreamSecondLevel, STE2);
+    for (granule, t0sz, oas) in [(0, 24, 3), (1, 24, 3), (2, 27, 2)] {
+        let bed = second_sizes(t0sz, 2).add(STE2, granule << 46);
+        let narrow = bed.features(|f| f.idr5 = f.idr5 & !0b111 | oas);
+        bad_ste(&narrow, Cause::StreamSecondLevel, STE2);
+    }
+}
+
+/// "S2TTB": bits 55:52 are of 128-bit descriptors, and treated as zero without.
+#[test]
+fn stage_2_tables_end_at_bit_51() {
+    Bed::second().add(STE3, 0xf << 52).passes(&read());
+}
+
 /// A: S2ENDI and TTENDIAN 10b.
 #[test]
 fn event_04_stage_2_tables_that_are_big_endian() {

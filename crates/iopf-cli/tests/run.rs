@@ -40,7 +40,7 @@ fn redacted(text: &str) -> String {
 }
 
 /// Every `--arch`.
-const ARCHITECTURES: [&str; 2] = ["vtd", "amdvi"];
+const ARCHITECTURES: [&str; 3] = ["vtd", "amdvi", "smmuv3"];
 
 #[test]
 fn the_guest_is_told_of_every_mistake() {
@@ -51,6 +51,13 @@ fn the_guest_is_told_of_every_mistake() {
 #[test]
 fn a_guest_of_an_amd_iommu_is_told_of_every_mistake() {
     let args = ["--arch", "amdvi", "--scenario", "mistakes", "--quiet"];
+    let text = stdout(&mut iopf(&args));
+    insta::assert_snapshot!(redacted(&text));
+}
+
+#[test]
+fn a_guest_of_an_smmu_is_told_of_every_mistake() {
+    let args = ["--arch", "smmuv3", "--scenario", "mistakes", "--quiet"];
     let text = stdout(&mut iopf(&args));
     insta::assert_snapshot!(redacted(&text));
 }
@@ -80,6 +87,33 @@ fn every_scenario_holds_and_json_is_one_object() {
             assert!(row["p50_ns"].as_u64() <= row["max_ns"].as_u64(), "{row}");
         }
     }
+}
+
+/// As Linux has it: the request stalls, its event is read, the page is made present, RESUME has it tried
+/// again.
+#[test]
+fn pages_come_to_devices_of_an_smmu_that_stall_and_to_those_that_ask() {
+    let args = [
+        "--arch",
+        "smmuv3",
+        "--scenario",
+        "healthy",
+        "--pages",
+        "500",
+    ];
+    let text = stdout(iopf(&args).args(["--json", "--quiet", "--devices", "2"]));
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let healthy = &report["scenarios"][0];
+    assert_eq!(report["passed"], true, "{text}");
+    let [stalls] = healthy["stalls"].as_array().unwrap().as_slice() else {
+        panic!("{text}");
+    };
+    assert_eq!(stalls["device"], "0000:00:01.0");
+    assert!(stalls["retried"].as_u64().unwrap() > 0, "{stalls}");
+    let devices = healthy["devices"].as_array().unwrap();
+    assert_eq!(devices[0]["translations"], 0, "{text}");
+    assert_eq!(devices[1]["device"], "0000:00:02.0");
+    assert!(devices[1]["groups"].as_u64().unwrap() > 0, "{text}");
 }
 
 #[test]

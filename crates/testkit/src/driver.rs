@@ -4,6 +4,7 @@ use crate::fault_log::FaultLog;
 use crate::irq::Interrupts;
 use crate::mm::{Mm, Prot};
 use crate::page_groups::{Bindings, PageRequestStats};
+use crate::paging::Processor;
 use crate::ram::{OutOfMemory, Ram};
 use iopf::{Gpa, GroupIndex, Iova, Pasid, Response, Rid};
 use std::collections::VecDeque;
@@ -78,6 +79,17 @@ impl fmt::Display for GuestError {
 
 impl std::error::Error for GuestError {}
 
+/// What became of requests that the IOMMU held for the guest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallStats {
+    /// Events of such requests that were read.
+    pub events: u64,
+    /// Let go, to try again: the page is there.
+    pub retried: u64,
+    /// Let go, and over: there is no such page.
+    pub aborted: u64,
+}
+
 /// Lines of the log kept.
 const LINES: usize = 256;
 
@@ -119,6 +131,9 @@ impl<S> Kernel<S> {
 pub trait Driver: Send + Sync + Sized + 'static {
     /// A fault record, which prints as the line of Linux's log.
     type Seen: Copy + fmt::Debug + fmt::Display;
+
+    /// The processors of a machine that has such an IOMMU.
+    const PROCESSOR: Processor = Processor::X86;
 
     /// What does not depend on the IOMMU.
     fn kernel(&self) -> &Kernel<Self::Seen>;
@@ -189,6 +204,24 @@ pub trait Driver: Send + Sync + Sized + 'static {
 
     /// Whether an overflow of fault records, or of page requests, is pending.
     fn overflow_pending(&self) -> bool;
+
+    /// Whether the requests of a device stall where a page is missing. It has no device TLB then.
+    fn stalls(&self, _: Rid) -> bool {
+        false
+    }
+
+    /// What became of requests that stalled.
+    fn stall_stats(&self) -> StallStats {
+        StallStats::default()
+    }
+
+    /// A new process, whose address space a PASID names: page tables of 4 levels.
+    ///
+    /// # Errors
+    /// Without a frame for the page table.
+    fn process(&self, pasid: Pasid) -> Result<Arc<Mm>, OutOfMemory> {
+        Mm::of(Self::PROCESSOR, self.ram(), pasid, 4).map(Arc::new)
+    }
 
     /// Guest memory.
     fn ram(&self) -> &Arc<Ram> {

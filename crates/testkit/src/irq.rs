@@ -2,7 +2,7 @@
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
-use viommu_api::{InterruptKind, IrqSink, MsiSink};
+use viommu_api::{InterruptKind, IrqSink, MsiSink, WiredSink};
 
 /// Sixty-four vectors, named by the low six bits of the message's data, or of the number of a vector.
 ///
@@ -79,6 +79,15 @@ impl MsiSink for Interrupts {
             state.pending |= 1 << (data & 63);
             state.count += 1;
             state.last = Some((addr, data));
+        });
+    }
+}
+
+impl WiredSink for Interrupts {
+    fn pulse(&self, wire: u16) {
+        self.change(|state| {
+            state.pending |= 1 << (wire & 63);
+            state.count += 1;
         });
     }
 }

@@ -19,11 +19,12 @@ pub mod paging;
 pub mod qemu;
 mod ram;
 pub mod rig;
+pub mod smmuv3;
 mod tools;
 pub mod vtd;
 
 pub use clock::FakeClock;
-pub use driver::{Driver, GuestError, Kernel, QueueError};
+pub use driver::{Driver, GuestError, Kernel, QueueError, StallStats};
 pub use fake::FakeIommu;
 pub use fault_log::{FaultLog, Tally};
 pub use irq::Interrupts;

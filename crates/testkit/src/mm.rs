@@ -2,9 +2,9 @@
 //!
 //! The policy is that of `iommu_sva_handle_mm()` in Linux `drivers/iommu/iommu-sva.c`: no VMA, or
 //! a right the VMA does not give, is an error; otherwise the page is there afterwards. The page table is
-//! the processor's own, which IOMMUs of both makers walk.
+//! the processor's own, which the IOMMU walks as well.
 
-use crate::paging::{A, D, Format, P, PageTable, RW, US, XD};
+use crate::paging::{PageTable, Processor};
 use crate::ram::{FRAME, OutOfMemory, Ram};
 use iopf::{Access, Gpa, Iova, Pasid};
 use std::collections::BTreeMap;
@@ -70,20 +70,35 @@ struct Inner {
 pub struct Mm {
     pasid: Pasid,
     ram: Arc<Ram>,
+    processor: Processor,
     table: PageTable,
     inner: Mutex<Inner>,
 }
 
 impl Mm {
-    /// An empty one with page tables of 4 or 5 levels.
+    /// An empty one of an x86-64 processor, with page tables of 4 or 5 levels.
     ///
     /// # Errors
     /// Without a frame for the page table.
     pub fn new(ram: &Arc<Ram>, pasid: Pasid, levels: u8) -> Result<Self, OutOfMemory> {
+        Self::of(Processor::X86, ram, pasid, levels)
+    }
+
+    /// An empty one of any processor; Arm's has page tables of 4 levels.
+    ///
+    /// # Errors
+    /// Without a frame for the page table.
+    pub fn of(
+        processor: Processor,
+        ram: &Arc<Ram>,
+        pasid: Pasid,
+        levels: u8,
+    ) -> Result<Self, OutOfMemory> {
         Ok(Self {
             pasid,
             ram: ram.clone(),
-            table: PageTable::new(ram, Format::Processor, levels)?,
+            processor,
+            table: PageTable::new(ram, processor.format(), levels)?,
             inner: Mutex::new(Inner::default()),
         })
     }
@@ -151,8 +166,10 @@ impl Mm {
         if let Some(frame) = inner.pages.get(&page) {
             let slot = self.table.slot(Iova(page), 1);
             // Present, but perhaps with fewer rights than the mapping gives by now.
-            if let Some(slot) = slot.filter(|s| self.ram.load(*s) & P == 0) {
-                self.ram.store(slot, frame.0 | bits(vma.prot));
+            let absent = |slot: &Gpa| !self.table.is_present(self.ram.load(*slot));
+            if let Some(slot) = slot.filter(absent) {
+                self.ram
+                    .store(slot, frame.0 | self.processor.page(vma.prot));
             }
             return Ok(*frame);
         }
@@ -161,7 +178,7 @@ impl Mm {
         vma.backing.fill(page, &mut bytes);
         self.ram.write(frame, &bytes);
         self.table
-            .map(Iova(page), frame, bits(vma.prot), 1)
+            .map(Iova(page), frame, self.processor.page(vma.prot), 1)
             .map_err(|_| SegmentationFault)?;
         inner.pages.insert(page, frame);
         Ok(frame)
@@ -213,7 +230,7 @@ impl Mm {
         let end = vma.end;
         for (page, frame) in inner.pages.range(start..end) {
             if let Some(slot) = self.table.slot(Iova(*page), 1) {
-                self.ram.store(slot, frame.0 | bits(prot));
+                self.ram.store(slot, frame.0 | self.processor.page(prot));
             }
         }
     }
@@ -301,18 +318,4 @@ impl Mm {
         }
         Ok(())
     }
-}
-
-fn bits(prot: Prot) -> u64 {
-    if !prot.intersects(Access::READ | Access::WRITE | Access::EXEC) {
-        return 0;
-    }
-    let mut bits = P | US | A;
-    if prot.contains(Access::WRITE) {
-        bits |= RW | D;
-    }
-    if !prot.contains(Access::EXEC) {
-        bits |= XD;
-    }
-    bits
 }

@@ -29,6 +29,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
     Translation {
         pa: Gpa(addr),
         page_shift: unit.output_bits().min(30),
+        cut_from: 0,
         rights: Rights {
             user: ALL,
             privileged: ALL,
@@ -356,6 +357,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(leaf.address(format, self.input)),
             page_shift: leaf.shift,
+            cut_from: 0,
             rights,
             perms,
             dirty: write || !clean,
@@ -429,6 +431,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(leaf.address(self.trip.unit.second(), self.input)),
             page_shift: leaf.shift,
+            cut_from: 0,
             rights,
             perms,
             dirty,
@@ -529,6 +532,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(page.address(self.trip.unit.second(), address)),
             page_shift: page.shift.min(leaf.shift),
+            cut_from: if page.shift < leaf.shift {
+                leaf.shift
+            } else {
+                0
+            },
             rights,
             perms,
             dirty: dirty && (write || !clean),

@@ -1,6 +1,7 @@
 //! What a run asks of an architecture beside the device itself: a guest, and names.
 
 mod amdvi;
+mod smmuv3;
 mod vtd;
 
 use std::error::Error;

@@ -139,6 +139,7 @@ Examples:
   iopf run                                   every scenario of the model, in a few seconds
   iopf run --scenario mistakes               what the guest is told of each of its mistakes
   iopf run --arch amdvi --scenario mistakes  the same in front of an AMD IOMMU
+  iopf run --arch smmuv3 --scenario healthy  devices that stall at missing pages, and some that ask for them
   iopf run --scenario healthy --seconds 60   shared virtual addressing for a minute
   iopf run --json --quiet | jq .scenarios    the same report as JSON
   iopf run --backend iommufd --device 0000:00:04.0 --resolver memory --memory 1G

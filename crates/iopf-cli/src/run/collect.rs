@@ -2,7 +2,7 @@
 
 use super::arch::{Scripted, Seen};
 use super::machine::Machine;
-use super::report::{Device, FaultRow, Scenario};
+use super::report::{Device, FaultRow, Scenario, StallRow};
 use testkit::{Driver, FaultLog};
 
 /// The row of a device; `ended`: jobs with and without success.
@@ -22,6 +22,25 @@ pub(crate) fn device(device: &endpoint::Device, by: &str, ended: [u64; 2]) -> De
         invalidations: stats.invalidations,
         blocked: stats.blocked,
     }
+}
+
+/// What became of the requests of a device that stalled, if any did.
+pub(crate) fn stalls(device: &endpoint::Device) -> Option<StallRow> {
+    let stats = device.stats();
+    let [retried, aborted, ignored] = stats.resumed;
+    (stats.stalls > 0).then(|| StallRow {
+        device: device.rid().to_string(),
+        stalled: stats.stalls,
+        retried,
+        aborted,
+        ignored,
+    })
+}
+
+/// Requests of a device that are stalled now.
+pub(crate) fn stalled(device: &endpoint::Device) -> u64 {
+    let stats = device.stats();
+    stats.stalls.saturating_sub(stats.resumed.iter().sum())
 }
 
 /// Faults by device and cause, from the guest's own log.
@@ -60,6 +79,35 @@ pub(crate) fn losses<X: Scripted>(machine: &Machine<X>, scenario: &mut Scenario)
     scenario.lost(
         "pages of unfinished groups the guest threw away",
         prq.discarded,
+    );
+}
+
+/// Compares what the devices, the IOMMU and the guest know of requests that stalled, where any did. The rows
+/// of the devices are there already.
+pub(crate) fn let_go<X: Scripted>(machine: &Machine<X>, scenario: &mut Scenario) {
+    let stalled: u64 = scenario.stalls.iter().map(|row| row.stalled).sum();
+    if stalled == 0 {
+        return;
+    }
+    let rows = scenario.stalls.iter();
+    let resumed: u64 = rows
+        .map(|row| row.retried + row.aborted + row.ignored)
+        .sum();
+    let counters = machine.unit.counters();
+    let guest = machine.guest.stall_stats();
+    let answered = guest.retried + guest.aborted;
+    let unseen = counters.stalled.saturating_sub(guest.events);
+    scenario.check(
+        "every request that stalls is let go, once, and no event of it is lost",
+        counters.stalled == counters.resumed
+            && stalled <= counters.stalled
+            && resumed == counters.resumed
+            && guest.events == answered
+            && guest.events <= counters.stalled,
+        format!(
+            "{} stalled = {answered} answered + {unseen} tried again before the guest knew",
+            counters.stalled
+        ),
     );
 }
 

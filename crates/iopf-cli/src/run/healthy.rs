@@ -5,7 +5,7 @@
 //! the flushes that belong to it, and what they were mapped to is poisoned: a stale translation
 //! anywhere shows as wrong bytes or as a damaged poison.
 
-use super::arch::Scripted;
+use super::arch::{Scripted, Seen};
 use super::args::Plan;
 use super::clock::Clock;
 use super::collect;
@@ -15,14 +15,14 @@ use super::progress::Progress;
 use super::report::Scenario;
 use super::rng::Rng;
 use super::workload::{Behind, Beside, Books, HOST_DEVICE, Lane, run_devices};
-use endpoint::{Device, Job, Op};
+use endpoint::{Device, Job, Op, Via};
 use iopf::{Access, Dma, DmaKind, Iova, Pasid, Rid};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
-use testkit::{Backing, Driver, Mm};
-use viommu_api::{Ats, AtsCompletion};
+use testkit::{Backing, Driver, FaultLog, Mm};
+use viommu_api::{Ats, AtsCompletion, Translate};
 
 /// Address spaces that each device is bound to.
 const PASIDS: u32 = 2;
@@ -59,7 +59,7 @@ fn set_up<X: Scripted>(plan: &Plan, clock: Clock) -> TestResult<Stage<X>> {
         for _ in 0..PASIDS {
             let pasid = Pasid::truncate(number);
             number += 1;
-            let mm = Arc::new(Mm::new(&machine.ram, pasid, 4)?);
+            let mm = machine.guest.process(pasid)?;
             machine.guest.bind(device.rid(), &mm)?;
             bindings.push((device.clone(), mm.clone()));
             // A neighbour shares it, so that one unmapping has two device TLBs to reach.
@@ -140,8 +140,9 @@ pub(crate) fn play<X: Scripted>(plan: &Plan, progress: &mut dyn Progress) -> Tes
 }
 
 /// What unbinding every device left behind.
-#[derive(Debug, Default)]
-struct End {
+struct End<S> {
+    /// What the guest knew of faults then.
+    log: FaultLog<S>,
     bindings: u64,
     /// Groups that were under way when their binding was taken away.
     interrupted: u64,
@@ -150,65 +151,95 @@ struct End {
     cached: u64,
 }
 
-/// Where a last job goes, away from all others.
+/// Where the last jobs go, away from all others, each to a page of its own.
 const LAST: Iova = Iova(0x6000_0000_0000);
 
 /// Ends each binding while a page request of it is under way, as when a process is killed.
-fn tear_down<X: Scripted>(stage: &Stage<X>, clock: Clock) -> TestResult<End> {
-    let mut end = End::default();
+fn tear_down<X: Scripted>(stage: &Stage<X>, clock: Clock) -> TestResult<End<Seen<X>>> {
+    let mut end = End {
+        log: FaultLog::default(),
+        bindings: 0,
+        interrupted: 0,
+        unanswered: 0,
+        translating: 0,
+        cached: 0,
+    };
     let guest = &stage.machine.guest;
     for (device, mm) in &stage.bindings {
         let (rid, pasid) = (device.rid(), mm.pasid());
-        mm.mmap(LAST, 1, Access::READ, Backing::Zero);
-        device.submit(Job::new(Some(pasid), Op::Read { from: LAST, len: 8 }))?;
+        let from = Iova(LAST.0 + end.bindings * 4096);
+        // Every second time there is no such memory.
+        if end.bindings % 2 == 0 {
+            mm.mmap(from, 1, Access::READ, Backing::Zero);
+        }
+        let mut job = Job::new(Some(pasid), Op::Read { from, len: 8 });
+        if guest.stalls(rid) {
+            job.via = Via::Untranslated;
+        }
+        let waiting = || device.outstanding(Some(pasid)) as u64 + collect::stalled(device);
+        device.submit(job)?;
         device.step(clock.now());
-        end.interrupted += device.outstanding(Some(pasid)) as u64;
+        end.interrupted += waiting();
         device.abort(Some(pasid));
         guest.unbind(rid, pasid)?;
         end.bindings += 1;
-        end.unanswered += device.outstanding(Some(pasid)) as u64;
-        let probe = Dma {
-            requester: rid,
-            pasid: Some(pasid),
-            kind: DmaKind::Translation { no_write: true },
-            addr: LAST,
-            access: Access::READ,
-        };
-        let answer = stage.machine.unit.translation_request(&probe);
-        let nothing = matches!(
-            answer,
-            AtsCompletion::Success { granted, .. } if granted.perms.is_empty()
-        );
-        end.translating += u64::from(!nothing);
+        end.unanswered += waiting();
     }
-    for (device, _) in &stage.bindings {
+    end.log = guest.poll_faults();
+    for (device, mm) in &stage.bindings {
+        end.translating += u64::from(translates(stage, device.rid(), mm.pasid()));
         end.cached += device.cached() as u64;
     }
     Ok(end)
 }
 
-fn report<X: Scripted>(stage: &Stage<X>, books: &Books, end: &End, clock: Clock) -> Scenario {
+/// Whether a device still gets through with a PASID. A guest may have a record of the attempt.
+fn translates<X: Scripted>(stage: &Stage<X>, requester: Rid, pasid: Pasid) -> bool {
+    let unit = &stage.machine.unit;
+    let asked = |kind| Dma {
+        requester,
+        pasid: Some(pasid),
+        kind,
+        addr: LAST,
+        access: Access::READ,
+    };
+    if stage.machine.guest.stalls(requester) {
+        let dma = asked(DmaKind::Untranslated);
+        return unit.with_translation(&dma, 8, &mut |_, _| {}).is_ok();
+    }
+    let answer = unit.translation_request(&asked(DmaKind::Translation { no_write: true }));
+    matches!(answer, AtsCompletion::Success { granted, .. } if !granted.perms.is_empty())
+}
+
+fn report<X: Scripted>(
+    stage: &Stage<X>,
+    books: &Books,
+    end: &End<Seen<X>>,
+    clock: Clock,
+) -> Scenario {
     let mut scenario = Scenario::new("healthy");
     books.devices(&stage.devices, &mut scenario);
-    let log = stage.machine.guest.poll_faults();
-    scenario.faults = collect::faults::<X>(&log);
+    scenario.faults = collect::faults::<X>(&end.log);
     books.rows(&mut scenario);
     books.judge(&mut scenario);
-    let recorded = log.total();
+    let recorded = end.log.total();
     scenario.check(
         "the guest records no unrecoverable fault",
         recorded == 0,
         format!("{recorded} recorded"),
     );
-    let resolved = books.by_guest.counts[0] > 0 && books.by_engine.counts[0] > 0;
+    let retried: u64 = scenario.stalls.iter().map(|row| row.retried).sum();
+    let by_guest = books.by_guest.counts[0] + retried;
+    let resolved = by_guest > 0 && books.by_engine.counts[0] > 0;
     scenario.check(
         "guest and engine both resolve page requests",
         resolved && books.by_guest.counts[3] + books.by_engine.counts[3] == 0,
         "none unanswered",
     );
+    collect::let_go(&stage.machine, &mut scenario);
     scenario.check(
         "a page request under way is answered before its PASID is gone",
-        end.interrupted > 0 && end.unanswered == 0,
+        end.interrupted == end.bindings && end.unanswered == 0,
         format!(
             "{} unbound, {} of them interrupted, {} unanswered",
             end.bindings, end.interrupted, end.unanswered

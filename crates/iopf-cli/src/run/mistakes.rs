@@ -6,6 +6,7 @@
 //! the tables of fault conditions, not taken from the code that records them.
 
 mod amdvi;
+mod smmuv3;
 mod special;
 mod vtd;
 

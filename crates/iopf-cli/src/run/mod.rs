@@ -34,6 +34,7 @@ use report::{Report, Scenario};
 use std::fmt::Write as _;
 use std::io::Write;
 use viommu::amdvi::Amdvi;
+use viommu::smmuv3::Smmuv3;
 use viommu::vtd::Vtd;
 
 /// Runs what `args` ask for, and writes the report to `out`.
@@ -56,9 +57,7 @@ fn model(args: &Args, plan: &Plan, out: &mut dyn Write) -> Result<Exit, Stop> {
     let report = match plan.arch {
         ArchArg::Vtd => run::<Vtd>(plan, progress.as_mut()),
         ArchArg::Amdvi => run::<Amdvi>(plan, progress.as_mut()),
-        ArchArg::Smmuv3 => {
-            return Err(Stop::usage("run has no SMMUv3; give --arch vtd or amdvi"));
-        }
+        ArchArg::Smmuv3 => run::<Smmuv3>(plan, progress.as_mut()),
     }
     .map_err(Stop::host)?;
     if args.json {

@@ -45,6 +45,8 @@ pub(crate) struct Scenario {
     pub(crate) faults: Vec<FaultRow>,
     /// Page request groups, by who answered them.
     pub(crate) answers: Vec<AnswerRow>,
+    /// Requests that stalled, by device.
+    pub(crate) stalls: Vec<StallRow>,
     /// What was lost, dropped or suppressed; exact.
     pub(crate) losses: Vec<LossRow>,
     /// Mistakes that were played, with what came of them.
@@ -81,6 +83,22 @@ pub(crate) struct Device {
     pub(crate) invalidations: u64,
     /// Memory requests that were refused.
     pub(crate) blocked: u64,
+}
+
+/// Requests of one device that stalled: the IOMMU held them, and told the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct StallRow {
+    /// Bus, device and function.
+    #[serde(serialize_with = "in_segment_0")]
+    pub(crate) device: String,
+    /// How many.
+    pub(crate) stalled: u64,
+    /// Let go, to be tried again.
+    pub(crate) retried: u64,
+    /// Let go, and refused.
+    pub(crate) aborted: u64,
+    /// Let go, and ignored: reads gave zeros.
+    pub(crate) ignored: u64,
 }
 
 /// Faults of one device and cause.

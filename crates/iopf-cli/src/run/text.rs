@@ -1,6 +1,6 @@
 //! The report as a person reads it.
 
-use super::report::{AnswerRow, Report, Scenario};
+use super::report::{AnswerRow, Report, Scenario, StallRow};
 use std::fmt;
 
 /// Writes the whole report.
@@ -39,6 +39,7 @@ fn one(s: &Scenario, out: &mut impl fmt::Write) -> fmt::Result {
     devices(s, out)?;
     faults(s, out)?;
     answers(&s.answers, out)?;
+    stalls(&s.stalls, out)?;
     if !s.losses.is_empty() {
         writeln!(out, "  lost or suppressed, exactly")?;
         for row in &s.losses {
@@ -140,6 +141,25 @@ fn answers(rows: &[AnswerRow], out: &mut impl fmt::Write) -> fmt::Result {
             duration(a.p50_ns),
             duration(a.p99_ns),
             duration(a.max_ns),
+        )?;
+    }
+    Ok(())
+}
+
+fn stalls(rows: &[StallRow], out: &mut impl fmt::Write) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "  {:<9} {:>8} {:>8} {:>8} {:>8}",
+        "device", "stalled", "retried", "aborted", "ignored"
+    )?;
+    for row in rows {
+        writeln!(
+            out,
+            "  {:<9} {:>8} {:>8} {:>8} {:>8}",
+            row.device, row.stalled, row.retried, row.aborted, row.ignored
         )?;
     }
     Ok(())

@@ -31,6 +31,10 @@ impl<X: Scripted> Kernel for Behind<X> {
     fn unmap(&self, mm: &Mm, at: Iova, pages: u64) -> TestResult<Vec<iopf::Gpa>> {
         Ok(self.0.guest.munmap(mm, at, pages)?)
     }
+
+    fn stalls(&self, rid: Rid) -> bool {
+        self.0.guest.stalls(rid)
+    }
 }
 
 /// Flushes by telling the device.
@@ -188,6 +192,7 @@ impl Books {
             let by = if rid == HOST_DEVICE { "host" } else { "guest" };
             let ended = self.totals.ended.get(&rid).copied().unwrap_or_default();
             scenario.devices.push(collect::device(device, by, ended));
+            scenario.stalls.extend(collect::stalls(device));
         }
     }
 

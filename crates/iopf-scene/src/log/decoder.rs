@@ -5,7 +5,7 @@ mod lines;
 use std::collections::VecDeque;
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, packed};
 use iopf::Iova;
 
 use super::clean::{clean, unescape, unmark, unquote};
@@ -558,16 +558,26 @@ static ARM: LazyLock<Needles> =
 
 /// Some of many words, found in one pass.
 #[derive(Debug)]
-struct Needles(Option<AhoCorasick>);
+enum Needles {
+    /// Many bytes at a time, where the processor can do it.
+    Packed(packed::Searcher),
+    /// Byte by byte. `None` does not happen: a few short words are always taken.
+    Plain(Option<AhoCorasick>),
+}
 
 impl Needles {
     fn of(words: &[&str]) -> Self {
-        // A few short words are always taken.
-        Self(AhoCorasick::new(words).ok())
+        packed::Searcher::new(words).map_or_else(
+            || Self::Plain(AhoCorasick::new(words).ok()),
+            Self::Packed,
+        )
     }
 
     /// Whether one of them is in `line`.
     fn any(&self, line: &[u8]) -> bool {
-        self.0.as_ref().is_none_or(|words| words.is_match(line))
+        match self {
+            Self::Packed(words) => words.find(line).is_some(),
+            Self::Plain(words) => words.as_ref().is_none_or(|words| words.is_match(line)),
+        }
     }
 }

@@ -367,6 +367,8 @@ fn after_a_detach_nothing_of_the_old_configuration_is_held() {
         ..Config::default()
     });
     let entry = rig.get(STE);
+    rig.put(STE, entry & !1);
+    rig.submit(&[CFGI_STE]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -380,8 +382,9 @@ fn after_a_detach_nothing_of_the_old_configuration_is_held() {
         }
         let _end = AtEnd(|| stop.store(true, Ordering::Release));
         for turn in 0..50 {
-            rig.put(STE, entry);
+            // Read first: all the places may be taken before this thread runs again.
             let before = rig.unit.counters().stalled;
+            rig.put(STE, entry);
             let start = Instant::now();
             while rig.unit.counters().stalled == before {
                 assert!(start.elapsed().as_secs() < 300, "nobody asks any more");

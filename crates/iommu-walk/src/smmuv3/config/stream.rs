@@ -225,7 +225,7 @@ fn second(unit: &Unit, word2: StreamWord2, word3: StreamWord3) -> Result<Top, Ba
         return Err(bad(Cause::StreamSecondInput, 2, StreamWord2::INPUT_SIZE));
     }
     let bits = 64 - word2.input_size();
-    let levels = start_level(granule, word2.start_level());
+    let levels = start_level(unit, granule, word2.start_level());
     let below = granule.page_shift() + granule.stride() * levels.saturating_sub(1);
     // A top table resolves at least one bit, and at most four more than others do.
     if levels == 0 || bits <= below || bits - below > granule.stride() + 4 {
@@ -240,12 +240,17 @@ fn second(unit: &Unit, word2: StreamWord2, word3: StreamWord3) -> Result<Top, Ba
 }
 
 /// The level at which a walk starts, counted from 1, the level of pages; 0 where it is reserved. DDI 0487,
-/// "Determining stage 2 initial lookup level".
-const fn start_level(granule: Granule, level: u8) -> u8 {
+/// "AArch64.S2StartLevel" and "AArch64.S2InvalidSL".
+const fn start_level(unit: &Unit, granule: Granule, level: u8) -> u8 {
+    let narrow = match granule {
+        Granule::K4 | Granule::K64 => unit.output_bits() < 44,
+        Granule::K16 => unit.output_bits() < 42,
+    };
     match (granule, level) {
-        (Granule::K4, 3) => 1,
-        (Granule::K4, level) => level + 2,
+        (_, 2) if narrow => 0,
+        (Granule::K4, 3) => unit.has_small_tables() as u8,
         (Granule::K64, 3) => 0,
+        (Granule::K4, level) => level + 2,
         (_, level) => level + 1,
     }
 }

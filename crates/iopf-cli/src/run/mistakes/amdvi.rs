@@ -159,7 +159,7 @@ impl Spoilt for Amdvi {
     fn tables(machine: &Machine<Self>, start: Start) -> TestResult<Tables> {
         let ram = &machine.ram;
         let host = PageTable::new(ram, Format::AmdHost, 4)?;
-        let processes = PageTable::new(ram, Format::Processor, 4)?;
+        let processes = PageTable::new(ram, Format::X86, 4)?;
         for (at, write) in [(WRITABLE, true), (READ_ONLY, false)] {
             let frame = ram.frame()?;
             if start == Start::Host {

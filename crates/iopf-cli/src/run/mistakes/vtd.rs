@@ -68,7 +68,7 @@ impl Spoilt for Vtd {
 
     fn tables(machine: &Machine<Self>, start: Mode) -> TestResult<Tables> {
         let second = PageTable::new(&machine.ram, Format::VtdSecond, 4)?;
-        let first = PageTable::new(&machine.ram, Format::Processor, 4)?;
+        let first = PageTable::new(&machine.ram, Format::X86, 4)?;
         for (at, write) in [(WRITABLE, true), (READ_ONLY, false)] {
             let frame = machine.ram.frame()?;
             let ss = SS_R | if write { SS_W } else { 0 };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::run::report::{Device, FaultRow, LossRow, Mistake};
+use crate::run::report::{Device, FaultRow, LossRow, Mistake, StallRow};
 
 /// A report with something in every part of it.
 fn sample() -> Report {
@@ -35,6 +35,13 @@ fn sample() -> Report {
         p50_ns: 344_123,
         p99_ns: 15_900_000,
         max_ns: 2_000_000_000,
+    });
+    scenario.stalls.push(StallRow {
+        device: "00:03.0".into(),
+        stalled: 567,
+        retried: 560,
+        aborted: 6,
+        ignored: 1,
     });
     scenario.losses.push(LossRow {
         what: "faults the guest never saw".into(),

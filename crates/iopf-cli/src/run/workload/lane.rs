@@ -12,6 +12,11 @@ use testkit::{Backing, Mm, Ram};
 pub(crate) trait Kernel: Send + Sync {
     /// Unmaps and flushes; the frames that come back belong to nobody.
     fn unmap(&self, mm: &Mm, at: Iova, pages: u64) -> TestResult<Vec<Gpa>>;
+
+    /// Whether the device's requests stall where a page is missing; otherwise it asks for pages.
+    fn stalls(&self, _: Rid) -> bool {
+        false
+    }
 }
 
 /// What all lanes together came to.
@@ -48,6 +53,8 @@ pub(crate) struct Lane {
     mm: Arc<Mm>,
     ram: Arc<Ram>,
     kernel: Arc<dyn Kernel>,
+    /// Requests leave as they are, and stall where a page is missing.
+    stalls: bool,
     source: Iova,
     target: Iova,
     rng: Rng,
@@ -72,6 +79,7 @@ impl Lane {
             device: device.clone(),
             mm: mm.clone(),
             ram: mm.ram().clone(),
+            stalls: kernel.stalls(device.rid()),
             kernel,
             source: base,
             target: Iova(base.0 + (1 << 23)),
@@ -101,9 +109,9 @@ impl Lane {
         self.mm
             .mmap(self.source, room, Access::READ, Backing::Pattern(seed));
         self.mm.mmap(self.target, room, Access::RW, Backing::Zero);
-        // Requests without ATS find what the IOTLB holds, and cannot fault and go on.
-        let untranslated = self.rng.below(4) == 0;
-        if untranslated {
+        // Requests without ATS find what the IOTLB holds; if they do not stall, they cannot fault and go on.
+        let touched = self.rng.below(4) == 0;
+        if touched {
             self.touch(room)?;
         }
         let op = Op::Copy {
@@ -112,7 +120,7 @@ impl Lane {
             len,
         };
         let mut job = Job::new(Some(self.mm.pasid()), op);
-        if untranslated {
+        if touched || self.stalls {
             job.via = Via::Untranslated;
         }
         let id = self.device.submit(job)?;
@@ -123,7 +131,7 @@ impl Lane {
             to,
             len,
             pages: room,
-            disturb_in: disturb_in.filter(|_| !untranslated),
+            disturb_in: disturb_in.filter(|_| !touched),
             disturbed: false,
         });
         Ok(id)
@@ -179,7 +187,8 @@ impl Lane {
         self.inspect(totals);
         match completion.status {
             Status::Done => totals.done += 1,
-            Status::Invalid(_) if running.disturbed => totals.invalid += 1,
+            Status::Invalid(_) if running.disturbed && !self.stalls => totals.invalid += 1,
+            Status::Blocked(_) if running.disturbed && self.stalls => totals.invalid += 1,
             other => {
                 totals.unexpected += 1;
                 let first = &mut totals.first_unexpected;
