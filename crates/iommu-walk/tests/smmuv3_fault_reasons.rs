@@ -395,11 +395,10 @@ fn event_04_stage_2_start_level_that_does_not_go_with_its_input() {
         (1, 0, 31, 47),
         (1, 1, 18, 34),
         (1, 2, 16, 21),
-        // 16 KiB: levels 3, 2, 1, 0.
+        // 16 KiB: levels 3, 2, 1.
         (2, 0, 35, 48),
         (2, 1, 24, 38),
         (2, 2, 16, 27),
-        (2, 3, 16, 16),
     ];
     for (granule, sl0, first, last) in rows {
         let largest = if granule == 1 { 47 } else { 48 };
@@ -411,8 +410,10 @@ fn event_04_stage_2_start_level_that_does_not_go_with_its_input() {
             assert_eq!(!inconsistent, good, "{granule} {sl0} {t0sz}: {cause:?}");
         }
     }
-    let reserved = second_sizes(20, 3).add(STE2, 1 << 46);
-    bad_ste(&reserved, Cause::StreamSecondLevel, STE2);
+    for (granule, t0sz) in [(1, 20), (2, 16), (2, 20)] {
+        let reserved = second_sizes(t0sz, 3).add(STE2, granule << 46);
+        bad_ste(&reserved, Cause::StreamSecondLevel, STE2);
+    }
 }
 
 /// DDI 0487 "AArch64.S2InvalidSL": level 3 with 4 KiB takes STT; level 0 with 4 KiB and level 1 with 64 KiB

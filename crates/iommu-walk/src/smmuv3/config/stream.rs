@@ -249,7 +249,8 @@ const fn start_level(unit: &Unit, granule: Granule, level: u8) -> u8 {
     match (granule, level) {
         (_, 2) if narrow => 0,
         (Granule::K4, 3) => unit.has_small_tables() as u8,
-        (Granule::K64, 3) => 0,
+        // With 16 KiB it takes DS, and with that descriptors of 52-bit addresses.
+        (Granule::K16 | Granule::K64, 3) => 0,
         (Granule::K4, level) => level + 2,
         (_, level) => level + 1,
     }
