@@ -321,6 +321,15 @@ impl Guest {
         batch.entries.into_iter().map(Seen::decode).collect()
     }
 
+    /// The same, and the SMMU is told once, when all are read. The interrupts that are pending count as taken
+    /// before.
+    #[must_use]
+    pub fn take_events_at_once(&self) -> Vec<Seen> {
+        let _taken = self.kernel.irqs.take();
+        let read = lock(&self.events).read_at_once(&self.hw, &self.kernel.ram);
+        read.into_iter().map(Seen::decode).collect()
+    }
+
     fn misses(&self, rid: Rid) -> Option<Misses> {
         lock(&self.devices).get(&rid).map(|probed| probed.misses)
     }

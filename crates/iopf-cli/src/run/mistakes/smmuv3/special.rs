@@ -43,6 +43,7 @@ pub(super) const CASES: &[Special] = &[
     stalls::context_that_goes_away,
     stalls::switched_off,
     stalls::full_queue,
+    stalls::emptied_queue,
     stalls::stale_records,
     stalls::second_stage,
 ];

@@ -308,6 +308,25 @@ pub(super) fn full_queue() -> TestResult<Mistake> {
     ))
 }
 
+/// A guest that makes room in one go finds the queue empty, and is told of what comes into it then.
+pub(super) fn emptied_queue() -> TestResult<Mistake> {
+    let lab = Lab::<Smmuv3>::new(Start::Stalling)?;
+    for _ in 0..MANY {
+        lab.device.submit(MISSING.job())?;
+    }
+    settle(&lab)?;
+    let guest = &lab.machine.guest;
+    let events = guest.take_events_at_once().len();
+    let told = guest.service();
+    let aborted = guest.stall_stats().aborted;
+    Ok(over(
+        "more stalls than the Event queue holds, which is emptied in one go",
+        "8 events, interrupt true, 4 aborted",
+        &lab,
+        format!("{events} events, interrupt {told}, {aborted} aborted"),
+    ))
+}
+
 /// A CMD_SYNC makes events stale that wait for room: their requests are tried again, and say what they meet
 /// then.
 pub(super) fn stale_records() -> TestResult<Mistake> {
