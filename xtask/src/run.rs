@@ -1,7 +1,7 @@
 //! Starting other programs.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What a step of the automation ends with; the error is a sentence for a person.
 pub(crate) type Done = Result<(), String>;
@@ -17,6 +17,21 @@ pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
     cargo
+}
+
+/// As [`step`], for what runs beside others: what it says is shown when it has ended, in one piece.
+pub(crate) fn step_beside(what: &str, command: &mut Command) -> Done {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{what}: cannot start {:?}: {error}", command.get_program()))?;
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
+    eprintln!("==> {what}\n{}", said.concat().trim_end());
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{what}: {}", output.status))
+    }
 }
 
 /// Says what is about to run, runs it, and turns its failure into a sentence.

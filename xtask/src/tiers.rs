@@ -1,9 +1,11 @@
 //! The test tiers and what each needs.
 
-use crate::run::{Done, cargo, step};
+use crate::run::{Done, cargo, step, step_beside};
 use crate::{qemu, tools};
 use clap::ValueEnum;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 /// A part of the tests that can run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -120,12 +122,14 @@ fn miri() -> Done {
 }
 
 /// The fuzz targets, and where the unit tests keep what each starts from.
-const CORPORA: [(&str, &str); 16] = [
+const CORPORA: [(&str, &str); 18] = [
     ("engine_steps", "crates/iopf/corpus/engine_steps"),
     ("vtd_walk", "crates/iommu-walk/tests/corpus/vtd_walk"),
     ("amdvi_walk", "crates/iommu-walk/tests/corpus/amdvi_walk"),
+    ("smmuv3_walk", "crates/iommu-walk/tests/corpus/smmuv3_walk"),
     ("vtd_model", "crates/viommu/tests/corpus/vtd_model"),
     ("amdvi_model", "crates/viommu/tests/corpus/amdvi_model"),
+    ("smmuv3_model", "crates/viommu/tests/corpus/smmuv3_model"),
     (
         "vfio_user_codec",
         "crates/vfio-user-server/tests/corpus/vfio_user_codec",
@@ -149,7 +153,7 @@ const CORPORA: [(&str, &str); 16] = [
 const SHORT: u32 = 3;
 const LONG: u32 = 10;
 
-/// Runs every target for so many seconds. The code under test has no unsafe blocks of its own, so a
+/// Runs every target for so many seconds, one on each processor at a time. The code under test has no unsafe blocks of its own, so a
 /// sanitizer would find nothing that a panic does not tell.
 fn fuzz(seconds: u32) -> Done {
     tools::cargo_fuzz()?;
@@ -165,7 +169,7 @@ fn fuzz(seconds: u32) -> Done {
         command
     };
     step("building the fuzz targets", &mut fuzz("build"))?;
-    for (target, seeds) in CORPORA {
+    let run = |target: &str, seeds: &str| {
         // New finds go where git ignores them; the seeds are read, not written.
         let finds = root.join("fuzz/corpus").join(target);
         std::fs::create_dir_all(&finds).map_err(|error| format!("fuzz: {error}"))?;
@@ -176,9 +180,32 @@ fn fuzz(seconds: u32) -> Done {
             .arg("--")
             .arg(format!("-max_total_time={seconds}"))
             .args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0"]);
-        step(&format!("fuzz {target} for {seconds} s"), &mut command)?;
-    }
-    Ok(())
+        step_beside(&format!("fuzz {target} for {seconds} s"), &mut command)
+    };
+    each_processor(&CORPORA, |(target, seeds)| run(target, seeds))
+}
+
+/// Does all of a list, one on each processor at a time; gives the first failure, after which nothing new
+/// is begun.
+fn each_processor<T: Sync>(list: &[T], work: impl Fn(&T) -> Done + Sync) -> Done {
+    let (left, failed) = (Mutex::new(list.iter()), Mutex::new(Ok(())));
+    let next = || left.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(item) = next() {
+                    if let Err(error) = work(item) {
+                        *left.lock().unwrap_or_else(PoisonError::into_inner) = [].iter();
+                        let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                        if failed.is_ok() {
+                            *failed = Err(error);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    failed.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -200,6 +227,31 @@ mod tests {
             filter(|tier| every.contains(&tier)).as_deref(),
             Some("all()")
         );
+    }
+
+    #[test]
+    fn everything_of_a_list_is_done_once_and_the_first_failure_ends_it() {
+        let done = Mutex::new(Vec::new());
+        let list: Vec<u32> = (0..20).collect();
+        let count = |item: &u32| {
+            done.lock().expect("no panic").push(*item);
+            Ok(())
+        };
+        assert_eq!(each_processor(&list, count), Ok(()));
+        let mut all = done.into_inner().expect("no panic");
+        all.sort_unstable();
+        assert_eq!(all, list);
+
+        let begun = Mutex::new(0);
+        let fail = |_: &u32| {
+            *begun.lock().expect("no panic") += 1;
+            Err("no".to_owned())
+        };
+        assert_eq!(each_processor(&list, fail), Err("no".to_owned()));
+        let begun = begun.into_inner().expect("no panic");
+        // One of each thread at most.
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        assert!((1..=threads).contains(&begun), "{begun}");
     }
 
     #[test]

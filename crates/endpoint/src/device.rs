@@ -59,6 +59,20 @@ impl fmt::Debug for Ports {
     }
 }
 
+/// How a function tells its driver of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signals {
+    /// By MSI-X.
+    #[default]
+    Messages,
+    /// By its pin, or not at all where it has none: without MSI-X.
+    ///
+    /// For guests that have the IOMMU translate the addresses of messages, as Linux does on arm64
+    /// (`iommu_dma_prepare_msi`), in front of VMMs that send a function's messages without asking the
+    /// IOMMU, as QEMU does.
+    Pin,
+}
+
 /// The sizes and times of a device.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -71,6 +85,8 @@ pub struct Config {
     /// alone says which group an answer is for. Linux asks for it on VT-d, and on AMD-Vi it gives
     /// none (`amd_iommu_complete_ppr`), whatever the function asks for.
     pub answers_by_pasid: bool,
+    /// How the function around the device tells its driver of something.
+    pub signals: Signals,
     /// Jobs accepted and not yet collected.
     pub jobs: usize,
     /// Bytes that one job may move.
@@ -93,6 +109,7 @@ impl Default for Config {
             allocation: 64,
             group_pages: 16,
             answers_by_pasid: true,
+            signals: Signals::Messages,
             jobs: 64,
             max_len: 16 << 20,
             atc_entries: 256,

@@ -40,6 +40,8 @@
 //! Abort, 9 no memory there, 10 aborted, 11 bad parameters, 12 Bus Master off, 13 PASID or page
 //! requests not enabled. Errors 10 to 13 end an order, whatever REPEAT says.
 //!
+//! With [`Signals::Pin`] there is no MSI-X and no BAR 1, and no order interrupts.
+//!
 //! Not modelled: chains of orders, DMA atomics, interrupts other than MSI-X.
 
 mod function;
@@ -51,7 +53,7 @@ use crate::pci::{
     AtsCapability, Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable,
     PasidCapability, Port, PriCapability,
 };
-use crate::{Config, Device, PhysicalMemory, Ports, Stats, Step, Waker};
+use crate::{Config, Device, PhysicalMemory, Ports, Signals, Stats, Step, Waker};
 use iopf::Rid;
 use regs::{Order, Outcome, Progress, Regs};
 use run::{Gates, Run};
@@ -158,15 +160,19 @@ impl fmt::Debug for Setup {
 
 fn space(config: &Config) -> Result<ConfigSpace, Impossible> {
     let half = u32::try_from(MSIX_SIZE / 2).unwrap_or_default();
-    Builder::new(IDENTITY)
+    let mut builder = Builder::new(IDENTITY)
         .bar(BAR_CHANNELS, Bar::memory32(CHANNEL * u64::from(CHANNELS)))
-        .bar(BAR_MSIX, Bar::memory32(MSIX_SIZE))
-        .express(Port::Integrated, true)
-        .msix(MsixCapability {
-            vectors: CHANNELS,
-            table: (BAR_MSIX, 0),
-            pending: (BAR_MSIX, half),
-        })
+        .express(Port::Integrated, true);
+    if config.signals == Signals::Messages {
+        builder = builder
+            .bar(BAR_MSIX, Bar::memory32(MSIX_SIZE))
+            .msix(MsixCapability {
+                vectors: CHANNELS,
+                table: (BAR_MSIX, 0),
+                pending: (BAR_MSIX, half),
+            });
+    }
+    builder
         .ats(AtsCapability {
             queue_depth: 0,
             global_invalidate: true,

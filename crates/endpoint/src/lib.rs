@@ -32,7 +32,7 @@ mod stalls;
 pub mod virtio_rng;
 
 pub use atc::{Atc, Hit, Space};
-pub use device::{Config, Device, Ports, Step};
+pub use device::{Config, Device, Ports, Signals, Step};
 pub use groups::MAX_GROUPS;
 pub use iommu::{AmdviCapability, AmdviFunction, IommuFunction};
 pub use job::{

@@ -6,7 +6,7 @@
 //! second makes Linux use DMA addresses, which the IOMMU translates.
 //!
 //! BAR 0 has the structures: common configuration at 0, interrupt status at 0x1000, notifications at
-//! 0x3000. BAR 1 has the MSI-X table. An entropy device has no configuration of its own.
+//! 0x3000. BAR 1 has the MSI-X table, where there is one. An entropy device has no configuration of its own.
 //!
 //! Not modelled: the legacy interface, packed rings, event indices, queue reset, ATS.
 
@@ -17,7 +17,7 @@ mod queue;
 use crate::pci::{
     Bar, Builder, ConfigSpace, Identity, Impossible, MsixCapability, MsixTable, Port,
 };
-use crate::{Step, Waker};
+use crate::{Signals, Step, Waker};
 use common::{Common, NO_VECTOR};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -110,17 +110,20 @@ fn capability(builder: Builder, kind: u8, offset: u64, length: u32, rest: &[u8])
     builder.vendor(&body, &writable)
 }
 
-fn space() -> Result<ConfigSpace, Impossible> {
+fn space(signals: Signals) -> Result<ConfigSpace, Impossible> {
     let mut builder = Builder::new(IDENTITY)
         .bar(BAR_STRUCTURES, Bar::memory32(STRUCTURES))
-        .bar(BAR_MSIX, Bar::memory32(u64::from(MSIX_SIZE)))
         .intx()
-        .express(Port::Integrated, false)
-        .msix(MsixCapability {
-            vectors: VECTORS,
-            table: (BAR_MSIX, 0),
-            pending: (BAR_MSIX, MSIX_SIZE / 2),
-        });
+        .express(Port::Integrated, false);
+    if signals == Signals::Messages {
+        builder = builder
+            .bar(BAR_MSIX, Bar::memory32(u64::from(MSIX_SIZE)))
+            .msix(MsixCapability {
+                vectors: VECTORS,
+                table: (BAR_MSIX, 0),
+                pending: (BAR_MSIX, MSIX_SIZE / 2),
+            });
+    }
     builder = capability(builder, 1, 0, common::SIZE, &[]);
     // All queues are notified at one place: a multiplier of 0.
     builder = capability(builder, 2, NOTIFY, 4, &[0; 4]);
@@ -130,7 +133,8 @@ fn space() -> Result<ConfigSpace, Impossible> {
 }
 
 impl<A: GuestAddressSpace> VirtioRng<A> {
-    /// A device that fills the driver's buffers from `entropy`.
+    /// A device that fills the driver's buffers from `entropy`. It has a pin in either case; with
+    /// [`Signals::Messages`], MSI-X too.
     ///
     /// # Errors
     /// None that can happen: the configuration space is the same each time.
@@ -139,13 +143,14 @@ impl<A: GuestAddressSpace> VirtioRng<A> {
         entropy: Entropy,
         irq: Arc<dyn IrqSink>,
         waker: Waker,
+        signals: Signals,
     ) -> Result<Self, Impossible> {
         Ok(Self {
             memory,
             irq,
             waker,
             state: Mutex::new(State {
-                config: space()?,
+                config: space(signals)?,
                 msix: MsixTable::new(VECTORS),
                 common: Common::default(),
                 isr: 0,

@@ -1,13 +1,18 @@
 //! Plain functions over bytes, for a fuzzer and for a corpus in the tests.
 
 mod amdvi;
+mod smmuv3;
+mod vtd;
 
 pub use amdvi::amdvi_walk;
+pub use smmuv3::smmuv3_walk;
+pub use vtd::vtd_walk;
 
-use crate::vtd::{Applied, Failure, Outcome, Unit, apply, page_request, translate};
 use crate::{
-    Recorder, Stage, Step, Table, TableMem, TableMemMut, Trail, Unreachable, Update, Updates,
+    Outcome, Recorder, Stage, Step, Table, TableMem, TableMemMut, Trail, Unreachable, Update,
+    Updates,
 };
+use core::fmt::Debug;
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Pasid, Rid};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -61,43 +66,6 @@ impl Input<'_> {
     }
 }
 
-/// Everything a unit can do, less what the input takes away.
-const CAP: u64 = 0x1100_000c_006f_0e06;
-const ECAP: u64 = 0x0333_e99e_e600_00ce;
-
-/// Builds a VT-d unit, memory and requests from bytes, and insists on what holds for all of them:
-/// no panic, an end, the same outcome with and without a trail, a bounded trail, updates that set
-/// nothing but accessed and dirty bits, and none left once they have been applied.
-pub fn vtd_walk(data: &[u8]) {
-    let mut input = Input(data);
-    let flags = input.byte();
-    let mode = u64::from(flags & 3) << 10;
-    let (mut cap, mut ecap) = (CAP, ECAP);
-    if flags & 4 != 0 {
-        cap &= !input.word(8);
-        ecap &= !input.word(8);
-    }
-    let unit = Unit::new(cap, ecap, if flags & 8 != 0 { input.byte() } else { 46 })
-        .with_rtaddr(0x1000 | mode | u64::from(flags & 0x80))
-        .with_noncoherent_walks(flags & 0x10 != 0);
-    let mut mem = Sparse::default();
-    if flags & 0x20 != 0 {
-        mem.abort = input.word(2) << 3;
-    }
-    fill(&mut input, &mut mem, |word| word);
-    for _ in 0..4 {
-        if input.done() {
-            break;
-        }
-        let dma = request(&mut input);
-        check(&unit, &mem, &dma);
-        let mut trail = Trail::new();
-        let asked = page_request(&unit, &mem, dma.requester, dma.pasid, &mut trail);
-        let quiet = page_request(&unit, &mem, dma.requester, dma.pasid, &mut ());
-        assert_eq!(asked, quiet);
-    }
-}
-
 /// Puts words into memory; those that are made of a page number and flags go through `page`.
 fn fill(input: &mut Input<'_>, mem: &mut Sparse, page: impl Fn(u64) -> u64) {
     let count = u16::from(input.byte());
@@ -139,10 +107,32 @@ fn request(input: &mut Input<'_>) -> Dma {
     }
 }
 
-fn run(unit: &Unit, mem: &Sparse, dma: &Dma) -> (Result<Outcome, Failure>, Updates, Trail) {
-    let (mut updates, mut trail) = (Updates::new(), Trail::new());
-    let outcome = translate(unit, mem, dma, &mut updates, &mut trail);
-    (outcome, updates, trail)
+/// A unit, as what holds for all of them is checked.
+trait Walk {
+    /// Why a walk ended without a translation.
+    type Failure: Copy + Debug + PartialEq;
+
+    /// Translates a request, all the way.
+    fn translate<R: Recorder>(
+        &self,
+        mem: &Sparse,
+        dma: &Dma,
+        updates: &mut Updates,
+        recorder: &mut R,
+    ) -> Result<Outcome, Self::Failure>;
+
+    /// Whether an update changes nothing but what it may; `alone`: no entry is changed that was used in
+    /// more than one way.
+    fn sound(update: &Update, alone: bool) -> bool;
+
+    /// Writes updates; says whether all of them were.
+    fn apply(
+        &self,
+        mem: &Sparse,
+        dma: &Dma,
+        updates: &Updates,
+        outcome: &Result<Outcome, Self::Failure>,
+    ) -> bool;
 }
 
 /// Counts steps, as many as there are.
@@ -154,31 +144,41 @@ impl Recorder for Count {
     }
 }
 
-fn check(unit: &Unit, mem: &Sparse, dma: &Dma) {
-    let (outcome, updates, trail) = run(unit, mem, dma);
+/// Insists on what holds for every walk: an end, the same outcome with and without a trail, a bounded
+/// trail, a page that keeps the offset, updates that change nothing but what they may, and none left once
+/// they have been applied. Gives the outcome.
+fn check<U: Walk>(unit: &U, mem: &Sparse, dma: &Dma) -> Result<Outcome, U::Failure> {
+    let (mut updates, mut trail) = (Updates::new(), Trail::new());
+    let outcome = unit.translate(mem, dma, &mut updates, &mut trail);
     let mut quiet = Updates::new();
-    assert_eq!(translate(unit, mem, dma, &mut quiet, &mut ()), outcome);
+    assert_eq!(unit.translate(mem, dma, &mut quiet, &mut ()), outcome);
     assert_eq!(quiet.as_slice(), updates.as_slice());
     let (mut count, mut scratch) = (Count(0), Updates::new());
-    let counted = translate(unit, mem, dma, &mut scratch, &mut count);
+    let counted = unit.translate(mem, dma, &mut scratch, &mut count);
     assert_eq!((counted, count.0), (outcome, trail.steps().len()));
+    if let Ok(Outcome::Memory(translation)) = &outcome {
+        assert!(
+            (12..=53).contains(&translation.page_shift),
+            "{translation:?}"
+        );
+        let offset = (1 << translation.page_shift) - 1;
+        assert_eq!(
+            translation.pa.0 & offset,
+            dma.addr.0 & offset,
+            "{translation:?}"
+        );
+    }
     let alone = alone(updates.as_slice(), trail.steps());
     for update in updates.as_slice() {
-        let bits = match update.stage {
-            // One word as an entry of both stages gets the bits of both.
-            _ if !alone => 0x760,
-            Stage::First => 0x460,
-            Stage::Second => 0x300,
-        };
-        assert_eq!(update.new & update.old, update.old, "{update:?}");
-        assert_eq!((update.new ^ update.old) & !bits, 0, "{update:?}");
+        assert!(U::sound(update, alone), "{update:?}");
     }
-    let hidden = outcome.is_err_and(|failure| failure.hidden);
-    if alone && apply(&updates, mem, hidden) == Applied::Done {
-        let (again, left, _) = run(unit, mem, dma);
+    if alone && unit.apply(mem, dma, &updates, &outcome) {
+        let mut left = Updates::new();
+        let again = unit.translate(mem, dma, &mut left, &mut ());
         assert!(left.is_empty(), "{left:?}");
         assert_eq!(again.is_ok(), outcome.is_ok());
     }
+    outcome
 }
 
 /// Whether each update changes an entry that the walk used for one purpose only: a guest may well

@@ -2,10 +2,11 @@
 
 use iopf::{Access, Gpa};
 
-/// A page table: where its top lies, and its number of levels (VT-d: 3–5; AMD-Vi: 1–6).
+/// A page table: where its top lies, and its number of levels (VT-d: 3–5; AMD-Vi: 1–6; SMMUv3: 1–4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PageTable {
-    /// The top table, a multiple of 4 KiB. In a nested walk the first stage's is a guest address.
+    /// The top table, a multiple of 4 KiB (SMMUv3: of its size, at least 16 bytes). In a nested walk the
+    /// first stage's is a guest address.
     pub root: Gpa,
     /// How many levels there are.
     pub levels: u8,
@@ -42,6 +43,10 @@ pub struct Translation {
     /// would reach into a range that is treated otherwise (VT-d: the interrupt range) is cut to
     /// 4 KiB.
     pub page_shift: u8,
+    /// SMMUv3: the size of the first-stage page that the second stage has this one cut out of, as a power of
+    /// two; 0 for a page of its own. Whoever invalidates one address of it means all of it. VT-d and AMD-Vi
+    /// do not say so: their invalidations name a size.
+    pub cut_from: u8,
     /// What the tables grant there, whatever was asked. A request that these rights refuse needs a
     /// walk of its own, which finds the reason.
     pub rights: Rights,
@@ -52,7 +57,7 @@ pub struct Translation {
     /// will be by this walk's updates, or there are none.
     pub dirty: bool,
     /// Device accesses must be snooped: the N bit of a translation completion is clear. VT-d:
-    /// `PGSNP`, or `SNP` of the second-stage leaf; AMD-Vi: `FC` of the host leaf.
+    /// `PGSNP`, or `SNP` of the second-stage leaf; AMD-Vi: `FC` of the host leaf; SMMUv3: always.
     pub snoop: bool,
     /// Every address space of the same virtual machine shares it: SMMUv3, nG of the stage 1 leaf is clear.
     /// VT-d and AMD-Vi do not say so of what they cache.

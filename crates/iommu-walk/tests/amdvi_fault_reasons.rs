@@ -562,8 +562,13 @@ fn code_2_a_next_level_that_does_not_lead_down() {
 /// V kIoPageFaultType_PteInvalidPageSize.
 #[test]
 fn code_2_a_page_size_that_is_not_one_of_its_level() {
-    // 8 KiB at level 2, 2 MiB at level 2, 4 MiB at level 1.
-    for (at, address) in [(0x1_2008, 0), (0x1_2008, 0xff_000), (0x1_3008, 0x1ff_000)] {
+    // 8 KiB at level 2, 2 MiB at level 2; 2 MiB at level 1, 4 MiB at level 1.
+    for (at, address) in [
+        (0x1_2008, 0),
+        (0x1_2008, 0xff_000),
+        (0x1_3008, 0xff_000),
+        (0x1_3008, 0x1ff_000),
+    ] {
         let bed = Bed::host().set(at, RW | address | 0xe01);
         bed.faults(&read(), Cause::HostPageSize, 2, 0x010);
     }

@@ -137,9 +137,13 @@ fn event_02_level_1_descriptor_without_a_table() {
 fn event_02_stream_outside_the_span() {
     // 32 entries: 0x20 and above are outside.
     let bed = two_levels().set(0x5008, 0x4006);
-    let dma = stream(0x128, read());
-    let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
-    assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    for number in [0x120, 0x128, 0x1ff] {
+        let dma = stream(number, read());
+        let failure = bed.faults(&dma, Cause::StreamOutsideSpan, 0x02, PLAIN);
+        assert_eq!(failure.entry_addr, Some(Gpa(0x5008)));
+    }
+    let last = bed.failure(&stream(0x11f, read()));
+    assert_eq!(last.cause, Cause::StreamInvalid);
 }
 
 /// A: the fetch of an L1STD was aborted.
@@ -391,11 +395,10 @@ fn event_04_stage_2_start_level_that_does_not_go_with_its_input() {
         (1, 0, 31, 47),
         (1, 1, 18, 34),
         (1, 2, 16, 21),
-        // 16 KiB: levels 3, 2, 1, 0.
+        // 16 KiB: levels 3, 2, 1.
         (2, 0, 35, 48),
         (2, 1, 24, 38),
         (2, 2, 16, 27),
-        (2, 3, 16, 16),
     ];
     for (granule, sl0, first, last) in rows {
         let largest = if granule == 1 { 47 } else { 48 };
@@ -407,8 +410,29 @@ fn event_04_stage_2_start_level_that_does_not_go_with_its_input() {
             assert_eq!(!inconsistent, good, "{granule} {sl0} {t0sz}: {cause:?}");
         }
     }
-    let reserved = second_sizes(20, 3).add(STE2, 1 << 46);
-    bad_ste(&reserved, Cause::StreamSecondLevel, STE2);
+    for (granule, t0sz) in [(1, 20), (2, 16), (2, 20)] {
+        let reserved = second_sizes(t0sz, 3).add(STE2, granule << 46);
+        bad_ste(&reserved, Cause::StreamSecondLevel, STE2);
+    }
+}
+
+/// DDI 0487 "AArch64.S2InvalidSL": level 3 with 4 KiB takes STT; level 0 with 4 KiB and level 1 with 64 KiB
+/// take addresses of 44 bits, level 1 with 16 KiB of 42.
+#[test]
+fn event_04_stage_2_start_level_that_the_unit_does_not_have() {
+    let without = second_sizes(39, 3).features(|f| f.idr3 &= !(1 << 9));
+    bad_ste(&without, Cause::StreamSecondLevel, STE2);
+    for (granule, t0sz, oas) in [(0, 24, 3), (1, 24, 3), (2, 27, 2)] {
+        let bed = second_sizes(t0sz, 2).add(STE2, granule << 46);
+        let narrow = bed.features(|f| f.idr5 = f.idr5 & !0b111 | oas);
+        bad_ste(&narrow, Cause::StreamSecondLevel, STE2);
+    }
+}
+
+/// "S2TTB": bits 55:52 are of 128-bit descriptors, and treated as zero without.
+#[test]
+fn stage_2_tables_end_at_bit_51() {
+    Bed::second().add(STE3, 0xf << 52).passes(&read());
 }
 
 /// A: S2ENDI and TTENDIAN 10b.
@@ -516,8 +540,10 @@ fn event_06_substream_0_where_it_is_that_of_requests_without() {
     let bed = Bed::substreams();
     let dma = substream(0, read());
     bed.faults(&dma, Cause::SubstreamReserved, 0x06, PLAIN);
-    let other = bed.take(STE1, 2);
-    other.passes(&dma);
+    for dss in [0, 1, 3] {
+        let other = bed.clone().take(STE1, 3).add(STE1, dss);
+        other.passes(&dma);
+    }
 }
 
 // ---- context descriptors, through stage 2: CLASS == CD ----

@@ -5,7 +5,7 @@
 mod provoked;
 mod served;
 
-use provoked::{Mistake, guest, prepare, reads_our_bytes, serve};
+use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
 use testkit::guest::Guest;
 use testkit::kernel::{Stock, stock};
@@ -13,59 +13,46 @@ use testkit::kernel::{Stock, stock};
 const AMDVI: [&str; 2] = ["--arch", "amdvi"];
 const LEGACY: [&str; 3] = ["--arch", "amdvi", "--legacy"];
 
-/// Ways to bind: arguments of the server, words for the kernel, and what its log must say of the
-/// features it found (`print_iommu_info` in Linux `drivers/iommu/amd/init.c`).
-const MODES: [(&[&str], &str, &str); 3] = [
-    (&LEGACY, "", "AMD-Vi: Extended features ("),
-    (&AMDVI, "", " PPR NX GT"),
-    (
-        &AMDVI,
-        "amd_iommu=pgtbl_v2",
-        "AMD-Vi: V2 page table enabled (Paging mode : 5 level)",
-    ),
+/// What each mode says: the table was read.
+const EFR: &str = "AMD-Vi: Using global IVHD EFR:";
+
+/// Ways to bind, with what the kernel's log must say of the features it found (`print_iommu_info` in
+/// Linux `drivers/iommu/amd/init.c`).
+const MODES: [Mode; 3] = [
+    Mode {
+        arguments: &LEGACY,
+        words: "",
+        said: &[EFR, "AMD-Vi: Extended features ("],
+    },
+    Mode {
+        arguments: &AMDVI,
+        words: "",
+        said: &[EFR, " PPR NX GT"],
+    },
+    Mode {
+        arguments: &AMDVI,
+        words: "amd_iommu=pgtbl_v2",
+        said: &[EFR, "AMD-Vi: V2 page table enabled (Paging mode : 5 level)"],
+    },
 ];
 
-/// Binds, and `/dev/hwrng` returns our bytes by translated DMA.
-fn binds(which: Stock) {
-    let kernel = stock(which).unwrap();
-    for (arguments, words, said) in MODES {
-        let (mut served, _file) = serve(arguments);
-        let guest = served.boot(guest(kernel, words));
-        println!(
-            "{} {arguments:?} {words}: up after {} s",
-            guest.hello().release,
-            guest.hello().uptime
-        );
-        let log = guest.must("dmesg").unwrap().join("\n");
-        for said in ["AMD-Vi: Using global IVHD EFR:", said] {
-            assert!(log.contains(said), "{said:?}: {log}");
-        }
-        // The table and the register say the same; no log was restarted, no command waited for.
-        for bad in [
-            "EFR mismatch",
-            "timed out",
-            "log restarting",
-            "WARNING",
-            "BUG",
-        ] {
-            assert!(!log.contains(bad), "{bad:?}: {log}");
-        }
-        reads_our_bytes(&guest, &served);
-        let last = served.stop();
-        assert_eq!(last["counts"]["faults"], 0, "{last}");
-        assert_eq!(last["counts"]["queue_errors"], 0, "{last}");
-        assert!(last["counts"]["bytes"].as_u64() >= Some(64), "{last}");
-    }
-}
+/// The table and the register say the same; no log was restarted, no command waited for.
+const NEVER: [&str; 5] = [
+    "EFR mismatch",
+    "timed out",
+    "log restarting",
+    "WARNING",
+    "BUG",
+];
 
 #[test]
 fn debians_stable_kernel_binds_in_every_mode_and_reads_our_bytes() {
-    binds(Stock::Stable);
+    binds(stock(Stock::Stable).unwrap(), &MODES, &NEVER);
 }
 
 #[test]
 fn debians_newest_kernel_binds_in_every_mode_and_reads_our_bytes() {
-    binds(Stock::Newest);
+    binds(stock(Stock::Newest).unwrap(), &MODES, &NEVER);
 }
 
 /// Something that goes wrong, and what must be said of it. Codes and flags are typed from the
@@ -309,8 +296,7 @@ fn provoke_all(causes: &[Cause], guest: &Guest, served: &mut Served) {
 #[test]
 fn a_guest_with_host_tables_is_told_the_cause_of_every_bad_dma_and_of_its_own_where_the_hosts_differs()
  {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Newest).unwrap(), &AMDVI, "");
     prepare(&guest);
     provoke_all(&HOST, &guest, &mut served);
 
@@ -344,8 +330,8 @@ fn a_guest_with_host_tables_is_told_the_cause_of_every_bad_dma_and_of_its_own_wh
 
 #[test]
 fn a_guest_with_guest_tables_is_told_the_cause_of_every_bad_dma() {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), "amd_iommu=pgtbl_v2"));
+    let (mut served, guest, _file) =
+        boot(stock(Stock::Newest).unwrap(), &AMDVI, "amd_iommu=pgtbl_v2");
     prepare(&guest);
     provoke_all(&GUEST, &guest, &mut served);
     let counts = served.stop()["counts"].clone();
@@ -360,8 +346,7 @@ const PRI_ALLOCATION: &str = "0x114";
 
 #[test]
 fn a_device_that_uses_ats_without_leave_is_found_out() {
-    let (mut served, _file) = serve(&LEGACY);
-    let guest = served.boot(guest(stock(Stock::Stable).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Stable).unwrap(), &LEGACY, "");
     prepare(&guest);
     // Linux gives no device ATS where the unit has no page requests (`iommu_init_device`).
     let control = format!("config 00:04.0 read {ATS_CONTROL} 2");
@@ -376,8 +361,7 @@ fn a_device_that_uses_ats_without_leave_is_found_out() {
 
 #[test]
 fn a_device_that_asks_for_pages_without_leave_is_found_out_and_answered() {
-    let (mut served, _file) = serve(&AMDVI);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), ""));
+    let (mut served, guest, _file) = boot(stock(Stock::Newest).unwrap(), &AMDVI, "");
     prepare(&guest);
     // Behind vfio, with host tables, Linux turns page requests off (`attach_device`).
     let control = format!("config 00:04.0 read {PRI_CONTROL} 2");

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use testkit::guest::{Builder, Guest};
-use testkit::kernel::{Stock, own, stock};
+use testkit::kernel::{Stock, Target, own, stock_for};
 
 /// How long something may take that is to be over at once.
 const SOON: Duration = Duration::from_secs(10);
@@ -54,6 +54,9 @@ struct Side {
     found: &'static str,
     /// What it says of a read at 0xbeef000.
     told: &'static str,
+    /// The processor, and an address where its guests have memory.
+    target: Target,
+    memory: u64,
 }
 
 const VTD: Side = Side {
@@ -61,6 +64,8 @@ const VTD: Side = Side {
     words: "intel_iommu=on,sm_on",
     found: "DMAR: dmar0: reg_base_addr",
     told: "fault addr 0xbeef000",
+    target: Target::X86_64,
+    memory: 0x1000_0000,
 };
 
 /// Without PASIDs, so that Linux gives the engines address spaces.
@@ -69,6 +74,17 @@ const AMDVI: Side = Side {
     words: "",
     found: "AMD-Vi: Using global IVHD EFR:",
     told: "address=0xbeef000",
+    target: Target::X86_64,
+    memory: 0x1000_0000,
+};
+
+const SMMUV3: Side = Side {
+    arguments: &["--arch", "smmuv3"],
+    words: "",
+    found: "arm-smmu-v3 3efc0000.iommu: oas 48-bit",
+    told: "iova: 0xbeef000",
+    target: Target::Aarch64,
+    memory: 0x5000_0000,
 };
 
 /// A bad read of the engine at 04.0 reaches the guest's log: the IOMMU works, and so does the driver.
@@ -88,11 +104,11 @@ fn translates_as(guest: &Guest, side: &Side) {
 
 /// Sends the engines on an endless errand to an address that is memory of the guest, and that its
 /// IOMMU does not translate.
-fn keeps_at_it(guest: &Guest, engines: &[&str]) {
+fn keeps_at_it(guest: &Guest, engines: &[&str], memory: u64) {
     for engine in engines {
         guest.must(&format!("bus-master {engine} on")).unwrap();
         let order = format!(
-            "dma {engine} 0 fill 0x10000000 16 pattern=0xbad via=untranslated repeat=0xffffffff nowait"
+            "dma {engine} 0 fill {memory:#x} 16 pattern=0xbad via=untranslated repeat=0xffffffff nowait"
         );
         guest.must(&order).unwrap();
         let status = guest.run(&format!("dma-status {engine} 0")).unwrap();
@@ -103,9 +119,13 @@ fn keeps_at_it(guest: &Guest, engines: &[&str]) {
 fn found_translation_off(guest: &Guest, side: &Side) {
     let log = guest.must("dmesg").unwrap().join("\n");
     assert!(log.contains(side.found), "{log}");
-    // Linux, drivers/iommu/intel/iommu.c and drivers/iommu/amd/init.c: what it says where translation
-    // is on when it comes.
-    for said in ["Translation already enabled", "Translation was enabled"] {
+    // Linux, drivers/iommu/intel/iommu.c, drivers/iommu/amd/init.c and arm/arm-smmu-v3/arm-smmu-v3.c:
+    // what it says where translation is on when it comes.
+    for said in [
+        "Translation already enabled",
+        "Translation was enabled",
+        "SMMU currently enabled",
+    ] {
         assert!(!log.contains(said), "{log}");
     }
 }
@@ -120,21 +140,28 @@ fn a_reset_of_a_machine_with_an_amd_iommu_does_the_same() {
     survives_resets(&AMDVI);
 }
 
+#[test]
+fn a_reset_of_a_machine_with_an_smmu_does_the_same() {
+    survives_resets(&SMMUV3);
+}
+
 fn survives_resets(side: &Side) {
     let functions = ["--endpoint", "dma@04.0", "--endpoint", "dma@08.0"];
-    let mut served = Served::start(&[side.arguments, &functions].concat());
+    let builder = Guest::builder(stock_for(side.target, Stock::Newest).unwrap());
+    let arguments = [side.arguments, &functions].concat();
+    let mut served = Served::start_before(&builder, &arguments);
     // So the IOMMU is reset, and translation off, while the engines are still at work.
     served.put_unit_last();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("qmp");
     let control = format!("unix:{},server=on,wait=off", socket.display());
-    let builder = Guest::builder(stock(Stock::Newest).unwrap())
+    let builder = builder
         .append(side.words)
         .arguments(["-qmp", &control])
         .reboots();
     let guest = served.boot(builder);
     translates_as(&guest, side);
-    keeps_at_it(&guest, &["00:04.0", "00:08.0"]);
+    keeps_at_it(&guest, &["00:04.0", "00:08.0"], side.memory);
     for how in ["system_reset", "reboot"] {
         if how == "reboot" {
             guest.tell(how).unwrap();
@@ -160,7 +187,7 @@ fn a_server_that_is_killed_takes_no_test_with_it_and_a_new_one_takes_its_place()
     let arguments = ["--endpoint", "dma@04.0"];
     let mut served = Served::start(&arguments);
     let guest = served.boot(quick());
-    keeps_at_it(&guest, &["00:04.0"]);
+    keeps_at_it(&guest, &["00:04.0"], VTD.memory);
     let folder = served.folder();
     served.kill();
     let started = Instant::now();
@@ -218,7 +245,7 @@ fn guests_that_vanish_leave_nothing_and_the_next_one_is_served_at_once() {
     let pid = served.pid();
     let idle = Usage::of(pid);
     let guest = served.boot(quick());
-    keeps_at_it(&guest, &["00:04.0"]);
+    keeps_at_it(&guest, &["00:04.0"], VTD.memory);
     println!(
         "before: {idle}\nserving: {}, {} maps",
         Usage::of(pid),

@@ -4,50 +4,38 @@
 mod provoked;
 mod served;
 
-use provoked::{Mistake, guest, prepare, reads_our_bytes, serve};
+use provoked::{Mistake, Mode, binds, boot, prepare};
 use served::Served;
 use testkit::guest::Guest;
 use testkit::kernel::{Stock, stock};
 
-/// The two modes: arguments of the server, and words for the kernel.
-const MODES: [(&[&str], &str); 2] = [
-    (&["--legacy"], "intel_iommu=on,sm_off"),
-    (&[], "intel_iommu=on,sm_on"),
+const SAID: &[&str] = &[
+    "DMAR: dmar0: reg_base_addr",
+    "DMAR: Intel(R) Virtualization Technology for Directed I/O",
 ];
 
-/// Binds, and `/dev/hwrng` returns our bytes by translated DMA.
-fn binds(which: Stock) {
-    let kernel = stock(which).unwrap();
-    for (arguments, words) in MODES {
-        let (mut served, _file) = serve(arguments);
-        let guest = served.boot(guest(kernel, words));
-        println!(
-            "{} {words}: up after {} s",
-            guest.hello().release,
-            guest.hello().uptime
-        );
-        let log = guest.must("dmesg").unwrap().join("\n");
-        for said in [
-            "DMAR: dmar0: reg_base_addr",
-            "DMAR: Intel(R) Virtualization Technology for Directed I/O",
-        ] {
-            assert!(log.contains(said), "{log}");
-        }
-        reads_our_bytes(&guest, &served);
-        let last = served.stop();
-        assert_eq!(last["counts"]["faults"], 0, "{last}");
-        assert!(last["counts"]["bytes"].as_u64() >= Some(64), "{last}");
-    }
-}
+/// The two modes.
+const MODES: [Mode; 2] = [
+    Mode {
+        arguments: &["--legacy"],
+        words: "intel_iommu=on,sm_off",
+        said: SAID,
+    },
+    Mode {
+        arguments: &[],
+        words: "intel_iommu=on,sm_on",
+        said: SAID,
+    },
+];
 
 #[test]
 fn debians_stable_kernel_binds_in_both_modes_and_reads_our_bytes() {
-    binds(Stock::Stable);
+    binds(stock(Stock::Stable).unwrap(), &MODES, &[]);
 }
 
 #[test]
 fn debians_newest_kernel_binds_in_both_modes_and_reads_our_bytes() {
-    binds(Stock::Newest);
+    binds(stock(Stock::Newest).unwrap(), &MODES, &[]);
 }
 
 /// Something that goes wrong, and what must be said of it. Codes are typed from the specification's
@@ -226,21 +214,32 @@ fn provoke(cause: &Cause, guest: &Guest, served: &mut Served) {
 }
 
 fn provoke_all(causes: &[Cause], guest: &Guest, served: &mut Served) {
-    for row in causes.chunks(FAULTS_IN_A_ROW) {
+    for (turn, row) in causes.chunks(FAULTS_IN_A_ROW).enumerate() {
+        if turn > 0 {
+            an_interval(guest);
+        }
         for cause in row {
             provoke(cause, guest, served);
         }
-        guest.must(&format!("sleep {INTERVAL_MS}")).unwrap();
     }
+}
+
+/// Lets the guest's driver speak again.
+fn an_interval(guest: &Guest) {
+    guest.must(&format!("sleep {INTERVAL_MS}")).unwrap();
 }
 
 #[test]
 fn a_guest_in_scalable_mode_is_told_the_cause_of_every_bad_dma_and_of_its_own_where_the_hosts_differs()
  {
-    let (mut served, _file) = serve(MODES[1].0);
-    let guest = served.boot(guest(stock(Stock::Newest).unwrap(), MODES[1].1));
+    let (mut served, guest, _file) = boot(
+        stock(Stock::Newest).unwrap(),
+        MODES[1].arguments,
+        MODES[1].words,
+    );
     prepare(&guest);
     provoke_all(&SCALABLE, &guest, &mut served);
+    an_interval(&guest);
 
     // The host's tables know nothing of the page (79h, SSL.2); the guest's say that it is read-only.
     let mark = guest.must("kmsg-mark").unwrap().concat();
@@ -274,8 +273,11 @@ fn a_guest_in_scalable_mode_is_told_the_cause_of_every_bad_dma_and_of_its_own_wh
 
 #[test]
 fn a_guest_in_legacy_mode_is_told_the_cause_of_every_bad_dma() {
-    let (mut served, _file) = serve(MODES[0].0);
-    let guest = served.boot(guest(stock(Stock::Stable).unwrap(), MODES[0].1));
+    let (mut served, guest, _file) = boot(
+        stock(Stock::Stable).unwrap(),
+        MODES[0].arguments,
+        MODES[0].words,
+    );
     prepare(&guest);
     provoke_all(&LEGACY, &guest, &mut served);
     let counts = served.stop()["counts"].clone();

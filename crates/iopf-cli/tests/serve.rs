@@ -41,6 +41,25 @@ fn arguments_that_make_no_sense_are_named() {
             &["--arch", "amdvi", "--endpoint", "dma@05.1"],
             "two functions at 05.1",
         ),
+        (
+            &["--force-stall"],
+            "--force-stall is for smmuv3, not for vtd",
+        ),
+        (
+            &["--arch", "amdvi", "--dtb-in", "/no/such"],
+            "--dtb-in is for smmuv3, not for amdvi",
+        ),
+        (
+            &["--arch", "smmuv3", "--endpoint", "dsa@07.0"],
+            "a dsa has no interrupt but messages",
+        ),
+        (
+            &[
+                "--arch", "smmuv3", "--dtb-in", "/no/such", "--stall", "07.0",
+            ],
+            "no function of ours is at 07.0",
+        ),
+        (&["--arch", "smmuv3", "--stall", "04.0"], "--dtb-in <FILE>"),
     ] {
         let text = refused(arguments, 2);
         assert!(text.contains(said), "{arguments:?}: {text}");
@@ -61,6 +80,14 @@ fn what_the_host_refuses_is_named() {
     assert!(text.contains("/no/such/file: No such file"), "{text}");
     let text = refused(&["--dir", fine, "--capture-dir", file], 3);
     assert!(text.contains("--capture-dir: "), "{text}");
+    let tree = |tree: &str, status| {
+        refused(
+            &["--dir", fine, "--arch", "smmuv3", "--dtb-in", tree],
+            status,
+        )
+    };
+    assert!(tree("/no/such/tree", 3).contains("/no/such/tree: No such file"));
+    assert!(tree(file, 4).contains("no device tree: "));
 }
 
 #[test]
@@ -154,6 +181,109 @@ fn an_amd_iommu_is_two_functions_and_an_ivrs_table() {
     for bit in [1, 4, 7, 12, 48, 50] {
         assert_ne!(features & 1 << bit, 0, "bit {bit} of {features:#x}");
     }
+}
+
+/// A device tree as QEMU's `virt` machine has it, as far as the server looks at it.
+fn virt() -> Vec<u8> {
+    use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+    fn set(node: &mut DeviceTreeNode, name: &str, cells: &[u32]) {
+        let value: Vec<u8> = cells.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+        node.add_property(DeviceTreeProperty::new_unchecked(name, value));
+    }
+    fn text(node: &mut DeviceTreeNode, name: &str, value: &str) {
+        let value = [value.as_bytes(), &[0]].concat();
+        node.add_property(DeviceTreeProperty::new_unchecked(name, value));
+    }
+    let mut tree = DeviceTree::new();
+    set(&mut tree.root, "#address-cells", &[2]);
+    set(&mut tree.root, "#size-cells", &[2]);
+    let mut memory = DeviceTreeNode::new_unchecked("memory@40000000");
+    text(&mut memory, "device_type", "memory");
+    set(&mut memory, "reg", &[0, 0x4000_0000, 0, 0x2000_0000]);
+    let mut its = DeviceTreeNode::new_unchecked("its@8080000");
+    set(&mut its, "phandle", &[0x8003]);
+    set(&mut its, "#msi-cells", &[1]);
+    let mut pcie = DeviceTreeNode::new_unchecked("pcie@10000000");
+    text(&mut pcie, "compatible", "pci-host-ecam-generic");
+    set(&mut pcie, "reg", &[0x40, 0x1000_0000, 0, 0x1000_0000]);
+    set(&mut pcie, "msi-map", &[0, 0x8003, 0, 0x1_0000]);
+    let window = [0x200_0000, 0, 0x1000_0000, 0, 0x1000_0000, 0, 0x2eff_0000];
+    set(&mut pcie, "ranges", &window);
+    for node in [memory, its, pcie] {
+        tree.root.add_child(node);
+    }
+    tree.to_dtb()
+}
+
+#[test]
+fn an_smmu_is_a_node_in_a_device_tree_and_a_program_that_places_its_registers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(file("virt.dtb"), virt()).expect("a file");
+    // An arm64 Image as far as it is looked at: its magic number at byte 56.
+    let mut image = vec![0; 64];
+    image[56..60].copy_from_slice(b"ARM\x64");
+    std::fs::write(file("Image"), image).expect("a file");
+    let (tree, image) = (file("virt.dtb"), file("Image"));
+    let arguments = ["--arch", "smmuv3", "--dtb-in", &tree, "--kernel", &image];
+    let said = told_to_stop(dir.path(), &arguments, 5).join("\n");
+    for part in [
+        "registers expected at 0x3efc0000",
+        "05.0  iommu",
+        "04.0  dma",
+        "06.0  rng",
+        "qemu-system-aarch64 -accel tcg -cpu max -machine virt,gic-version=3,memory-backend=",
+        &format!("-dtb {} -kernel {}", file("guest.dtb"), file("starter.bin")),
+        &format!("-device loader,file={image},addr=0x40200000,force-raw=on"),
+        "stopped: 0 bytes moved, 0 faults",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(
+        !said.contains("-acpitable") && !said.contains("07.0"),
+        "{said}"
+    );
+    // The starter has the function's configuration space (slot 5), the kernel, and the registers.
+    let starter = std::fs::read(file("starter.bin")).expect("a program");
+    let expected = [0x40_1002_8000u64, 0x4020_0000]
+        .map(u64::to_le_bytes)
+        .concat();
+    assert_eq!(starter[32..48], expected);
+    assert_eq!(starter[48..], 0x3efc_0000u32.to_le_bytes());
+    let blob = std::fs::read(file("guest.dtb")).expect("a tree");
+    let blob = dtoolkit::fdt::Fdt::new(&blob).expect("a tree");
+    assert!(blob.find_node("/iommu@3efc0000").is_some());
+
+    // What is no such kernel is not put on a command line.
+    let arguments = [&arguments[..5], &[tree.as_str()]].concat();
+    let folder = dir.path().to_str().expect("a path");
+    let text = refused(&[&["--dir", folder], &arguments[..]].concat(), 4);
+    assert!(
+        text.contains("no arm64 Image of Linux 5.8 or newer"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_a_device_tree_there_is_a_part_of_one_and_what_is_left_to_do() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let arguments = ["--arch", "smmuv3", "--bar", "0x3e000000"];
+    let said = told_to_stop(dir.path(), &arguments, 6).join("\n");
+    for part in [
+        "iommu.dtsi in it, and BAR 0 of the IOMMU at 0x3e000000 with COMMAND 6",
+        "with --dtb-in both are done here",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(
+        !said.contains("-dtb ") && !said.contains("-kernel "),
+        "{said}"
+    );
+    let part = std::fs::read_to_string(dir.path().join("iommu.dtsi")).expect("source");
+    assert!(
+        part.contains("iommu-map = <0x20 &smmu 0x20 1>, <0x30 &smmu 0x30 1>;"),
+        "{part}"
+    );
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Line {
 
 #[test]
 fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_about_a_tenth_more_instructions() {
-    let program = agent::build("iopf-rig", "iopf-rig", "release").unwrap();
+    let program = agent::build("iopf-rig", "iopf-rig", "guest").unwrap();
     let rig = Rig::new(&program).unwrap();
     let rig = rig.argument("speed").argument(ROUNDS);
     let mut said = Vec::new();
@@ -119,8 +119,8 @@ fn the_pump_costs_no_more_calls_than_the_smallest_loop_and_about_a_tenth_more_in
         }
     }
     for (waiting, ratio) in ratios {
-        // The target is 1.1. Where the compiler puts things moves one group waiting by a hundredth: 1.094
-        // and 1.101 were measured of nearly the same source.
+        // The target is 1.1. Where the compiler puts things moves one group waiting by a hundredth: 1.091,
+        // 1.094 and 1.101 were measured of nearly the same source.
         assert!(ratio <= 1.12, "with {waiting} waiting: {ratio:.3}");
     }
 }

@@ -1,7 +1,7 @@
 //! One connection, from its first byte to its last: the file that turns actions into deeds.
 
 use crate::codec::{
-    Command, Errno, Header, Kind, Limits, Region, Reply, encode_region_read, encode_reply,
+    Command, Errno, Header, IrqIndex, Kind, Limits, Region, Reply, encode_region_read, encode_reply,
 };
 use crate::guest::{GuestMap, Membership, Range};
 use crate::inbox::Inbox;
@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use viommu_api::PciFunction;
+use viommu_api::{InterruptKind, IrqSink as _, PciFunction};
 
 /// How long a client waits for the connections of another process to end.
 const SUCCESSION: Duration = Duration::from_secs(2);
@@ -268,7 +268,12 @@ impl Connection<'_> {
                     .port
                     .set_irqs(index, (start, count), action, data, descriptors);
                 match set {
-                    Ok(()) => Reply::Done,
+                    Ok(()) => {
+                        if index == IrqIndex::Intx && asserts_pin(&*function.device) {
+                            function.port.raise(InterruptKind::Intx, 0);
+                        }
+                        Reply::Done
+                    }
                     Err(why) => refused(function, header.command, Errno::EINVAL, &why),
                 }
             }
@@ -335,6 +340,15 @@ fn finish(link: &Link, header: &Header, out: &[u8]) -> Result<(), Disconnect> {
         // A reply is waited for without end, so the client is gone.
         Unsent::Stalled | Unsent::Closed => Disconnect::Left,
     })
+}
+
+/// Whether a function asks for an interrupt through its pin: COMMAND has not switched it off (bit 10),
+/// and STATUS says so (bit 3). PCI Express Base Specification, "Type 0/1 Common Configuration Space".
+fn asserts_pin(device: &dyn PciFunction) -> bool {
+    let mut registers = [0; 4];
+    device.read_config(4, &mut registers);
+    let registers = u32::from_le_bytes(registers);
+    registers >> 10 & 1 == 0 && registers >> 19 & 1 == 1
 }
 
 /// Configuration space is 4096 bytes, so offsets within it fit.

@@ -19,9 +19,8 @@ pub(crate) enum BadEventfd {
 #[derive(Debug, Default)]
 struct Line {
     eventfd: Option<OwnedFd>,
+    /// By the client, or by the interrupt that the client has not yet handled. Of the pin only.
     masked: bool,
-    /// Raised while masked.
-    pending: bool,
 }
 
 /// What became of an interrupt.
@@ -29,7 +28,7 @@ struct Line {
 pub(crate) enum Raised {
     /// The client hears of it.
     Sent,
-    /// It is masked, and goes out when it no longer is.
+    /// It is masked: whoever unmasks the pin looks whether its function still asserts it.
     Held,
     /// Nobody listens.
     Dropped,
@@ -56,9 +55,11 @@ impl Lines {
     }
 
     pub(crate) fn raise(&mut self, kind: InterruptKind, vector: u16) -> Raised {
-        self.kinds[place(kind)]
-            .get_mut(usize::from(vector))
-            .map_or(Raised::Dropped, Line::raise)
+        let line = self.kinds[place(kind)].get_mut(usize::from(vector));
+        line.map_or(Raised::Dropped, |line| match kind {
+            InterruptKind::Intx => line.raise_pin(),
+            InterruptKind::Msi | InterruptKind::Msix => line.send(),
+        })
     }
 
     /// Does what SET_IRQS says; the session has checked the numbers.
@@ -93,9 +94,9 @@ impl Lines {
         for (_, line) in lines.iter_mut().enumerate().filter(|(at, _)| meant(*at)) {
             match (action, data) {
                 (IrqAction::Mask, _) => line.masked = true,
-                (IrqAction::Unmask, _) => line.unmask(),
+                (IrqAction::Unmask, _) => line.masked = false,
                 (IrqAction::Trigger, IrqData::Eventfd) => line.listen(descriptors.next()),
-                (IrqAction::Trigger, _) => drop(line.raise()),
+                (IrqAction::Trigger, _) => drop(line.send()),
             }
         }
         Ok(())
@@ -103,25 +104,25 @@ impl Lines {
 }
 
 impl Line {
-    fn raise(&mut self) -> Raised {
+    /// The pin is a level, and an eventfd is an edge: the client hears of it once, and again when it
+    /// has unmasked the pin and the level is still there ("automasked" in `<linux/vfio.h>`).
+    fn raise_pin(&mut self) -> Raised {
+        if self.masked {
+            return Raised::Held;
+        }
+        let raised = self.send();
+        self.masked = raised == Raised::Sent;
+        raised
+    }
+
+    fn send(&self) -> Raised {
         let Some(eventfd) = &self.eventfd else {
             return Raised::Dropped;
         };
-        if self.masked {
-            self.pending = true;
-            return Raised::Held;
-        }
         match rustix::io::write(eventfd, &1_u64.to_ne_bytes()) {
             // Full: the client has not looked since, and one look is all it needs.
             Ok(_) | Err(rustix::io::Errno::AGAIN) => Raised::Sent,
             Err(_) => Raised::Dropped,
-        }
-    }
-
-    fn unmask(&mut self) {
-        self.masked = false;
-        if std::mem::take(&mut self.pending) {
-            self.raise();
         }
     }
 

@@ -10,9 +10,10 @@ use viommu_api::{BARS, CONFIG_SIZE, PciFunction};
 const DEVICE_FLAGS: u32 = 1 | 2;
 /// Flags of a region that can be read and written.
 const REGION_FLAGS: u32 = 1 | 2;
-/// Flag of an interrupt that is raised by eventfd; of one that can be masked.
+/// Flag of an interrupt that is raised by eventfd.
 const IRQ_EVENTFD: u32 = 1;
-const IRQ_MASKABLE: u32 = 2;
+/// Flags of one that can be masked, and that masks itself when it is raised: a level.
+const IRQ_LEVEL: u32 = 2 | 4;
 
 /// What a function shows: sizes of its regions and numbers of its vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,7 +261,7 @@ impl Session {
                 let masks = index == IrqIndex::Intx;
                 Action::Reply(Reply::Irq {
                     index,
-                    flags: IRQ_EVENTFD | if masks { IRQ_MASKABLE } else { 0 },
+                    flags: IRQ_EVENTFD | if masks { IRQ_LEVEL } else { 0 },
                     count: self.shape.vectors(index),
                 })
             }

@@ -95,7 +95,7 @@ fn the_nine_regions_and_five_interrupts_are_told() {
         };
         assert_eq!(reply.reply(), expected);
     }
-    for (number, (flags, count)) in [(3, 1), (1, 0), (1, 4), (1, 1), (1, 0)]
+    for (number, (flags, count)) in [(7, 1), (1, 0), (1, 4), (1, 1), (1, 0)]
         .into_iter()
         .enumerate()
     {
@@ -148,12 +148,19 @@ fn an_interrupt_reaches_the_eventfd_of_its_vector() {
 }
 
 #[test]
-fn a_masked_pin_speaks_when_it_is_unmasked() {
+fn a_pin_is_a_level_that_is_heard_once_until_it_is_unmasked() {
     let dir = tempfile::tempdir().unwrap();
     let (rig, path) = (Rig::new(), dir.path().join("f.sock"));
     let _server = Server::bind(&path, rig.function()).unwrap();
     let mut client = Client::ready(&path);
     let line = eventfd();
+    let silent = || {
+        let read = rustix::io::read(&line, &mut [0; 8]);
+        assert_eq!(read, Err(rustix::io::Errno::AGAIN));
+    };
+    // STATUS bit 3, and COMMAND bit 10.
+    let asserts = |on: bool| rig.device.config.lock().unwrap()[6] = u8::from(on) << 3;
+    let switched_off = |on: bool| rig.device.config.lock().unwrap()[5] = u8::from(on) << 2;
     let set = |action, data| Request::SetIrqs {
         index: IrqIndex::Intx,
         start: 0,
@@ -161,24 +168,40 @@ fn a_masked_pin_speaks_when_it_is_unmasked() {
         action,
         data,
     };
-    client.call_with(&set(IrqAction::Trigger, IrqData::Eventfd), &[line.as_fd()]);
-    assert_eq!(
-        client.call(&set(IrqAction::Mask, IrqData::None)).error(),
-        None
-    );
-    rig.port.raise(InterruptKind::Intx, 0);
-    assert_eq!(
-        rustix::io::read(&line, &mut [0; 8]),
-        Err(rustix::io::Errno::AGAIN)
-    );
     let unmask = set(IrqAction::Unmask, IrqData::Bool(&[1]));
-    assert_eq!(client.call(&unmask).error(), None);
+
+    // What was asserted before anybody listened is heard as soon as somebody does.
+    asserts(true);
+    let listen = set(IrqAction::Trigger, IrqData::Eventfd);
+    let listening = client.call_with(&listen, &[line.as_fd()]);
+    assert_eq!(listening.error(), None);
     assert_eq!(raised(&line), 1);
-    // The client may raise it too.
-    assert_eq!(
-        client.call(&set(IrqAction::Trigger, IrqData::None)).error(),
-        None
-    );
+
+    // Until it is unmasked it is not heard again, and then only if it is still there.
+    let mut told = |request: &Request<'_>| assert_eq!(client.call(request).error(), None);
+    rig.port.raise(InterruptKind::Intx, 0);
+    silent();
+    told(&unmask);
+    assert_eq!(raised(&line), 1);
+    rig.port.raise(InterruptKind::Intx, 0);
+    asserts(false);
+    told(&unmask);
+    silent();
+
+    // The client may mask it, and raise it.
+    told(&set(IrqAction::Mask, IrqData::None));
+    rig.port.raise(InterruptKind::Intx, 0);
+    silent();
+    told(&set(IrqAction::Trigger, IrqData::None));
+    assert_eq!(raised(&line), 1);
+
+    // A pin that is switched off is not asserted.
+    asserts(true);
+    switched_off(true);
+    told(&unmask);
+    silent();
+    switched_off(false);
+    told(&unmask);
     assert_eq!(raised(&line), 1);
 }
 

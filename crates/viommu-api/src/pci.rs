@@ -55,5 +55,8 @@ pub trait PciFunction: Send + Sync {
 /// Where a function's own interrupts go.
 pub trait IrqSink: Send + Sync {
     /// Raises vector `vector` of `kind`. A vector that the guest has not set up is dropped.
+    ///
+    /// The pin is a level: its function shows in STATUS how long it asserts it, and raises it when
+    /// that begins.
     fn raise(&self, kind: InterruptKind, vector: u16);
 }

@@ -5,13 +5,13 @@
 
 use crate::arch::Arch;
 use crate::mem::GuestRam;
-use crate::{Counters, Setup, Unit, amdvi, vtd};
+use crate::{Counters, Setup, Unit, amdvi, smmuv3, vtd};
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, PageRequest, Pasid, Response, Rid};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use viommu_api::{
     Ats, AtsCompletion, Endpoint, InterruptKind, Invalidation, IrqSink, MsiSink,
-    PageRequestOutcome, Pri, Registers, Translate,
+    PageRequestOutcome, Pri, Registers, Resume, StallTag, Translate, WiredSink,
 };
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -31,6 +31,7 @@ const DEVICE: Rid = Rid(0x0008);
 struct World {
     messages: AtomicU64,
     answers: AtomicU64,
+    resumed: AtomicU64,
 }
 
 impl MsiSink for World {
@@ -45,6 +46,12 @@ impl IrqSink for World {
     }
 }
 
+impl WiredSink for World {
+    fn pulse(&self, _: u16) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Endpoint for World {
     fn invalidate(&self, invalidation: &Invalidation) {
         assert!(invalidation.size_shift <= 64, "{invalidation:?}");
@@ -53,6 +60,10 @@ impl Endpoint for World {
     fn page_response(&self, _: Option<Pasid>, group: GroupIndex, _: Response) {
         assert!(group.0 < 512, "PCIe has 9 bits for a group: {group:?}");
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn resume(&self, _: StallTag, _: Resume) {
+        self.resumed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -141,6 +152,39 @@ pub fn amdvi_model(data: &[u8]) {
     model::<amdvi::Amdvi>(config, world.clone(), &world, 0x3fff, script);
 }
 
+/// Plays a script against the SMMUv3 model.
+///
+/// # Panics
+/// As [`vtd_model`]; also when a stalled transaction is let go twice, or never.
+pub fn smmuv3_model(data: &[u8]) {
+    let Some((flavour, script)) = data.split_first() else {
+        return;
+    };
+    let stall_model = match flavour & 3 {
+        1 => smmuv3::StallModel::TERMINATE,
+        2 => smmuv3::StallModel::FORCED,
+        _ => smmuv3::StallModel::BOTH,
+    };
+    let mut config = smmuv3::Config {
+        stall_model,
+        stalls: match (stall_model, flavour & 0x80) {
+            (smmuv3::StallModel::TERMINATE, _) => 0,
+            (_, 0) => 2,
+            _ => 64,
+        },
+        always_abort: flavour & 4 != 0,
+        second_stage: flavour & 8 == 0,
+        iotlb_entries: if flavour & 0x10 == 0 { 4096 } else { 0 },
+        messages: flavour & 0x40 == 0,
+        ..smmuv3::Config::default()
+    };
+    if flavour & 0x20 != 0 {
+        config.ats = None;
+    }
+    let world = Arc::new(World::default());
+    model::<smmuv3::Smmuv3>(config, world.clone(), &world, 0x1_ffff, script);
+}
+
 /// Plays a script against a model whose registers lie below `registers`, a mask.
 fn model<X: Arch>(
     config: X::Config,
@@ -168,6 +212,9 @@ fn model<X: Arch>(
     }
     let answers = world.answers.load(Ordering::Relaxed);
     check(&unit.counters(), answers, unit.take_diagnostics().len());
+    unit.reset();
+    let stalled = unit.counters().stalled;
+    assert_eq!(stalled, world.resumed.load(Ordering::Relaxed));
 }
 
 fn play<X: Arch>(unit: &Unit<X, Memory>, ram: &GuestRam<Memory>, registers: u32, step: &Step) {

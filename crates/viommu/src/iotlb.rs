@@ -42,7 +42,7 @@ use epoch::History;
 use iopf::{Iova, Pasid, Rid};
 use scope::{EVERY_DOMAIN, SOURCES};
 use std::sync::atomic::{
-    AtomicU32, AtomicU64,
+    AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use table::{Key, Set, Table};
@@ -74,6 +74,8 @@ pub struct Iotlb {
     sources: Table,
     // Page sizes that were ever inserted, 4 KiB in bit 0. Grows, and is read-mostly.
     sizes: AtomicU32,
+    // The largest page, as a power of two, of which parts were ever inserted; 0: none. Grows.
+    cut: AtomicU8,
     // Domains that ever had a first-stage or nested entry, 64 classes of them.
     first_stage_domains: AtomicU64,
     history: History,
@@ -89,6 +91,7 @@ impl Iotlb {
             translations: Table::new(entries),
             sources: Table::new(entries / 4),
             sizes: AtomicU32::new(0),
+            cut: AtomicU8::new(0),
             first_stage_domains: AtomicU64::new(0),
             history: History::new(),
         }
@@ -214,6 +217,14 @@ impl Iotlb {
         })
     }
 
+    /// Takes note that a page is about to be inserted that is a part of a first-stage page of this size, a
+    /// power of two: an invalidation of one address of that is one of all its parts.
+    #[cold]
+    pub fn cut(&self, shift: u8) {
+        // As for the sizes in `insert`.
+        self.cut.fetch_max(shift, SeqCst);
+    }
+
     /// Forgets the translations that `scope` covers. On return no look-up that starts finds any of
     /// them, and no fill whose epoch was taken earlier brings one back.
     ///
@@ -222,6 +233,7 @@ impl Iotlb {
     pub fn invalidate(&self, scope: Scope) {
         let open = self.history.open(scope.covered());
         self.retire_stamps(open.before);
+        let scope = scope.with_whole_pages(self.cut.load(SeqCst));
         let first_stage = self.first_stage_domains.load(SeqCst);
         let involved = [Stage::First, Stage::Nested];
         match scope {

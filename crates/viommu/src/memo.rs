@@ -25,7 +25,7 @@ pub struct Memo<X: Tables> {
     spaces: [Option<(Key, X::Space)>; SPACES],
 }
 
-/// PASID in 19:0, "has a PASID" in 20, requester in 36:21.
+/// PASID in 19:0, "has a PASID" in 20, requester in 52:21.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Key(u64);
 

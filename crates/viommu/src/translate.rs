@@ -389,6 +389,9 @@ fn serve<X: Tables, M: TableMemMut>(
                 if let Outcome::Memory(translation) = outcome {
                     let (tag, place) =
                         (X::tag(&source, translation), source.habits.place(dma.addr));
+                    if translation.cut_from > 0 {
+                        iotlb.cut(translation.cut_from);
+                    }
                     iotlb.insert(epoch, tag, place, &mapping(translation));
                 }
                 Some(target(outcome, dma))

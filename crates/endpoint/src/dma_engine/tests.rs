@@ -200,6 +200,20 @@ fn a_read_shows_its_data_and_its_checksum() {
 }
 
 #[test]
+fn without_messages_an_order_ends_without_an_interrupt() {
+    let bench = Bench::with(|setup| setup.config.signals = Signals::Pin);
+    assert_eq!(bench.engine.interrupts(), viommu_api::Interrupts::default());
+    assert_eq!(bench.engine.bar_size(1), 0);
+    bench.engine.write_config(4, &[6, 0]);
+    let (at, to) = (Iova(0x1000), Gpa(0x20_0000));
+    bench.iommu.map(None, at, to, Access::READ);
+    bench.go_as(0, READ | UNTRANSLATED | INTERRUPT, 0x1000, 0, 9);
+    bench.run();
+    assert_eq!(bench.status(), (2, 0, 0));
+    assert_eq!(*bench.irqs.0.lock().unwrap(), []);
+}
+
+#[test]
 fn a_write_stores_the_window_again_and_again() {
     let bench = Bench::new();
     for page in 0..2 {

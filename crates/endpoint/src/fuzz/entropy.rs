@@ -1,6 +1,7 @@
 //! Scripts against the virtio entropy device, rings included.
 
 use super::{Step, steps};
+use crate::Signals;
 use crate::virtio_rng::VirtioRng;
 use std::sync::Arc;
 use viommu_api::{InterruptKind, IrqSink, PciFunction};
@@ -37,7 +38,8 @@ pub fn virtio_rng(data: &[u8]) {
     };
     let memory = Arc::new(memory);
     let entropy = Box::new(|bytes: &mut [u8]| bytes.fill(0xa5));
-    let device = Device::new(memory.clone(), entropy, Arc::new(Irqs), Arc::new(|| {}));
+    let (irqs, waker) = (Arc::new(Irqs), Arc::new(|| {}));
+    let device = Device::new(memory.clone(), entropy, irqs, waker, Signals::Messages);
     let Ok(device) = device else { return };
     for step in steps(data) {
         let before = status(&device);

@@ -42,6 +42,10 @@ type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Signals::Messages)
+    }
+
+    fn with(signals: Signals) -> Self {
         let range = (GuestAddress(0), usize::try_from(END).unwrap());
         let memory = Arc::new(GuestMemoryMmap::from_ranges(&[range]).unwrap());
         let irqs = Arc::new(Irqs::default());
@@ -63,7 +67,7 @@ impl Bench {
         let waker = Arc::new(move || {
             woken.fetch_add(1, Ordering::SeqCst);
         });
-        let device = Device::new(memory.clone(), entropy, irqs.clone(), waker).unwrap();
+        let device = Device::new(memory.clone(), entropy, irqs.clone(), waker, signals).unwrap();
         Self {
             memory,
             irqs,
@@ -249,6 +253,22 @@ fn the_pin_is_raised_until_the_status_is_read() {
     bench.run();
     assert_eq!(bench.irqs.take(), []);
     bench.device.write_config(4, &[6, 0]);
+    assert_eq!(bench.irqs.take(), [(InterruptKind::Intx, 0)]);
+}
+
+#[test]
+fn without_messages_there_is_the_pin_alone() {
+    let bench = Bench::with(Signals::Pin);
+    let interrupts = bench.device.interrupts();
+    assert_eq!((interrupts.intx, interrupts.msix), (1, 0));
+    assert_eq!(bench.device.bar_size(1), 0);
+    bench.device.write_config(4, &[6, 0]);
+    bench.start(false);
+    bench.describe(0, BUFFER, 8, 2, 0);
+    bench.offer(0, 0);
+    bench.notify();
+    bench.run();
+    assert_eq!(bench.used(0), (1, 0, 8));
     assert_eq!(bench.irqs.take(), [(InterruptKind::Intx, 0)]);
 }
 
@@ -458,7 +478,7 @@ fn after_a_reset_nothing_is_written_any_more() {
         bytes.fill(7);
     });
     let (memory, irqs) = (bench.memory.clone(), bench.irqs.clone());
-    bench.device = Device::new(memory, entropy, irqs, Arc::new(|| {}))
+    bench.device = Device::new(memory, entropy, irqs, Arc::new(|| {}), Signals::Messages)
         .unwrap()
         .into();
     bench.device.write_config(4, &[6, 0]);

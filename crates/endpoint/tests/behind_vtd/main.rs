@@ -5,8 +5,8 @@
 mod machine;
 mod stall;
 
-use endpoint::Step;
 use endpoint::virtio_rng::VirtioRng;
+use endpoint::{Signals, Step};
 use iopf::{Gpa, Iova, Rid};
 use machine::{ENGINE, Irqs, Machine, Unit};
 use std::sync::Arc;
@@ -145,6 +145,7 @@ fn entropy(machine: &Machine, rings: [u64; 3]) -> (VirtioRng<Translated>, Arc<Ir
         Box::new(|bytes| bytes.fill(0x77)),
         irqs.clone(),
         Arc::new(|| {}),
+        Signals::Messages,
     )
     .unwrap();
     device.write_config(0x04, &[6, 0]);

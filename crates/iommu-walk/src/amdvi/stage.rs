@@ -213,6 +213,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Outcome::Memory(Translation {
             pa: Gpa(self.input),
             page_shift: self.clear(30),
+            cut_from: 0,
             rights: Rights {
                 user: rights,
                 privileged: rights,
@@ -263,6 +264,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(leaf.address(&self.trip.unit.host, self.input)),
             page_shift: self.clear(leaf.shift),
+            cut_from: 0,
             rights: Rights {
                 user: rights,
                 privileged: rights,

@@ -1,10 +1,10 @@
 //! AMD-Vi's walks over arbitrary tables.
 
-use super::{Count, Input, Sparse, alone, fill, request};
+use super::{Input, Sparse, Walk, check, fill, request};
 use crate::amdvi::{
     Applied, Failure, Outcome, Space, Unit, apply, page_request, read_space, translate,
 };
-use crate::{Stage, Trail, Updates};
+use crate::{Recorder, Trail, Update, Updates};
 use iopf::Dma;
 
 /// Everything a unit can do, less what the input takes away.
@@ -50,7 +50,11 @@ pub fn amdvi_walk(data: &[u8]) {
             break;
         }
         let dma = request(&mut input);
-        check(&unit, &mem, &dma);
+        if let Err(failure) = check(&unit, &mem, &dma) {
+            // The twelve bits there are.
+            assert_eq!(failure.flags(&dma).bits() & !0xfff, 0);
+            let _ = failure.address(&dma);
+        }
         let mut trail = Trail::new();
         let asked = page_request(&unit, &mem, dma.requester, dma.pasid, &mut trail);
         let quiet = page_request(&unit, &mem, dma.requester, dma.pasid, &mut ());
@@ -58,50 +62,32 @@ pub fn amdvi_walk(data: &[u8]) {
     }
 }
 
-fn run(unit: &Unit, mem: &Sparse, dma: &Dma) -> (Result<Outcome, Failure>, Updates, Trail) {
-    let (mut updates, mut trail) = (Updates::new(), Trail::new());
-    let outcome = translate(unit, mem, dma, &mut updates, &mut trail);
-    (outcome, updates, trail)
-}
+impl Walk for Unit {
+    type Failure = Failure;
 
-fn check(unit: &Unit, mem: &Sparse, dma: &Dma) {
-    let (outcome, updates, trail) = run(unit, mem, dma);
-    let mut quiet = Updates::new();
-    assert_eq!(translate(unit, mem, dma, &mut quiet, &mut ()), outcome);
-    assert_eq!(quiet.as_slice(), updates.as_slice());
-    let (mut count, mut scratch) = (Count(0), Updates::new());
-    let counted = translate(unit, mem, dma, &mut scratch, &mut count);
-    assert_eq!((counted, count.0), (outcome, trail.steps().len()));
-    if let Err(failure) = &outcome {
-        // The twelve bits there are, and no domain where the entry was not read.
-        assert_eq!(failure.flags(dma).bits() & !0xfff, 0);
-        let _ = failure.address(dma);
+    fn translate<R: Recorder>(
+        &self,
+        mem: &Sparse,
+        dma: &Dma,
+        updates: &mut Updates,
+        recorder: &mut R,
+    ) -> Result<Outcome, Failure> {
+        translate(self, mem, dma, updates, recorder)
     }
-    if let Ok(Outcome::Memory(translation)) = &outcome {
-        assert!(
-            (12..=53).contains(&translation.page_shift),
-            "{translation:?}"
-        );
-        let offset = (1 << translation.page_shift) - 1;
-        assert_eq!(
-            translation.pa.0 & offset,
-            dma.addr.0 & offset,
-            "{translation:?}"
-        );
+
+    /// Accessed and dirty are the same bits in both stages.
+    fn sound(update: &Update, _: bool) -> bool {
+        update.new & update.old == update.old && (update.new ^ update.old) & !0x60 == 0
     }
-    for update in updates.as_slice() {
-        assert_eq!(update.new & update.old, update.old, "{update:?}");
-        // Accessed and dirty are the same bits in both stages.
-        assert_eq!((update.new ^ update.old) & !0x60, 0, "{update:?}");
-        assert!(matches!(update.stage, Stage::First | Stage::Second));
-    }
-    let space = read_space(unit, mem, dma, &mut ()).unwrap_or(Space::PASS_THROUGH);
-    let detail = space.detail(dma.pasid);
-    if alone(updates.as_slice(), trail.steps())
-        && apply(&updates, mem, detail, false) == Applied::Done
-    {
-        let (again, left, _) = run(unit, mem, dma);
-        assert!(left.is_empty(), "{left:?}");
-        assert_eq!(again.is_ok(), outcome.is_ok());
+
+    fn apply(
+        &self,
+        mem: &Sparse,
+        dma: &Dma,
+        updates: &Updates,
+        _: &Result<Outcome, Failure>,
+    ) -> bool {
+        let space = read_space(self, mem, dma, &mut ()).unwrap_or(Space::PASS_THROUGH);
+        apply(updates, mem, space.detail(dma.pasid), false) == Applied::Done
     }
 }

@@ -1,10 +1,10 @@
-use super::{amdvi_walk, vtd_walk};
+use super::{amdvi_walk, smmuv3_walk, vtd_walk};
 use std::vec::Vec;
 
 /// A fuzz function, its corpus, and the least number of files there.
 type Target = (fn(&[u8]), &'static str, usize);
 
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 3] = [
     (
         vtd_walk,
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/vtd_walk"),
@@ -13,6 +13,11 @@ const TARGETS: [Target; 2] = [
     (
         amdvi_walk,
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/amdvi_walk"),
+        8,
+    ),
+    (
+        smmuv3_walk,
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/smmuv3_walk"),
         8,
     ),
 ];

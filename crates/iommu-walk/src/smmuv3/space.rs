@@ -2,42 +2,114 @@
 
 use super::cause::Cause;
 use super::failure::{Detail, Faults};
-use super::{Failure, Unit};
+use super::{Failure, Unit, formats};
 use crate::PageTable;
 use crate::format::{Format, Granules};
+use core::fmt;
+use core::num::NonZeroU64;
+use iommu_wire::smmuv3::pte::Granule;
 use iommu_wire::smmuv3::tables::{StreamConfig, StreamWord0, StreamWord1, StreamWord2};
 use iopf::{Access, Gpa, Pasid};
 
-/// A top table: where it lies, and how wide its input is.
+/// A top table: where it lies, how wide its input is, and of what format it is; or none.
+///
+/// One word, so that it is written and read as a whole: a copy of parts would wait for each.
+// The address in bits 47:4, as there are; levels in 50:48, the width of the input in 56:51, the granule in
+// 58:57, the output size in 61:59, and in 62 that rights in entries that point to tables do not count.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Top {
-    pub(super) table: PageTable,
-    /// The width of the input, in bits.
-    pub(super) bits: u8,
-    pub(super) format: &'static Format<Granules>,
-}
+pub(super) struct Top(u64);
 
 impl Top {
-    /// How many entries the top table has, as a power of two: fewer than others, or more.
+    /// Not translated.
+    pub(super) const NONE: Self = Self(0);
+
+    const ADDRESS: u64 = 0x0000_ffff_ffff_fff0;
+
+    /// `bits`: the width of the input.
     #[inline(always)]
-    pub(super) const fn index_bits(&self) -> u8 {
-        let below = self.table.levels.wrapping_sub(1);
-        let geometry = self.format.geometry;
-        let resolved = geometry.stride.wrapping_mul(below);
-        self.bits
-            .wrapping_sub(geometry.page_shift)
-            .wrapping_sub(resolved)
+    pub(super) const fn new(root: Gpa, levels: u8, bits: u8, granule: Granule, size: u8) -> Self {
+        let granule = match granule {
+            Granule::K4 => 0,
+            Granule::K16 => 1,
+            Granule::K64 => 2,
+        };
+        let rest = levels as u64 | (bits as u64) << 3 | granule << 9 | (size as u64) << 11;
+        Self(root.0 & Self::ADDRESS | rest << 48)
+    }
+
+    /// The same without rights in entries that point to tables.
+    #[inline(always)]
+    pub(super) const fn without_hierarchy(self, without: bool) -> Self {
+        Self(self.0 | (without as u64) << 62)
+    }
+
+    #[inline(always)]
+    pub(super) const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline(always)]
+    pub(super) const fn table(self) -> PageTable {
+        PageTable {
+            root: Gpa(self.0 & Self::ADDRESS),
+            levels: (self.0 >> 48 & 7) as u8,
+        }
+    }
+
+    /// The width of the input, in bits.
+    #[inline(always)]
+    pub(super) const fn bits(self) -> u8 {
+        (self.0 >> 51 & 0x3f) as u8
+    }
+
+    const fn granule(self) -> Granule {
+        match self.0 >> 57 & 3 {
+            0 => Granule::K4,
+            1 => Granule::K16,
+            _ => Granule::K64,
+        }
+    }
+
+    /// As a table of stage 1.
+    #[inline(always)]
+    pub(super) const fn first(self) -> &'static Format<Granules> {
+        let hierarchy = self.0 >> 62 & 1 == 0;
+        formats::first(self.granule(), (self.0 >> 59 & 7) as u8, hierarchy)
+    }
+
+    /// As a table of stage 2.
+    #[inline(always)]
+    pub(super) const fn second(self) -> &'static Format<Granules> {
+        formats::second(self.granule(), (self.0 >> 59 & 7) as u8)
+    }
+
+    /// How many entries the top table has, as a power of two: fewer than others, or more.
+    pub(super) const fn index_bits(self) -> u8 {
+        let granule = self.granule();
+        let below = granule.stride() * self.table().levels.saturating_sub(1);
+        self.bits()
+            .saturating_sub(granule.page_shift())
+            .saturating_sub(below)
+    }
+
+    fn found(self) -> Option<PageTable> {
+        (!self.is_none()).then(|| self.table())
     }
 }
 
-impl core::fmt::Debug for Top {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Top")
-            .field("root", &self.table.root)
-            .field("levels", &self.table.levels)
-            .field("bits", &self.bits)
-            .field("page_shift", &self.format.geometry.page_shift)
-            .finish()
+impl fmt::Debug for Top {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.found() {
+            None => f.write_str("none"),
+            Some(table) => write!(
+                f,
+                "{}, {} levels, {} bits, {:?}",
+                table.root,
+                table.levels,
+                self.bits(),
+                self.granule()
+            ),
+        }
     }
 }
 
@@ -60,11 +132,9 @@ pub struct Stream {
     pub(super) word0: StreamWord0,
     /// What does not count, for what the unit is or for Config, is zero.
     pub(super) word1: StreamWord1,
-    /// The same.
+    /// The same. The part that is implementation defined says whether the unit has XNX.
     pub(super) word2: StreamWord2,
-    pub(super) second: Option<Top>,
-    /// IDR3.XNX.
-    pub(super) execute_levels: bool,
+    pub(super) second: Top,
 }
 
 /// Where a request's context descriptor is.
@@ -253,34 +323,45 @@ bitflags::bitflags! {
 /// all that forgets the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
-    /// The lower range; `None`: not translated (EPD0).
-    pub(super) lower: Option<Top>,
-    /// The upper range; `None`: not translated (EPD1).
-    pub(super) upper: Option<Top>,
-    pub(super) asid: u16,
-    pub(super) switches: Switches,
+    /// The lower range (TTB0); none with EPD0.
+    pub(super) lower: Top,
+    /// The upper range (TTB1); none with EPD1.
+    pub(super) upper: Top,
+    /// A bit that is set, so that this is not zero; above it the switches, then the ASID.
+    rest: NonZeroU64,
 }
 
 impl Context {
+    #[inline(always)]
+    pub(super) const fn new(lower: Top, upper: Top, asid: u16, switches: Switches) -> Self {
+        let rest = (asid as u64) << 16 | switches.bits() as u64;
+        Self {
+            lower,
+            upper,
+            rest: NonZeroU64::MIN.saturating_add(rest << 1),
+        }
+    }
+
     /// The tag of the address space.
     #[must_use]
     #[inline]
     pub const fn asid(&self) -> u16 {
-        self.asid
+        (self.rest.get() >> 17 & 0xffff) as u16
     }
 
     /// The switches.
     #[must_use]
     #[inline]
     pub const fn switches(&self) -> Switches {
-        self.switches
+        Switches::from_bits_retain((self.rest.get() >> 1 & 0xffff) as u16)
     }
 
     const fn faults(&self) -> Faults {
+        let switches = self.switches();
         Faults {
-            record: self.switches.contains(Switches::RECORD),
-            stall: self.switches.contains(Switches::STALL),
-            abort: self.switches.contains(Switches::ABORT),
+            record: switches.contains(Switches::RECORD),
+            stall: switches.contains(Switches::STALL),
+            abort: switches.contains(Switches::ABORT),
         }
     }
 }
@@ -317,16 +398,15 @@ impl Space {
     /// The top second-stage table and its number of levels; `None` where stage 2 does not translate.
     #[must_use]
     pub fn second(&self) -> Option<PageTable> {
-        self.stream.second.map(|top| top.table)
+        self.stream.second.found()
     }
 
     /// The top first-stage tables of the lower and of the upper range; `None` for one that is not
     /// translated.
     #[must_use]
     pub fn first(&self) -> [Option<PageTable>; 2] {
-        let table = |top: Option<Top>| top.map(|top| top.table);
         self.context.map_or([None; 2], |context| {
-            [table(context.lower), table(context.upper)]
+            [context.lower.found(), context.upper.found()]
         })
     }
 }

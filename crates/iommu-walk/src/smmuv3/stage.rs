@@ -15,7 +15,7 @@ use super::{Failure, Unit};
 use crate::TableMem;
 use crate::format::{Leaf, Slot, Stop, descend};
 use crate::outcome::{Outcome, Rights, Translation};
-use crate::stage::{First, Lower, Nested, Trip};
+use crate::stage::{First, Lower, Nested, Stages, Trip};
 use crate::trail::{Recorder, Stage, Updates};
 use iommu_wire::smmuv3::pte::{Stage1Entry, Stage2Entry, TableEntry};
 use iopf::{Access, Dma, DmaKind, Gpa};
@@ -29,6 +29,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
     Translation {
         pa: Gpa(addr),
         page_shift: unit.output_bits().min(30),
+        cut_from: 0,
         rights: Rights {
             user: ALL,
             privileged: ALL,
@@ -41,68 +42,84 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
 }
 
 /// What a request asks of the tables.
+///
+/// One byte, so that it stays in a register.
+// Bits 3:0 are as in `Access`: what it must be granted, or, of a translation request, would like; and
+// privileged. Bit 4: it is a translation request. Bits 6:5: INSTCFG, for what a translation request is told.
 #[derive(Clone, Copy)]
-struct Ask {
-    /// Of [`READ`](Access::READ), [`WRITE`](Access::WRITE) and [`EXEC`](Access::EXEC): what it must be
-    /// granted, or, of a translation request, would like.
-    wanted: Access,
-    privileged: bool,
-    translation: bool,
-    /// What a translation request reads is read as this.
-    reads: Override,
-}
+struct Ask(u8);
 
 impl Ask {
+    const TRANSLATION: u8 = 1 << 4;
+    const READS_DATA: u8 = 1 << 5;
+    const READS_INSTRUCTIONS: u8 = 1 << 6;
+
     #[inline(always)]
     fn new(space: &Space, dma: &Dma) -> Self {
-        let stream = &space.stream;
-        let effective = stream.effective(dma.access, dma.pasid);
-        let privileged = effective.contains(Access::PRIV);
-        if let DmaKind::Translation { no_write } = dma.kind {
-            let mut wanted = Access::READ;
-            wanted.set(Access::WRITE, !no_write);
-            wanted.set(
-                Access::EXEC,
-                dma.pasid.is_some() && dma.access.contains(Access::EXEC),
-            );
-            return Self {
-                wanted,
-                privileged,
-                translation: true,
-                reads: stream.instruction(),
-            };
+        let effective = space.stream.effective(dma.access, dma.pasid);
+        match dma.kind {
+            DmaKind::Translation { no_write } => {
+                Self::translation_request(space, dma, no_write, effective.contains(Access::PRIV))
+            }
+            _ => Self(effective.bits()),
         }
-        Self {
-            wanted: effective.difference(Access::PRIV),
-            privileged,
-            translation: false,
-            reads: Override::Incoming,
-        }
+    }
+
+    #[cold]
+    fn translation_request(space: &Space, dma: &Dma, no_write: bool, privileged: bool) -> Self {
+        let mut wanted = Access::READ;
+        wanted.set(Access::WRITE, !no_write);
+        wanted.set(
+            Access::EXEC,
+            dma.pasid.is_some() && dma.access.contains(Access::EXEC),
+        );
+        wanted.set(Access::PRIV, privileged);
+        let reads = match space.stream.instruction() {
+            Override::Incoming => 0,
+            Override::Clear => Self::READS_DATA,
+            Override::Set => Self::READS_INSTRUCTIONS,
+        };
+        Self(wanted.bits() | reads | Self::TRANSLATION)
+    }
+
+    #[inline(always)]
+    const fn wanted(self) -> Access {
+        Access::from_bits_retain(self.0 & 7)
+    }
+
+    #[inline(always)]
+    const fn privileged(self) -> bool {
+        self.0 & Access::PRIV.bits() != 0
+    }
+
+    #[inline(always)]
+    const fn translation(self) -> bool {
+        self.0 & Self::TRANSLATION != 0
     }
 
     /// What the request may do with these rights; `None` where that is not enough.
     #[inline(always)]
     fn weigh(self, rights: Rights) -> Option<Access> {
-        let granted = rights.of(self.privileged);
-        if !self.translation {
-            return granted.contains(self.wanted).then_some(granted);
+        let granted = rights.of(self.privileged());
+        if !self.translation() {
+            return granted.contains(self.wanted()).then_some(granted);
         }
-        let perms = self.told(granted).intersection(self.wanted);
+        let perms = self.told(granted).intersection(self.wanted());
         perms.intersects(Access::RW).then_some(perms)
     }
 
     /// What a translation request is told of rights. "Permission attributes granted in ATS Translation
     /// Completions".
+    #[cold]
     fn told(self, granted: Access) -> Access {
         let mut told = granted.intersection(Access::RW);
         let execute = granted.contains(Access::EXEC);
-        match self.reads {
-            Override::Incoming => {}
-            Override::Clear => {
-                told.set(Access::EXEC, told.contains(Access::READ));
-                return told;
-            }
-            Override::Set => told.set(Access::READ, execute),
+        if self.0 & Self::READS_DATA != 0 {
+            told.set(Access::EXEC, told.contains(Access::READ));
+            return told;
+        }
+        if self.0 & Self::READS_INSTRUCTIONS != 0 {
+            told.set(Access::READ, execute);
         }
         // Execute takes read.
         told.set(Access::EXEC, execute && told.contains(Access::READ));
@@ -135,35 +152,37 @@ pub fn walk<M: TableMem, R: Recorder>(
     let ask = Ask::new(space, dma);
     let input = dma.addr.0;
     // Each on its own: brought together, the results would go through memory.
-    let result = match (&space.context, space.stream.second) {
-        (None, None) => return bypass(unit, space, dma),
-        (None, Some(second)) => {
+    let second = space.stream.second;
+    let result = match &space.context {
+        None if second.is_none() => return bypass(unit, space, dma),
+        None => {
             if input >> unit.output_bits() != 0 {
                 return Err(refuse(&space.stream, dma, Cause::InputSize));
             }
             let regime = Regime::new(second, second, space.stream.word2);
-            let mut walker = walker(&regime, space, mem, ask, input, updates, recorder);
+            let mut walker = walker(&regime, mem, ask, input, updates, recorder);
             match walker.second(second) {
                 Ok(translation) => return Ok(Outcome::Memory(translation)),
                 Err(Stop) => walker.trip.failure.take(),
             }
         }
-        (Some(context), second) => {
-            let (first, input) = match range(context, input, ask.privileged) {
+        Some(context) => {
+            let (first, input) = match range(context, input, ask.privileged()) {
                 Ok(found) => found,
                 Err(cause) => return Err(space.gate(refuse(&space.stream, dma, cause))),
             };
-            let regime = Regime::new(first, second.unwrap_or(first), space.stream.word2);
-            let mut walker = walker(&regime, space, mem, ask, input, updates, recorder);
-            match second {
-                None => match walker.first(first, context.switches()) {
+            let regime = Regime::new(first, second, space.stream.word2);
+            let mut walker = walker(&regime, mem, ask, input, updates, recorder);
+            if second.is_none() {
+                match walker.first(first, context.switches()) {
                     Ok(translation) => return Ok(Outcome::Memory(translation)),
                     Err(Stop) => walker.trip.failure.take(),
-                },
-                Some(second) => match walker.both(first, context.switches(), second) {
+                }
+            } else {
+                match walker.both(first, context.switches(), second) {
                     Ok(translation) => return Ok(Outcome::Memory(translation)),
                     Err(Stop) => walker.trip.failure.take(),
-                },
+                }
             }
         }
     };
@@ -209,9 +228,9 @@ fn range(context: &Context, input: u64, privileged: bool) -> Result<(Top, u64), 
             Switches::LOWER_USER_DISABLED,
         )
     };
-    let Some(top) = top else {
+    if top.is_none() {
         return Err(Cause::FirstDisabled);
-    };
+    }
     // All bits above the range are as bit 55 is, but for the top byte if it does not count.
     let above = if upper { !input } else { input };
     let above = if switches.contains(ignored) {
@@ -219,13 +238,13 @@ fn range(context: &Context, input: u64, privileged: bool) -> Result<(Top, u64), 
     } else {
         above
     };
-    if above >> (top.bits & 63) != 0 {
+    if above >> (top.bits() & 63) != 0 {
         return Err(Cause::FirstOutside);
     }
     if switches.contains(disabled) && !privileged {
         return Err(Cause::FirstUserDisabled);
     }
-    Ok((top, input & !(!0 << (top.bits & 63))))
+    Ok((top, input & !(!0 << (top.bits() & 63))))
 }
 
 /// One request on its way through the page tables.
@@ -233,14 +252,12 @@ struct Walker<'a, M, R> {
     ask: Ask,
     /// The part of the address that counts.
     input: u64,
-    execute_levels: bool,
     trip: Trip<'a, Regime, M, R>,
 }
 
 #[inline(always)]
 fn walker<'a, M: TableMem, R: Recorder>(
     regime: &'a Regime,
-    space: &Space,
     mem: &'a M,
     ask: Ask,
     input: u64,
@@ -250,7 +267,6 @@ fn walker<'a, M: TableMem, R: Recorder>(
     Walker {
         ask,
         input,
-        execute_levels: space.stream.execute_levels,
         trip: Trip {
             unit: regime,
             mem,
@@ -266,7 +282,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Whether a write through this page is under way.
     #[inline(always)]
     fn writes(&self, perms: Access) -> bool {
-        self.ask.wanted.contains(Access::WRITE) && perms.contains(Access::WRITE)
+        self.ask.wanted().contains(Access::WRITE) && perms.contains(Access::WRITE)
     }
 
     /// A clear access flag is a fault, or is to be set.
@@ -311,14 +327,14 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Stage 1 alone.
     #[inline(always)]
     fn first(&mut self, top: Top, switches: Switches) -> Result<Translation, Stop> {
-        let format = top.format;
+        let format = self.trip.unit.first();
         let mut tables = First {
             mem: self.trip.mem,
             trip: &mut self.trip,
-            top: top.table.levels,
+            top: top.table().levels,
             accessed: 0,
         };
-        let (root, levels) = (top.table.root.0, top.table.levels);
+        let (root, levels) = (top.table().root.0, top.table().levels);
         let leaf = descend(
             format,
             format.usual(0),
@@ -341,6 +357,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(leaf.address(format, self.input)),
             page_shift: leaf.shift,
+            cut_from: 0,
             rights,
             perms,
             dirty: write || !clean,
@@ -352,15 +369,15 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Stage 1 does not grant what the request asks for.
     #[cold]
     fn first_denied(&mut self, leaf: &Leaf, rights: Rights, top: Top, second: Option<Top>) -> Stop {
-        let wanted = self.ask.wanted;
-        let granted = rights.of(self.ask.privileged);
+        let wanted = self.ask.wanted();
+        let granted = rights.of(self.ask.privileged());
         let missing = wanted.difference(granted);
         // The bits that decided, in the page's entry and in those of tables above it.
         let (cause, page, tables) = if missing.contains(Access::EXEC)
-            && !(self.ask.translation && granted.intersects(Access::RW))
+            && !(self.ask.translation() && granted.intersects(Access::RW))
             && !missing.intersects(Access::RW)
         {
-            let bits = if self.ask.privileged {
+            let bits = if self.ask.privileged() {
                 (
                     Stage1Entry::PRIVILEGED_EXECUTE_NEVER,
                     TableEntry::PRIVILEGED_EXECUTE_NEVER,
@@ -372,9 +389,9 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
                 )
             };
             (Cause::FirstExecuteDenied, bits.0, bits.1)
-        } else if self.ask.privileged && !granted.contains(Access::READ) {
+        } else if self.ask.privileged() && !granted.contains(Access::READ) {
             (Cause::FirstPrivilegedDenied, Stage1Entry::USER, 0)
-        } else if !self.ask.privileged && !rights.user.contains(Access::READ) {
+        } else if !self.ask.privileged() && !rights.user.contains(Access::READ) {
             (
                 Cause::FirstUserDenied,
                 Stage1Entry::USER,
@@ -389,8 +406,8 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         };
         let trip = &mut self.trip;
         let (guilty, bits): (Option<Slot>, u64) = if leaf.any & tables != 0 {
-            let second = second.map(|second| second.table);
-            let guilty = trip.guilty_first(top.table, second, self.input, tables, true);
+            let second = second.map(Top::table);
+            let guilty = trip.guilty_first(top.table(), second, self.input, tables, true);
             (guilty, tables)
         } else {
             let slot = trip.slot(Stage::First, leaf.here, leaf.physical, leaf.raw);
@@ -403,17 +420,18 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Stage 2 alone: the address is an intermediate one.
     #[inline(always)]
     fn second(&mut self, top: Top) -> Result<Translation, Stop> {
-        let lower = self.trip.lower(top.table);
+        let lower = self.trip.lower(top.table());
         let at = Gpa(self.input);
         let leaf = self.trip.second(&lower, self.input, Some(at), 0)?;
-        let rights = rights::second(&leaf, self.execute_levels);
+        let rights = rights::second(&leaf, self.trip.unit.execute_levels());
         let Some(perms) = self.ask.weigh(rights) else {
             return Err(self.second_denied(&leaf, rights, at));
         };
         let dirty = self.mark_second(&leaf, &lower, perms, at)?;
         Ok(Translation {
-            pa: Gpa(leaf.address(top.format, self.input)),
+            pa: Gpa(leaf.address(self.trip.unit.second(), self.input)),
             page_shift: leaf.shift,
+            cut_from: 0,
             rights,
             perms,
             dirty,
@@ -444,8 +462,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Stage 2 does not grant what the request asks for.
     #[cold]
     fn second_denied(&mut self, leaf: &Leaf, rights: Rights, at: Gpa) -> Stop {
-        let missing = self.ask.wanted.difference(rights.of(self.ask.privileged));
-        let (cause, bits) = if missing.contains(Access::WRITE) && !self.ask.translation {
+        let missing = self
+            .ask
+            .wanted()
+            .difference(rights.of(self.ask.privileged()));
+        let (cause, bits) = if missing.contains(Access::WRITE) && !self.ask.translation() {
             (Cause::IpaWriteDenied, Stage2Entry::WRITE)
         } else if missing.contains(Access::READ) {
             (Cause::IpaReadDenied, Stage2Entry::READ)
@@ -462,11 +483,11 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
     /// Stage 1 over stage 2.
     #[inline(never)]
     fn both(&mut self, top: Top, switches: Switches, second: Top) -> Result<Translation, Stop> {
-        let lower = self.trip.lower(second.table);
-        let format = top.format;
+        let lower = self.trip.lower(second.table());
+        let format = self.trip.unit.first();
         self.trip.given = Class::Table;
-        let mut tables = Nested::new(&mut self.trip, top.table, &lower, 0);
-        let (root, levels) = (top.table.root.0, top.table.levels);
+        let mut tables = Nested::new(&mut self.trip, top.table(), &lower, 0);
+        let (root, levels) = (top.table().root.0, top.table().levels);
         let leaf = descend(
             format,
             format.usual(0),
@@ -487,7 +508,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         let address = leaf.address(format, self.input);
         let at = Gpa(address);
         let page = self.trip.second(&lower, address, Some(at), 0)?;
-        let below = rights::second(&page, self.execute_levels);
+        let below = rights::second(&page, self.trip.unit.execute_levels());
         // A translation request is told of what both stages grant.
         let common = Rights {
             user: rights.user.intersection(below.user),
@@ -509,8 +530,13 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         self.trip.given = Class::Input;
         let dirty = self.mark_second(&page, &lower, perms, at)?;
         Ok(Translation {
-            pa: Gpa(page.address(second.format, address)),
+            pa: Gpa(page.address(self.trip.unit.second(), address)),
             page_shift: page.shift.min(leaf.shift),
+            cut_from: if page.shift < leaf.shift {
+                leaf.shift
+            } else {
+                0
+            },
             rights,
             perms,
             dirty: dirty && (write || !clean),

@@ -272,10 +272,15 @@ impl Unit {
         self.features.idr5 >> bit & 1 != 0
     }
 
+    /// Whether inputs may be narrower than 25 bits (STT).
+    pub(super) const fn has_small_tables(&self) -> bool {
+        self.features.idr3 & idr3::SMALL_TABLES != 0
+    }
+
     /// The largest T0SZ, T1SZ or `S2T0SZ`: the smallest input.
     pub(super) const fn largest_size(&self, granule: Granule) -> u8 {
         match granule {
-            _ if self.features.idr3 & idr3::SMALL_TABLES == 0 => 39,
+            _ if !self.has_small_tables() => 39,
             Granule::K4 | Granule::K16 => 48,
             Granule::K64 => 47,
         }

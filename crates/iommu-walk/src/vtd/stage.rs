@@ -73,6 +73,7 @@ pub(super) fn identity(unit: &Unit, dma: &Dma, perms: Access) -> Translation {
         } else {
             shift
         },
+        cut_from: 0,
         rights: Rights {
             user: perms,
             privileged: perms,
@@ -277,6 +278,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(pa),
             page_shift,
+            cut_from: 0,
             rights: Rights {
                 user: rights,
                 privileged,
@@ -449,6 +451,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(pa),
             page_shift,
+            cut_from: 0,
             rights,
             perms,
             dirty: write || leaf.raw & format.dirty != 0,
@@ -561,6 +564,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(pa),
             page_shift,
+            cut_from: 0,
             rights,
             perms,
             dirty: dirty && (write || leaf.raw & format.dirty != 0),

@@ -309,10 +309,10 @@ impl Event {
                 .with_second(event.second)
                 .with_input(event.addr)
                 .with_fetch_addr(event.fetch),
-            Self::Translation(fault) => raw::fault(EventNumber::TRANSLATION, &fault),
-            Self::AddressSize(fault) => raw::fault(EventNumber::ADDR_SIZE, &fault),
-            Self::AccessFlag(fault) => raw::fault(EventNumber::ACCESS, &fault),
-            Self::Permission(fault) => raw::fault(EventNumber::PERMISSION, &fault),
+            Self::Translation(fault) => RawEvent::of_fault(EventNumber::TRANSLATION, &fault),
+            Self::AddressSize(fault) => RawEvent::of_fault(EventNumber::ADDR_SIZE, &fault),
+            Self::AccessFlag(fault) => RawEvent::of_fault(EventNumber::ACCESS, &fault),
+            Self::Permission(fault) => RawEvent::of_fault(EventNumber::PERMISSION, &fault),
             Self::TlbConflict(event) => new(EventNumber::TLB_CONFLICT, event.origin)
                 .with_reason(event.reason)
                 .with_access(event.access)

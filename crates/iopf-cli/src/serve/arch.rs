@@ -1,11 +1,13 @@
 //! What `serve` asks of an architecture beside the device itself.
 
 mod amdvi;
+mod smmuv3;
 mod vtd;
 
-use super::args::Plan;
-use endpoint::IommuFunction;
+use super::args::{Kind, Plan};
+use super::told::Telling;
 use endpoint::pci::Impossible;
+use endpoint::{IommuFunction, Signals};
 use iommu_walk::TableMem;
 use iopf::Rid;
 use iopf_scene::capture::Capture;
@@ -20,20 +22,15 @@ use viommu_api::PciFunction;
 /// A unit in front of a guest whose memory comes over sockets.
 pub(super) type Unit<X> = viommu::Unit<X, Space>;
 
-/// The body of an ACPI table for registers at an address.
-pub(super) type Body = Box<dyn Fn(u64) -> Vec<u8> + Send + Sync>;
-
 /// How guests and people know an architecture.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names {
     /// As `--arch` has it.
     pub(super) arch: &'static str,
-    /// Signature of the ACPI table.
-    pub(super) signature: &'static str,
-    /// Its revision.
-    pub(super) revision: u8,
-    /// Name of its file.
-    pub(super) file: &'static str,
+    /// The QEMU of its guests.
+    pub(super) program: &'static str,
+    /// The machine.
+    pub(super) machine: &'static str,
     /// What Linux wants on its command line, if anything.
     pub(super) kernel: Option<&'static str>,
     /// The command queue.
@@ -65,9 +62,20 @@ pub(super) trait Serve: Arch<Refused: Display> {
     const FUNCTIONS: u8;
     /// Linux answers page requests with their PASID.
     const ANSWERS_BY_PASID: bool;
+    /// How functions behind the unit tell their drivers of something.
+    const SIGNALS: Signals = Signals::Messages;
+    /// What is behind the unit if nobody says otherwise: kinds, and places on bus 0.
+    const ENDPOINTS: &'static [(Kind, Rid)] = &[
+        (Kind::Dma, Rid(0x20)),
+        (Kind::Rng, Rid(0x30)),
+        (Kind::Dsa, Rid(0x38)),
+    ];
 
-    /// What the unit can do; `legacy`: neither PASIDs nor page requests.
-    fn config(legacy: bool) -> Self::Config;
+    /// Guests have a device tree in place of ACPI, and their functions may stall.
+    const TREE: bool = false;
+
+    /// What the unit can do. [`Plan::legacy`]: neither PASIDs nor page requests.
+    fn config(plan: &Plan) -> Self::Config;
 
     /// Where the unit's interrupts go: the port of its first function.
     fn sink(port: Arc<Port>) -> Arc<Self::Sink>;
@@ -78,8 +86,8 @@ pub(super) trait Serve: Arch<Refused: Display> {
     /// Where its configuration space cannot be laid out.
     fn front(config: &Self::Config, registers: &Arc<IommuFunction>) -> Result<Front, Impossible>;
 
-    /// The table that tells a guest of `unit`, with `functions` behind it.
-    fn body(unit: &Unit<Self>, config: &Self::Config, plan: &Plan, functions: Vec<Rid>) -> Body;
+    /// What tells a guest of `unit`, with `functions` behind it.
+    fn tell(unit: &Unit<Self>, config: &Self::Config, plan: &Plan, functions: Vec<Rid>) -> Telling;
 
     /// What tells kinds of fault apart, beside the request.
     type Condition: Copy + Debug + Eq + Hash + Send;

@@ -1,6 +1,9 @@
 //! Arguments of `iopf serve`, and the plan they become.
 
+use super::arch::Serve;
+use super::told::Given;
 use crate::args::ArchArg;
+use endpoint::Signals;
 use iopf::Rid;
 use std::fmt;
 use std::path::PathBuf;
@@ -8,9 +11,10 @@ use std::str::FromStr;
 
 /// Put the virtual IOMMU and devices behind it in front of a guest in QEMU
 ///
-/// Serves an Intel VT-d unit and the functions behind it over vfio-user, one socket a function, and
-/// writes what QEMU needs: the DMAR table and the command line. QEMU 10.1 or newer has the client.
-/// The devices that QEMU models itself stay out of the IOMMU's reach.
+/// Serves an Intel VT-d unit, an AMD IOMMU or an Arm SMMU and the functions behind it over vfio-user,
+/// one socket a function, and writes what QEMU needs: the ACPI table or the device tree, and the
+/// command line. QEMU 10.1 or newer has the client. The devices that QEMU models itself stay out of
+/// the IOMMU's reach.
 #[derive(clap::Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -22,18 +26,37 @@ pub(crate) struct Args {
     pub(crate) dir: Option<PathBuf>,
     /// A function behind the IOMMU: dma, rng or dsa, and its place on bus 0; may be given again.
     /// A deaf-dsa ignores invalidations, as a broken device does: its guest may well crash
-    #[arg(
-        long = "endpoint",
-        value_name = "KIND@SLOT",
-        default_values = ["dma@04.0", "rng@06.0", "dsa@07.0"]
-    )]
+    /// [default: dma@04.0, rng@06.0, and dsa@07.0 on x86]
+    #[arg(long = "endpoint", value_name = "KIND@SLOT")]
     pub(crate) endpoints: Vec<EndpointArg>,
     /// The IOMMU's own place on bus 0
     #[arg(long, value_name = "SLOT", default_value = "05.0")]
     pub(crate) slot: SlotArg,
-    /// Where firmware puts the IOMMU's registers; a wrong guess is reported and the table put right
-    #[arg(long, value_name = "ADDRESS", default_value = "0xfebf0000", value_parser = address)]
-    pub(crate) bar: u64,
+    /// Where the IOMMU's registers are. On x86 firmware decides; a wrong guess is reported and the
+    /// table put right [default: 0xfebf0000, or the end of the device tree's PCI window]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) bar: Option<u64>,
+    /// The device tree of the guest's machine (QEMU: -machine …,dumpdtb=FILE), for smmuv3
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dtb_in: Option<PathBuf>,
+    /// Where the tree with the IOMMU goes [default: guest.dtb in the folder]
+    #[arg(long, value_name = "FILE", requires = "dtb_in")]
+    pub(crate) dtb_out: Option<PathBuf>,
+    /// The guest's kernel, an arm64 Image, on the QEMU command line that is printed
+    #[arg(long, value_name = "IMAGE", requires = "dtb_in")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// A function whose transactions the SMMU may hold, if its driver lets it ("dma-can-stall" in the
+    /// device tree); may be given again
+    #[arg(long = "stall", value_name = "SLOT", requires = "dtb_in")]
+    pub(crate) stalls: Vec<SlotArg>,
+    /// The SMMU holds the transactions of every function that its driver lets it (SMMU_IDR0.STALL_MODEL
+    /// is 10b)
+    #[arg(long)]
+    pub(crate) force_stall: bool,
+    /// Room for events of the SMMU, as a power of two (SMMU_IDR1.EVENTQS): a guest that is slower than
+    /// its devices loses the sooner some
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u8).range(0..=19))]
+    pub(crate) event_queue: Option<u8>,
     /// Legacy mode only: no PASIDs, no page requests
     #[arg(long)]
     pub(crate) legacy: bool,
@@ -121,6 +144,11 @@ impl Kind {
         ("deaf-dsa", Self::DeafDsa),
     ];
 
+    /// Whether its driver wants MSI-X.
+    fn needs_messages(self) -> bool {
+        matches!(self, Self::Dsa | Self::DeafDsa)
+    }
+
     pub(crate) fn name(self) -> &'static str {
         Self::ALL
             .iter()
@@ -170,7 +198,15 @@ fn address(text: &str) -> Result<u64, String> {
 pub(super) struct Plan {
     pub(super) unit: Rid,
     pub(super) endpoints: Vec<(Kind, Rid)>,
-    pub(super) bar: u64,
+    /// Where the registers are to be, if somebody says so.
+    pub(super) bar: Option<u64>,
+    /// The guest's device tree.
+    pub(super) tree: Option<Given>,
+    /// Functions that may stall.
+    pub(super) stalls: Vec<Rid>,
+    pub(super) force_stall: bool,
+    /// Room for events, as a power of two.
+    pub(super) event_queue: Option<u8>,
     pub(super) legacy: bool,
     pub(super) memory: String,
     pub(super) entropy: PathBuf,
@@ -181,16 +217,40 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// What the arguments ask for; the unit takes `functions` places (1–8) from its own on.
+    /// What the arguments ask for; the unit takes [`Serve::FUNCTIONS`] places from its own on.
     ///
     /// # Errors
-    /// A sentence, where two functions want one place, or one asks for what legacy mode lacks.
-    pub(super) fn of(args: &Args, functions: u8) -> Result<Self, String> {
-        let endpoints: Vec<_> = args
-            .endpoints
+    /// A sentence, where two functions want one place, or one asks for what there is not.
+    pub(super) fn of<X: Serve>(args: &Args) -> Result<Self, String> {
+        let functions = X::FUNCTIONS;
+        let given = args.endpoints.iter();
+        let mut endpoints: Vec<_> = given.map(|given| (given.kind, given.slot.0)).collect();
+        if endpoints.is_empty() {
+            endpoints.extend(X::ENDPOINTS);
+        }
+        if X::SIGNALS == Signals::Pin
+            && let Some((kind, _)) = endpoints.iter().find(|(kind, _)| kind.needs_messages())
+        {
+            return Err(format!(
+                "a {} has no interrupt but messages, which QEMU does not bring past an SMMU",
+                kind.name()
+            ));
+        }
+        let stalls: Vec<Rid> = args.stalls.iter().map(|slot| slot.0).collect();
+        let for_smmuv3 = [
+            ("--dtb-in", args.dtb_in.is_some()),
+            ("--force-stall", args.force_stall),
+            ("--event-queue", args.event_queue.is_some()),
+        ];
+        if let Some((option, _)) = for_smmuv3.iter().find(|(_, given)| *given && !X::TREE) {
+            return Err(format!("{option} is for smmuv3, not for {}", X::NAMES.arch));
+        }
+        if let Some(rid) = stalls
             .iter()
-            .map(|endpoint| (endpoint.kind, endpoint.slot.0))
-            .collect();
+            .find(|rid| !endpoints.iter().any(|(_, r)| r == *rid))
+        {
+            return Err(format!("no function of ours is at {}", SlotArg(*rid)));
+        }
         let mut places: Vec<Rid> = endpoints.iter().map(|(_, rid)| *rid).collect();
         let unit = args.slot.0;
         if functions > 1 && unit.function() != 0 {
@@ -218,6 +278,14 @@ impl Plan {
             unit,
             endpoints,
             bar: args.bar,
+            tree: args.dtb_in.as_ref().map(|tree| Given {
+                tree: tree.clone(),
+                out: args.dtb_out.clone(),
+                kernel: args.kernel.clone(),
+            }),
+            stalls,
+            force_stall: args.force_stall,
+            event_queue: args.event_queue,
             legacy: args.legacy,
             memory: args.memory.clone(),
             entropy: args.entropy.clone(),

@@ -12,26 +12,21 @@ pub(super) struct Socket<'a> {
     pub(super) path: &'a Path,
 }
 
-/// The arguments that QEMU needs for these sockets, this table and this much memory.
+/// The arguments that QEMU needs for this much memory, for what tells the guest of the unit, and for
+/// these sockets.
 pub(super) fn arguments(
     names: &Names,
     memory: &str,
-    table: &Path,
+    told: Vec<String>,
     sockets: &[Socket<'_>],
 ) -> Vec<String> {
     let mut words = vec![
         "-machine".to_owned(),
-        "q35,memory-backend=iopf-ram".to_owned(),
+        format!("{},memory-backend=iopf-ram", names.machine),
         "-object".to_owned(),
         format!("memory-backend-memfd,id=iopf-ram,size={memory},share=on"),
-        "-acpitable".to_owned(),
-        format!(
-            "sig={0},rev={1},oem_id=IOPF,oem_table_id=IOPF{0},data={2}",
-            names.signature,
-            names.revision,
-            table.display()
-        ),
     ];
+    words.extend(told);
     for socket in sockets {
         let mut device = serde_json::json!({
             "driver": "vfio-user-pci",
@@ -74,12 +69,13 @@ mod tests {
             place: Rid(0x0028),
             path: Path::new("/run/it's/iommu.sock"),
         }];
-        let words = arguments(&Vtd::NAMES, "512M", Path::new("/run/t"), &sockets);
+        let table = ["-acpitable", "sig=DMAR"].map(str::to_owned).into();
+        let words = arguments(&Vtd::NAMES, "512M", table, &sockets);
         assert_eq!(
             quoted(&words),
             "-machine q35,memory-backend=iopf-ram \
              -object memory-backend-memfd,id=iopf-ram,size=512M,share=on \
-             -acpitable sig=DMAR,rev=1,oem_id=IOPF,oem_table_id=IOPFDMAR,data=/run/t \
+             -acpitable sig=DMAR \
              -device '{\"addr\":\"05.0\",\"driver\":\"vfio-user-pci\",\
              \"socket\":{\"path\":\"/run/it'\\''s/iommu.sock\",\"type\":\"unix\"}}'"
         );
@@ -92,7 +88,7 @@ mod tests {
             place: Rid(place),
             path,
         });
-        let words = arguments(&Vtd::NAMES, "512M", path, &sockets);
+        let words = arguments(&Vtd::NAMES, "512M", Vec::new(), &sockets);
         let devices: Vec<_> = words.iter().filter(|word| word.starts_with('{')).collect();
         let several = |word: &&String| word.contains("\"multifunction\":true");
         let said: Vec<_> = devices.iter().copied().map(|word| several(&word)).collect();

@@ -22,10 +22,14 @@ pub(super) enum Event {
         table: PathBuf,
         bar: Hex,
         functions: Vec<Function>,
-        /// Arguments of QEMU, one a word.
+        /// Which QEMU.
+        program: &'static str,
+        /// Its arguments, one a word.
         qemu: Vec<String>,
         /// What Linux wants on its command line, if anything.
         kernel: Option<&'static str>,
+        /// What else a person has to do.
+        by_hand: Option<String>,
     },
     /// A client has come.
     Connected { function: String },
@@ -37,8 +41,10 @@ pub(super) enum Event {
     Bar {
         address: Hex,
         table: Hex,
-        /// The table names that address.
+        /// The table, or the device tree, names that address.
         fits: bool,
+        /// It did not, and does now.
+        corrected: bool,
     },
     /// The guest has reset a function.
     Reset { function: String },
@@ -130,8 +136,10 @@ impl fmt::Display for Event {
                 dir,
                 bar,
                 functions,
+                program,
                 qemu,
                 kernel,
+                by_hand,
                 ..
             } => {
                 writeln!(
@@ -144,11 +152,14 @@ impl fmt::Display for Event {
                 }
                 write!(
                     f,
-                    "start QEMU (10.1 or newer) with\n  qemu-system-x86_64 -accel tcg -cpu max {}",
+                    "start QEMU (10.1 or newer) with\n  {program} -accel tcg -cpu max {}",
                     super::command::quoted(qemu)
                 )?;
-                match kernel {
-                    Some(words) => write!(f, "\nand the kernel parameters\n  {words}"),
+                if let Some(words) = kernel {
+                    write!(f, "\nand the kernel parameters\n  {words}")?;
+                }
+                match by_hand {
+                    Some(rest) => write!(f, "\n{rest}"),
                     None => Ok(()),
                 }
             }
@@ -161,9 +172,16 @@ impl fmt::Display for Event {
                 address,
                 fits: true,
                 ..
+            } => write!(f, "the IOMMU was put at {address}, as the guest is told"),
+            Self::Bar {
+                address,
+                table,
+                corrected: false,
+                ..
             } => write!(
                 f,
-                "firmware has put the IOMMU at {address}, as the table says"
+                "the IOMMU was put at {address}, but the guest's device tree says {table}: the guest finds \
+                 nothing there; start it with starter.bin, or put {table} into BAR 0"
             ),
             Self::Bar { address, table, .. } => write!(
                 f,

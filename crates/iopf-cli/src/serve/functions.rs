@@ -149,8 +149,9 @@ pub(super) fn make<X: Serve>(
             })?;
             let place = behind::Behind::new(around.unit.clone(), setup.rid, None);
             let memory = behind::Space::new(around.space.clone(), place);
-            let function =
-                VirtioRng::new(memory, entropy, setup.irq, setup.waker).map_err(Stop::host)?;
+            let signals = setup.config.signals;
+            let function = VirtioRng::new(memory, entropy, setup.irq, setup.waker, signals)
+                .map_err(Stop::host)?;
             (Arc::new(Rng { function, given }), None)
         }
     })

@@ -78,7 +78,7 @@ impl Iommu {
         let length = size.saturating_add(entries.saturating_mul(ENTRY));
         table.extend([kind, self.flags(kind)]);
         table.extend(length.to_le_bytes());
-        table.extend(self.place.0.to_le_bytes());
+        table.extend(self.place.pci().to_le_bytes());
         table.extend(self.capability.to_le_bytes());
         table.extend(base.to_le_bytes());
         // Segment 0; message number 0, unit 0.
@@ -102,7 +102,7 @@ impl Iommu {
     fn entries(&self, table: &mut Vec<u8>) {
         for rid in &self.functions {
             table.push(SELECT);
-            table.extend(rid.0.to_le_bytes());
+            table.extend(rid.pci().to_le_bytes());
             // Data setting: no interrupt passes that the guest has not let through.
             table.push(0);
         }

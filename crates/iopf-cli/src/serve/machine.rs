@@ -9,7 +9,8 @@ use super::event::{Counts, Event, Events};
 use super::functions::{self, Behind};
 use super::host::Host;
 use super::log::Log;
-use super::place::{Placed, Table};
+use super::place::Placed;
+use super::told::Told;
 use super::watcher::Watcher;
 use super::worker::{Bell, Worker};
 use crate::exit::Stop;
@@ -46,7 +47,7 @@ pub(super) struct Machine<X: Serve> {
     unit: Arc<Unit<X>>,
     watcher: Arc<Watcher<X>>,
     events: Arc<Events>,
-    table: Arc<Table>,
+    told: Arc<Told>,
 }
 
 /// Tells of what happens on one socket.
@@ -89,15 +90,14 @@ impl<X: Serve> Machine<X> {
 
         let port = Arc::new(Port::new());
         let setup = Setup {
-            config: X::config(plan.legacy),
+            config: X::config(plan),
             ram: GuestRam::new(guest.space()),
         };
         let unit = Unit::<X>::new(setup, X::sink(port.clone())).map_err(host)?;
         let unit = Arc::new(unit.watched(watcher.clone()));
-        let config = X::config(plan.legacy);
-        let body = X::body(&unit, &config, plan, places.clone());
-        let table = Table::new(dir, X::NAMES.file, plan.bar, body).map_err(host)?;
-        let table = Arc::new(table);
+        let config = X::config(plan);
+        let telling = X::tell(&unit, &config, plan, places.clone());
+        let told = Arc::new(Told::new(telling, plan, dir)?);
         // Set once: the watcher was made for this unit.
         let _ = watcher.unit.set(Arc::downgrade(&unit));
 
@@ -109,10 +109,10 @@ impl<X: Serve> Machine<X> {
             unit: unit.clone(),
             watcher,
             events: events.clone(),
-            table: table.clone(),
+            told: told.clone(),
         };
         let registers = unit.clone();
-        let told = events.clone();
+        let say = events.clone();
         let behind = Arc::new(OnceLock::<Vec<Weak<dyn Behind>>>::new());
         let stopped = behind.clone();
         let function = IommuFunction::new(unit.clone(), move || {
@@ -125,13 +125,13 @@ impl<X: Serve> Machine<X> {
             }
             registers.reset();
             let function = "the IOMMU".to_owned();
-            told.say_of("the IOMMU", Event::Reset { function });
+            say.say_of("the IOMMU", Event::Reset { function });
         });
         let function = Arc::new(function.map_err(host)?);
         let front = X::front(&config, &function).map_err(host)?;
         let placed = Arc::new(Placed {
             function,
-            table,
+            told,
             events: events.clone(),
             seen: Mutex::new(None),
         });
@@ -161,6 +161,7 @@ impl<X: Serve> Machine<X> {
                 rid,
                 config: EndpointConfig {
                     answers_by_pasid: X::ANSWERS_BY_PASID,
+                    signals: X::SIGNALS,
                     ..EndpointConfig::default()
                 },
                 ports: ports.clone(),
@@ -219,9 +220,9 @@ impl<X: Serve> Machine<X> {
         Ok(())
     }
 
-    /// The file QEMU reads the table from.
-    pub(super) fn table(&self) -> &Path {
-        &self.table.path
+    /// How the guest is told of the unit.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
     }
 
     /// The functions: place, kind, socket.

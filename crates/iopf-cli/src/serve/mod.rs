@@ -13,6 +13,7 @@ mod ivrs;
 mod log;
 mod machine;
 mod place;
+mod told;
 mod watcher;
 mod worker;
 
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use viommu::amdvi::Amdvi;
+use viommu::smmuv3::Smmuv3;
 use viommu::vtd::Vtd;
 
 /// How often counts are looked at, and the status line drawn.
@@ -44,12 +46,12 @@ pub(crate) fn main(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
     match args.arch {
         ArchArg::Vtd => serve::<Vtd>(args, out),
         ArchArg::Amdvi => serve::<Amdvi>(args, out),
-        ArchArg::Smmuv3 => Err(Stop::usage("serve has no SMMUv3; give --arch vtd or amdvi")),
+        ArchArg::Smmuv3 => serve::<Smmuv3>(args, out),
     }
 }
 
 fn serve<X: Serve>(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
-    let plan = Plan::of(args, X::FUNCTIONS).map_err(Stop::usage)?;
+    let plan = Plan::of::<X>(args).map_err(Stop::usage)?;
     let stop = stop_on_signals()?;
     let dir = Dir::new(args.dir.as_deref())?;
     let (events, lines) = Events::new();
@@ -77,15 +79,16 @@ fn serve<X: Serve>(args: &Args, out: &mut dyn Write) -> Result<Exit, Stop> {
 
 fn ready<X: Serve>(plan: &Plan, dir: &Path, machine: &Machine<X>) -> Result<Event, Stop> {
     let sockets = machine.sockets();
-    let qemu = command::arguments(&X::NAMES, &plan.memory, machine.table(), &sockets);
+    let told = machine.told();
+    let qemu = command::arguments(&X::NAMES, &plan.memory, told.arguments(), &sockets);
     let script = dir.join("qemu-arguments");
     fs::write(&script, qemu.join("\n") + "\n")
         .map_err(|error| Stop::host(format_args!("{}: {error}", script.display())))?;
     Ok(Event::Ready {
         arch: X::NAMES.arch,
         dir: dir.to_owned(),
-        table: machine.table().to_owned(),
-        bar: event::Hex(plan.bar),
+        table: told.path().to_owned(),
+        bar: event::Hex(told.base()),
         functions: machine
             .functions()
             .map(|(rid, kind, socket)| Function {
@@ -94,8 +97,10 @@ fn ready<X: Serve>(plan: &Plan, dir: &Path, machine: &Machine<X>) -> Result<Even
                 socket: socket.to_owned(),
             })
             .collect(),
+        program: X::NAMES.program,
         qemu,
         kernel: X::NAMES.kernel,
+        by_hand: told.by_hand().map(str::to_owned),
     })
 }
 

@@ -3,7 +3,9 @@
 mod lines;
 
 use std::collections::VecDeque;
+use std::sync::LazyLock;
 
+use aho_corasick::{AhoCorasick, packed};
 use iopf::Iova;
 
 use super::clean::{clean, unescape, unmark, unquote};
@@ -45,7 +47,6 @@ pub struct Decoder {
     fault_lines: u64,
     /// The line before ended in a soft break.
     soft: bool,
-    needles: Needles,
 }
 
 impl Decoder {
@@ -96,7 +97,7 @@ impl Decoder {
 
     fn handle_text(&mut self, raw: &[u8], time: Option<&str>) {
         let text = clean(raw);
-        if self.waiting.is_empty() && !self.needles.any(&text) {
+        if self.waiting.is_empty() && !NEEDLES.any(&text) {
             return;
         }
         let after_soft = self.soft;
@@ -534,40 +535,49 @@ fn next_head(line: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Words one of which is in every line that can matter by itself.
-#[derive(Debug)]
-struct Needles {
-    any: [memchr::memmem::Finder<'static>; 8],
-    /// Those of Arm's SMMUs.
-    arm: [memchr::memmem::Finder<'static>; 5],
-}
+static NEEDLES: LazyLock<Needles> = LazyLock::new(|| {
+    Needles::of(&[
+        "ault",
+        "DMA",
+        "REMAP",
+        "dmar",
+        "equest",
+        "AMD",
+        "amd_iommu",
+        "ess=0x",
+        "smmu",
+        "SMMU",
+        "event",
+        "CMDQ",
+    ])
+});
 
-impl Default for Needles {
-    fn default() -> Self {
-        let any = [
-            "ault",
-            "DMA",
-            "REMAP",
-            "dmar",
-            "equest",
-            "AMD",
-            "amd_iommu",
-            "ess=0x",
-        ];
-        let arm = ["smmu", "SMMU", "event", "CMDQ", "context fault"];
-        Self {
-            any: any.map(memchr::memmem::Finder::new),
-            arm: arm.map(memchr::memmem::Finder::new),
-        }
-    }
+/// The same of Arm's SMMUs alone.
+static ARM: LazyLock<Needles> =
+    LazyLock::new(|| Needles::of(&["smmu", "SMMU", "event", "CMDQ", "context fault"]));
+
+/// Some of many words, found in one pass.
+#[derive(Debug)]
+enum Needles {
+    /// Many bytes at a time, where the processor can do it.
+    Packed(packed::Searcher),
+    /// Byte by byte. `None` does not happen: a few short words are always taken.
+    Plain(Option<AhoCorasick>),
 }
 
 impl Needles {
-    fn any(&self, line: &[u8]) -> bool {
-        self.any.iter().any(|needle| needle.find(line).is_some()) || self.arm(line)
+    fn of(words: &[&str]) -> Self {
+        packed::Searcher::new(words).map_or_else(
+            || Self::Plain(AhoCorasick::new(words).ok()),
+            Self::Packed,
+        )
     }
 
-    /// The same for a line of Arm's SMMUs alone.
-    fn arm(&self, line: &[u8]) -> bool {
-        self.arm.iter().any(|needle| needle.find(line).is_some())
+    /// Whether one of them is in `line`.
+    fn any(&self, line: &[u8]) -> bool {
+        match self {
+            Self::Packed(words) => words.find(line).is_some(),
+            Self::Plain(words) => words.as_ref().is_none_or(|words| words.is_match(line)),
+        }
     }
 }

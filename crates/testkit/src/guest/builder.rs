@@ -1,6 +1,7 @@
 //! How a guest is described and started.
 
 use super::control::Control;
+use super::device_tree::packed;
 use super::initramfs::Archive;
 use super::machine::Machine;
 use super::platform::Platform;
@@ -8,7 +9,7 @@ use super::{Guest, GuestError, Program, agent};
 use crate::kernel::Kernel;
 use crate::qemu::root::{self, QemuRoot};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,6 +42,7 @@ pub struct Builder {
     files: Vec<(String, Vec<u8>)>,
     programs: Vec<Program>,
     device_tree: Option<Vec<u8>>,
+    starter: Option<(PathBuf, u64)>,
     patience: Duration,
     quiet: bool,
     reboots: bool,
@@ -60,6 +62,7 @@ impl Builder {
             files: Vec::new(),
             programs: Vec::new(),
             device_tree: None,
+            starter: None,
             patience: BOOT,
             quiet: true,
             reboots: false,
@@ -138,6 +141,14 @@ impl Builder {
         self
     }
 
+    /// Starts `program` as QEMU starts a kernel; the kernel itself lies at address `at`, and the program
+    /// goes on to it. arm64 only.
+    #[must_use]
+    pub fn starter(mut self, program: &Path, at: u64) -> Self {
+        self.starter = Some((program.to_owned(), at));
+        self
+    }
+
     /// How long the guest may take to come up; two minutes when not said.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -192,11 +203,10 @@ impl Builder {
             .arg("-chardev")
             .arg(format!("socket,id=agent,path={}", escape(&socket)))
             .args(["-serial", "chardev:agent"])
-            .arg("-kernel")
-            .arg(self.kernel.image())
             .arg("-initrd")
             .arg(&initramfs)
             .args(["-append", &self.command_line()]);
+        self.start_with(&mut command, dir.path())?;
         let deadline = Instant::now() + self.patience;
         let machine = start(command, dir)?;
         let stream = accept(&listener, &machine).map_err(|why| machine.down("connect", why))?;
@@ -254,7 +264,8 @@ impl Builder {
         let path = dir.path().join("machine.dtb");
         let machine = start(command, dir)?;
         machine.wait_end(DESCRIBE)?;
-        fs::read(path).map_err(|error| machine.down("the device tree", error))
+        let blob = fs::read(path).map_err(|error| machine.down("the device tree", error))?;
+        packed(blob).ok_or_else(|| machine.down("the device tree", "QEMU wrote something else"))
     }
 
     /// The machine itself, the same for a probe and for a boot.
@@ -287,6 +298,22 @@ impl Builder {
         }
         command.args(&self.arguments).current_dir(dir);
         command
+    }
+
+    /// The kernel, or what starts it.
+    fn start_with(&self, command: &mut Command, dir: &Path) -> io::Result<()> {
+        let Some((program, at)) = &self.starter else {
+            command.arg("-kernel").arg(self.kernel.image());
+            return Ok(());
+        };
+        // What QEMU takes for a kernel it unpacks; what is loaded as it is has to be unpacked here.
+        let image = dir.join("Image");
+        fs::write(&image, unpacked(fs::read(self.kernel.image())?)?)?;
+        let image = escape(&image);
+        let loader = format!("loader,file={image},addr={at:#x},force-raw=on");
+        command.arg("-kernel").arg(program);
+        command.args(["-device", &loader]);
+        Ok(())
     }
 
     /// Whether `address` is the function 0 of a device that has others: QEMU wants to be told.
@@ -343,6 +370,16 @@ impl Builder {
         }
         archive.finish().map_err(|error| error.to_string())
     }
+}
+
+/// An image, unpacked if it is packed by gzip.
+fn unpacked(image: Vec<u8>) -> io::Result<Vec<u8>> {
+    if !image.starts_with(&[0x1f, 0x8b]) {
+        return Ok(image);
+    }
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(image.as_slice()).read_to_end(&mut plain)?;
+    Ok(plain)
 }
 
 fn file_chardev(id: &str, dir: &TempDir) -> String {

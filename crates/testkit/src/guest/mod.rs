@@ -11,6 +11,7 @@
 pub mod agent;
 mod builder;
 mod control;
+mod device_tree;
 mod error;
 mod exec;
 mod initramfs;

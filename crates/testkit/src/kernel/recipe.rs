@@ -46,18 +46,20 @@ impl Recipe {
     fn from(target: Target, folder: &Path) -> Result<Self, SetupError> {
         let at = |path: &Path, error: io::Error| failed(format!("{}: {error}", path.display()));
         let read = |path: &Path| fs::read_to_string(path).map_err(|error| at(path, error));
-        let fragment = match target {
-            Target::X86_64 => read(&folder.join("x86_64.config"))?,
-            Target::Aarch64 => {
-                return Ok(Self {
-                    target,
-                    fragment: read(&folder.join("arm64.config"))?,
-                    patches: Vec::new(),
-                });
-            }
+        let (fragment, patched) = match target {
+            Target::X86_64 => ("x86_64.config", true),
+            Target::Aarch64 => ("arm64.config", false),
         };
-        let oracle = folder.join("oracle");
+        let fragment = read(&folder.join(fragment))?;
         let mut patches = Vec::new();
+        if !patched {
+            return Ok(Self {
+                target,
+                fragment,
+                patches,
+            });
+        }
+        let oracle = folder.join("oracle");
         for entry in fs::read_dir(&oracle).map_err(|error| at(&oracle, error))? {
             let path = entry.map_err(|error| at(&oracle, error))?.path();
             if path
@@ -167,10 +169,25 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let text = Recipe::from(Target::X86_64, folder.path())
-            .unwrap_err()
-            .to_string();
+        let text = |target| {
+            let error = Recipe::from(target, folder.path()).unwrap_err();
+            error.to_string()
+        };
+        for (target, missing) in [
+            (Target::X86_64, "x86_64.config"),
+            (Target::Aarch64, "arm64.config"),
+        ] {
+            let text = text(target);
+            assert!(
+                text.contains(&format!("/{missing}: No such file")),
+                "{text}"
+            );
+            fs::write(folder.path().join(missing), "CONFIG_PCI=y\n").unwrap();
+        }
+        let text = text(Target::X86_64);
         assert!(text.contains("/oracle: No such file"), "{text}");
+        let arm64 = Recipe::from(Target::Aarch64, folder.path()).unwrap();
+        assert!(arm64.patches.is_empty());
     }
 
     #[test]

@@ -9,4 +9,5 @@
 
 mod amdvi;
 mod harness;
+mod smmuv3;
 mod vtd;

@@ -1,8 +1,12 @@
-use super::{amdvi_model, vtd_model};
+use super::{amdvi_model, smmuv3_model, vtd_model};
 use std::fs;
 
 type Model = (&'static str, fn(&[u8]));
-const MODELS: [Model; 2] = [("vtd_model", vtd_model), ("amdvi_model", amdvi_model)];
+const MODELS: [Model; 3] = [
+    ("vtd_model", vtd_model),
+    ("amdvi_model", amdvi_model),
+    ("smmuv3_model", smmuv3_model),
+];
 
 fn corpus(name: &str) -> Vec<Vec<u8>> {
     let folder = format!("{}/tests/corpus/{name}", env!("CARGO_MANIFEST_DIR"));

@@ -56,6 +56,15 @@ impl Span {
         ((self.last >> shift) - (self.first >> shift)).saturating_add(1)
     }
 
+    /// The same up to the bounds of pages of this size, a power of two below 64.
+    const fn whole_pages(self, shift: u8) -> Self {
+        let within = !(u64::MAX << (shift & 63));
+        Self {
+            first: self.first & !within,
+            last: self.last | within,
+        }
+    }
+
     fn touches(self, key: Key) -> bool {
         let (page, shift) = page_of(key);
         page <= self.last && self.first <= page | ((1 << shift) - 1)
@@ -117,6 +126,17 @@ impl Scope {
         match self.domain() {
             Some(domain) => domain as u64,
             None => EVERY_DOMAIN,
+        }
+    }
+
+    /// The same where what is in the cache may be a part of a first-stage page of up to this size, a power of
+    /// two. Of second-stage pages there are no parts.
+    pub(super) const fn with_whole_pages(self, shift: u8) -> Self {
+        match self {
+            Self::FirstStage(domain, whose, span) => {
+                Self::FirstStage(domain, whose, span.whole_pages(shift))
+            }
+            other => other,
         }
     }
 

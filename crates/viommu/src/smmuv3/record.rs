@@ -57,18 +57,23 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
         reason: 0,
         addr: second.unwrap_or(Gpa(0)),
     };
-    let fault = || Fault {
-        origin,
-        stalled: None,
-        access,
-        class,
-        addr,
-        ipa: second,
-        table_read: cause.table_read(),
-    };
     // Event numbers have eight bits.
     let [number, ..] = cause.reason().0.to_le_bytes();
-    let event = match EventNumber(number) {
+    let number = EventNumber(number);
+    if cause.translation_related() {
+        // By far the most, so by the shortest way.
+        let fault = Fault {
+            origin,
+            stalled: None,
+            access,
+            class,
+            addr,
+            ipa: second,
+            table_read: cause.table_read(),
+        };
+        return RawEvent::of_fault(number, &fault);
+    }
+    let event = match number {
         EventNumber::BAD_STREAMID => Event::BadStreamId(origin),
         EventNumber::STE_FETCH => Event::SteFetch(fetch()),
         EventNumber::BAD_STE => Event::BadSte(origin),
@@ -99,10 +104,6 @@ pub fn fault_event(dma: &Dma, failure: &Failure) -> RawEvent {
             addr,
             fetch: second.unwrap_or(Gpa(0)),
         }),
-        EventNumber::TRANSLATION => Event::Translation(fault()),
-        EventNumber::ADDR_SIZE => Event::AddressSize(fault()),
-        EventNumber::ACCESS => Event::AccessFlag(fault()),
-        EventNumber::PERMISSION => Event::Permission(fault()),
         other => Event::Other(RawEvent::new(other)),
     };
     event.encode()

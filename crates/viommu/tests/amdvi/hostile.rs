@@ -1,15 +1,13 @@
 //! Guests that mean harm: whatever they write, the unit neither panics nor hangs.
 
-use crate::bed::{Dice, any_kind, any_page_request, any_register};
+use crate::bed::{Dice, Meddler, any_kind, any_page_request, any_register};
 use crate::rig::{
     COMMANDS, CONTROL, CR3_TABLE, DEVICE, DEVICE_TABLE, DTE, EVENTS, PAGES, Rig, STORE, TABLES,
     guest,
 };
-use iopf::{Dma, DmaKind, GroupIndex, Iova, Pasid, Response, Rid};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use iopf::{Dma, DmaKind, Iova, Pasid, Rid};
 use viommu::amdvi::Config;
-use viommu_api::{Ats, Endpoint, Invalidation, Pri, Registers, Translate};
+use viommu_api::{Ats, Pri, Registers, Translate};
 
 const REGISTERS: [u64; 24] = [
     0x00, 0x04, 0x08, 0x0c, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x24, 0x28, 0x38, 0x3c, 0x50, 0x100,
@@ -94,28 +92,16 @@ fn step(rig: &Rig, dice: &mut Dice) {
     }
 }
 
-/// An endpoint that comes back to the unit from the middle of a command.
-#[derive(Debug)]
-struct Meddler(Weak<crate::rig::Unit>);
-
-impl Endpoint for Meddler {
-    fn invalidate(&self, _: &Invalidation) {
-        if let Some(unit) = self.0.upgrade() {
-            // Restarts the buffer, its pointers at the start, under the command that runs.
-            unit.write(CONTROL, &0x2000_0001_e48d_u64.to_le_bytes());
-            unit.write(0x2000, &0u32.to_le_bytes());
-            unit.write(0x2008, &0u32.to_le_bytes());
-            unit.write(CONTROL, &0x2000_0001_f48d_u64.to_le_bytes());
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     let rig = guest(Config::default());
-    let meddler: Arc<dyn Endpoint> = Arc::new(Meddler(Arc::downgrade(&rig.unit)));
-    rig.unit.attach(DEVICE, Arc::downgrade(&meddler));
+    let _meddler = Meddler::behind(&rig, u32::MAX, |unit, _| {
+        // Restarts the buffer, its pointers at the start, under the command that runs.
+        unit.write(CONTROL, &0x2000_0001_e48d_u64.to_le_bytes());
+        unit.write(0x2000, &0u32.to_le_bytes());
+        unit.write(0x2008, &0u32.to_le_bytes());
+        unit.write(CONTROL, &0x2000_0001_f48d_u64.to_le_bytes());
+    });
     rig.put(STORE, 0);
     // The wait behind the invalidation is of the old buffer.
     rig.queue(&[[4 << 60 | 0x20, 0x7000], crate::rig::wait(STORE, 1)]);
@@ -125,38 +111,14 @@ fn a_buffer_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     rig.submit(&[]);
 }
 
-/// An endpoint that has one command more put into the buffer at each command, as another processor
-/// may, until there were `wanted`.
-#[derive(Debug)]
-struct Feeder {
-    unit: Weak<crate::rig::Unit>,
-    heard: AtomicU32,
-    wanted: u32,
-}
-
-impl Endpoint for Feeder {
-    fn invalidate(&self, _: &Invalidation) {
-        let heard = self.heard.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(unit) = self.unit.upgrade()
-            && heard < self.wanted
-        {
-            let tail = (heard + 1) % 512 * 16;
-            unit.write(0x2008, &tail.to_le_bytes());
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     let rig = guest(Config::default());
-    let feeder = Arc::new(Feeder {
-        unit: Arc::downgrade(&rig.unit),
-        heard: AtomicU32::new(0),
-        wanted: 70_000,
+    // One command more is put into the buffer at each, as another processor may.
+    let feeder = Meddler::behind(&rig, 70_000, |unit, heard| {
+        let tail = (heard + 1) % 512 * 16;
+        unit.write(0x2008, &tail.to_le_bytes());
     });
-    let endpoint: Arc<dyn Endpoint> = feeder.clone();
-    rig.unit.attach(DEVICE, Arc::downgrade(&endpoint));
     // A buffer full of INVALIDATE_IOTLB_PAGES, of which the first is handed over.
     rig.disable(12);
     rig.w64(0x2000, 0);
@@ -168,7 +130,7 @@ fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     rig.enable(12);
     rig.w32(0x2008, 16);
     // Linux waits for a word in memory, and touches no register meanwhile.
-    assert_eq!(feeder.heard.load(Ordering::Relaxed), 70_000);
+    assert_eq!(feeder.heard(), 70_000);
 }
 
 #[test]

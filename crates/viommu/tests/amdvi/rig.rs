@@ -1,14 +1,12 @@
 //! A guest's memory and tables, a unit over it, and what came out of it.
 
-pub(crate) use crate::bed::{AtEnd, DEVICE, Heard, Memory, SIZE};
+pub(crate) use crate::bed::{AtEnd, DEVICE, Heard, SIZE};
 use crate::bed::{Bed, Raised, Sink};
 use iopf::{Access, GroupIndex, Iova, PageRequest, Pasid, Rid};
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-use viommu::amdvi::{Amdvi, AmdviUnit, Config};
+use viommu::amdvi::{Amdvi, Config};
 use viommu_api::{IrqSink, PageRequestOutcome, Pri};
-
-pub(crate) type Unit = AmdviUnit<Memory>;
 
 pub(crate) struct Rig {
     bed: Bed<Amdvi>,

@@ -1,9 +1,15 @@
 //! What the tests of every model stand on: a unit over memory, what came out of it, and dice.
-#![allow(dead_code, reason = "each test binary uses its part of the bed")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "each test binary uses its part of the bed"
+)]
 
 mod dice;
+mod meddler;
 
 pub(crate) use dice::{Dice, any_kind, any_page_request, any_register};
+pub(crate) use meddler::Meddler;
 
 use iopf::{Access, Dma, DmaKind, Gpa, GroupIndex, Iova, Pasid, Response, Rid};
 use std::sync::{Arc, Mutex, Weak};
@@ -210,9 +216,29 @@ impl<X: Arch> Bed<X> {
         pieces.first().map(|(at, _)| *at)
     }
 
+    /// Does the same with 400 requests as a unit without caches, which is asked first. Says how many were
+    /// served.
+    pub(crate) fn assert_agrees(
+        &self,
+        bare: &Self,
+        dice: &mut Dice,
+        request: fn(&mut Dice) -> (Dma, u64),
+        settle: fn(&mut X::Failure),
+    ) -> u32 {
+        let mut served = 0;
+        for turn in 0..400 {
+            let (dma, len) = request(dice);
+            let expected = bare.play(&dma, len, settle);
+            served += u32::from(expected.contains("Ok"));
+            let found = self.play(&dma, len, settle);
+            assert_eq!(found, expected, "turn {turn}, {dma:?}, {len:#x}");
+        }
+        served
+    }
+
     /// What became of a request: the bytes it reaches, piece by piece joined, where it was blocked, and
     /// why, with what may differ between two units taken out of each failure.
-    pub(crate) fn play(&self, dma: &Dma, len: u64, settle: fn(&mut X::Failure)) -> String {
+    fn play(&self, dma: &Dma, len: u64, settle: fn(&mut X::Failure)) -> String {
         let said = if let DmaKind::Translation { .. } = dma.kind {
             format!("{:?}", self.unit.translation_request(dma))
         } else {

@@ -8,6 +8,7 @@ use crate::rig::{
 };
 use iopf::{Access, Dma, Rid};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 use viommu::smmuv3::Config;
 use viommu_api::Translate;
 
@@ -190,6 +191,33 @@ fn a_page_of_both_stages_is_one_of_stage_1() {
             OTHER_PAGE,
             "{command:x?}"
         );
+    }
+}
+
+/// Linux without ranges (`arm_smmu_cmdq_batch_add_range`) names each block of stage 1 once, however small stage 2's
+/// pages are.
+#[test]
+fn an_invalidation_of_an_address_in_a_block_takes_all_that_stage_2_made_of_it() {
+    let rig = nested(Config::default());
+    let block = TABLES + 0x2008;
+    let of_block = [0x20_0000, 0x20_1000, 0x20_f000];
+    for command in [
+        [0x12 | 7 << 32 | 5 << 48, 0x20_0000],
+        [0x12 | 7 << 32 | 5 << 48, 0x20_1000 | 1],
+        [0x13 | 7 << 32, 0x20_3000],
+        // TG 1, TTL 2: one entry of that level.
+        [0x12 | 7 << 32 | 5 << 48, 0x20_0000 | 1 << 10 | 2 << 8 | 1],
+    ] {
+        // 2 MiB at the intermediate address 0, of which stage 2 maps the first half, page by page.
+        rig.put(block, RW & !2);
+        for at in of_block {
+            assert_eq!(rig.read_at(None, at), Some(at - 0x20_0000));
+        }
+        rig.put(block, 0);
+        rig.submit(&[command]);
+        for at in of_block {
+            assert_eq!(rig.read_at(None, at), None, "{at:#x} after {command:x?}");
+        }
     }
 }
 
@@ -436,6 +464,11 @@ fn after_a_sync_nobody_uses_what_was_invalidated() {
             });
         }
         let _end = AtEnd(|| stop.store(true, Ordering::Release));
+        let start = Instant::now();
+        while turns.load(Ordering::Relaxed) == 0 {
+            assert!(start.elapsed().as_secs() < 300, "no thread came to it");
+            std::thread::yield_now();
+        }
         for _ in 0..200 {
             for (page, other) in [(PAGE, OTHER_PAGE), (OTHER_PAGE, PAGE)] {
                 rig.put(other, 0);
@@ -445,5 +478,4 @@ fn after_a_sync_nobody_uses_what_was_invalidated() {
             }
         }
     });
-    assert!(turns.load(Ordering::Relaxed) > 0);
 }

@@ -1,6 +1,6 @@
 //! Guests that mean harm: whatever they write, the unit neither panics nor hangs.
 
-use crate::bed::{Dice, any_kind, any_page_request, any_register};
+use crate::bed::{Dice, Meddler, any_kind, any_page_request, any_register};
 use crate::rig::{
     A, ALL_ON, AT, CFGI_ALL, CMDQ_BASE, CMDQ_CONS, CMDQ_PROD, COMMANDS, CONTEXTS, CR0, DEVICE,
     EVENTQ_CONS, GERROR, GERRORN, R, Rig, S, STORE, STREAMS, TABLES, TLBI_NSNH_ALL, Unit, first,
@@ -119,29 +119,17 @@ fn step(rig: &Rig, dice: &mut Dice) {
     }
 }
 
-/// An endpoint that comes back to the unit from the middle of a command.
-#[derive(Debug)]
-struct Meddler(Weak<Unit>);
-
-impl Endpoint for Meddler {
-    fn invalidate(&self, _: &Invalidation) {
-        if let Some(unit) = self.0.upgrade() {
-            // Restarts the queue, its indices at the start, under the command that runs.
-            let write = |at, value: u32| unit.write(at, &value.to_le_bytes());
-            write(CR0, ALL_ON & !(1 << 3));
-            write(CMDQ_CONS, 0);
-            write(CMDQ_PROD, 0);
-            write(CR0, ALL_ON);
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn a_queue_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     let rig = first(Config::default());
-    let meddler: Arc<dyn Endpoint> = Arc::new(Meddler(Arc::downgrade(&rig.unit)));
-    rig.unit.attach(DEVICE, Arc::downgrade(&meddler));
+    let _meddler = Meddler::behind(&rig, u32::MAX, |unit, _| {
+        // Restarts the queue, its indices at the start, under the command that runs.
+        let write = |at, value: u32| unit.write(at, &value.to_le_bytes());
+        write(CR0, ALL_ON & !(1 << 3));
+        write(CMDQ_CONS, 0);
+        write(CMDQ_PROD, 0);
+        write(CR0, ALL_ON);
+    });
     rig.put(STORE, 0);
     // The sync behind the invalidation is of the old queue.
     rig.queue(&[[0x40 | 0x20 << 32, 0x7000], sync(STORE, 1)]);
@@ -151,38 +139,14 @@ fn a_queue_that_is_restarted_under_a_command_waits_for_nothing_of_its_past() {
     rig.submit(&[]);
 }
 
-/// An endpoint that has one command more put into the queue at each command, as another processor may,
-/// until there were `wanted`.
-#[derive(Debug)]
-struct Feeder {
-    unit: Weak<Unit>,
-    heard: AtomicU32,
-    wanted: u32,
-}
-
-impl Endpoint for Feeder {
-    fn invalidate(&self, _: &Invalidation) {
-        let heard = self.heard.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(unit) = self.unit.upgrade()
-            && heard < self.wanted
-        {
-            let prod = (heard + 1) % 512;
-            unit.write(CMDQ_PROD, &prod.to_le_bytes());
-        }
-    }
-    fn page_response(&self, _: Option<Pasid>, _: GroupIndex, _: Response) {}
-}
-
 #[test]
 fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     let rig = first(Config::default());
-    let feeder = Arc::new(Feeder {
-        unit: Arc::downgrade(&rig.unit),
-        heard: AtomicU32::new(0),
-        wanted: 70_000,
+    // One command more is put into the queue at each, as another processor may.
+    let feeder = Meddler::behind(&rig, 70_000, |unit, heard| {
+        let prod = (heard + 1) % 512;
+        unit.write(CMDQ_PROD, &prod.to_le_bytes());
     });
-    let endpoint: Arc<dyn Endpoint> = feeder.clone();
-    rig.unit.attach(DEVICE, Arc::downgrade(&endpoint));
     // A queue full of CMD_ATC_INV, of which the first is handed over.
     rig.w32(CR0, ALL_ON & !(1 << 3));
     rig.w32(CMDQ_CONS, 0);
@@ -194,7 +158,7 @@ fn no_command_is_left_lying_however_many_come_while_others_are_worked_off() {
     rig.w32(CR0, ALL_ON);
     rig.w32(CMDQ_PROD, 1);
     // Linux waits for a word in memory, and touches no register meanwhile.
-    assert_eq!(feeder.heard.load(Ordering::Relaxed), 70_000);
+    assert_eq!(feeder.heard(), 70_000);
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Stalled transactions: how they come about, and everything that ends them.
 
+use crate::bed::AtEnd;
 use crate::rig::{
     A, ALL_ON, AT, CFGI_STE, CMDQ_CONS, CMDQEN, CONTEXTS, CR0, DEVICE, EVENT_MESSAGE, EVENTQ_BASE,
     EVENTQ_CONS, EVENTQ_PROD, EVENTQEN, EVENTS, GERROR, GERROR_MESSAGE, GERRORN, Heard, PAGE, R,
     RW, Rig, S, SMMUEN, STALL_TERM, STE, SYNC, TABLES, resume, second, stalling,
 };
 use iopf::{Access, Dma, Iova, Rid};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 use viommu::smmuv3::{Config, StallModel};
 use viommu_api::{Blocked, Ending, Resume, StallTag};
 
@@ -355,4 +358,45 @@ fn a_transaction_of_an_endpoint_that_is_gone_is_let_go_all_the_same() {
     assert_eq!(rig.r32(CMDQ_CONS) >> 24, 0);
     let counters = rig.unit.counters();
     assert_eq!((counters.resumed, counters.resumed_lost), (0, 1));
+}
+
+#[test]
+fn after_a_detach_nothing_of_the_old_configuration_is_held() {
+    let rig = stalling(Config {
+        stalls: 64,
+        ..Config::default()
+    });
+    let entry = rig.get(STE);
+    rig.put(STE, entry & !1);
+    rig.submit(&[CFGI_STE]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (rig, stop) = (&rig, &stop);
+            scope.spawn(move || {
+                let dma = rig.dma(None, NOWHERE, Access::READ);
+                while !stop.load(Ordering::Acquire) {
+                    assert!(rig.access(&dma, 1).is_err());
+                }
+            });
+        }
+        let _end = AtEnd(|| stop.store(true, Ordering::Release));
+        for turn in 0..50 {
+            // Read first: all the places may be taken before this thread runs again.
+            let before = rig.unit.counters().stalled;
+            rig.put(STE, entry);
+            let start = Instant::now();
+            while rig.unit.counters().stalled == before {
+                assert!(start.elapsed().as_secs() < 300, "nobody asks any more");
+                std::thread::yield_now();
+            }
+            // No new ones, then those that are there.
+            rig.put(STE, entry & !1);
+            rig.submit(&[CFGI_STE]);
+            rig.submit(&[STALL_TERM]);
+            let counters = rig.unit.counters();
+            assert_eq!(counters.stalled, counters.resumed, "turn {turn}");
+            rig.take_events();
+        }
+    });
 }

@@ -152,6 +152,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(leaf.address(format, self.input)),
             page_shift: self.clear(leaf.shift),
+            cut_from: 0,
             rights,
             perms,
             dirty: write || format.dirty & !leaf.raw == 0,
@@ -209,6 +210,7 @@ impl<M: TableMem, R: Recorder> Walker<'_, M, R> {
         Ok(Translation {
             pa: Gpa(page.address(&unit.host, address)),
             page_shift: self.clear(page.shift.min(leaf.shift)),
+            cut_from: 0,
             rights,
             perms,
             dirty: dirty && (write || format.dirty & !leaf.raw == 0),

@@ -44,6 +44,7 @@ pub(in crate::amdvi) fn identity(dma: &Dma, rights: Access, shift: u8) -> Transl
     Translation {
         pa: Gpa(dma.addr.0),
         page_shift: clear_of_ranges(dma.addr.0, shift),
+        cut_from: 0,
         rights: Rights {
             user: rights,
             privileged: rights,

@@ -12,7 +12,7 @@ use crate::smmuv3::stage::Regime;
 use crate::smmuv3::unit::{StallModel, Unit};
 use crate::stage::{Lower, Trip};
 use crate::trail::{Recorder, Stage, Table, Updates, Verdict};
-use crate::{PageTable, TableMem, Unreachable};
+use crate::{TableMem, Unreachable};
 use iommu_wire::smmuv3::pte::{Granule, Stage2Entry};
 use iommu_wire::smmuv3::tables::{
     ContextDescriptor, ContextWord0, ENTRY_SIZE, LEVEL1_SIZE, Level1Context,
@@ -72,9 +72,11 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
     /// Where an entry of a table lies in memory.
     #[inline(always)]
     fn locate(&mut self, table: Table, index: u32, addr: Gpa) -> Result<At, Failure> {
-        let (physical, guest) = match self.stream.second {
-            None => (addr, None),
-            Some(second) => (self.through(second, addr)?, Some(addr)),
+        let second = self.stream.second;
+        let (physical, guest) = if second.is_none() {
+            (addr, None)
+        } else {
+            (self.through(second, addr)?, Some(addr))
         };
         Ok(At {
             table,
@@ -96,7 +98,7 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
             given: Class::Context,
             failure: None,
         };
-        let lower = trip.lower(second.table);
+        let lower = trip.lower(second.table());
         reach(&mut trip, &lower, addr).map_err(|Stop| {
             let left = trip.failure.take();
             let failure = left.unwrap_or(crate::Failure::new(Cause::ContextIpaInvalid));
@@ -213,7 +215,7 @@ fn check(unit: &Unit, stream: &Stream, entry: &ContextDescriptor) -> Result<Cont
         return Err(bad(Cause::ContextAsid, 0, ContextWord0::ASID));
     }
     let lower = if word0.lower_disabled() {
-        None
+        Top::NONE
     } else {
         let half = Half {
             word: 1,
@@ -224,10 +226,10 @@ fn check(unit: &Unit, stream: &Stream, entry: &ContextDescriptor) -> Result<Cont
             table: entry.word1.top(),
             hierarchy_disabled: entry.word1.hierarchy_disabled(),
         };
-        Some(half.top(unit, word0.output_size())?)
+        half.top(unit, word0.output_size())?
     };
     let upper = if word0.upper_disabled() {
-        None
+        Top::NONE
     } else {
         let half = Half {
             word: 2,
@@ -238,14 +240,10 @@ fn check(unit: &Unit, stream: &Stream, entry: &ContextDescriptor) -> Result<Cont
             table: entry.word2.top(),
             hierarchy_disabled: entry.word2.hierarchy_disabled(),
         };
-        Some(half.top(unit, word0.output_size())?)
+        half.top(unit, word0.output_size())?
     };
-    Ok(Context {
-        lower,
-        upper,
-        asid: word0.asid(),
-        switches: switches(unit, entry),
-    })
+    let switches = switches(unit, entry);
+    Ok(Context::new(lower, upper, word0.asid(), switches))
 }
 
 /// One of the two ranges.
@@ -279,15 +277,9 @@ impl Half {
         let resolved = bits - granule.page_shift();
         let levels = resolved.div_ceil(granule.stride());
         let index = resolved - granule.stride() * (levels - 1);
-        let hierarchy = !(self.hierarchy_disabled && unit.has_hierarchy_disable());
-        Ok(Top {
-            table: PageTable {
-                root: aligned(self.table, index),
-                levels,
-            },
-            bits,
-            format: formats::first(granule, output, hierarchy),
-        })
+        let root = aligned(self.table, index);
+        let without = self.hierarchy_disabled && unit.has_hierarchy_disable();
+        Ok(Top::new(root, levels, bits, granule, output).without_hierarchy(without))
     }
 }
 

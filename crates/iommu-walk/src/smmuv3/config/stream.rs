@@ -3,13 +3,12 @@
 //! Spec: IHI 0070, "Stream table lookup", "L1STD, Level 1 Stream Table Descriptor", "Validity of STE".
 
 use super::{At, Bad, bad};
-use crate::format::Geometry;
 use crate::smmuv3::formats;
 use crate::smmuv3::space::{Stream, Top, aligned};
 use crate::smmuv3::unit::{StallModel, Unit};
 use crate::smmuv3::{Cause, Detail, Failure};
 use crate::trail::{Recorder, Table, Verdict};
-use crate::{PageTable, TableMem, Unreachable};
+use crate::{TableMem, Unreachable};
 use iommu_wire::smmuv3::pte::Granule;
 use iommu_wire::smmuv3::tables::{
     ENTRY_SIZE, Level1Stream, StreamEntry, StreamWord0, StreamWord1, StreamWord2, StreamWord3,
@@ -120,8 +119,7 @@ fn check(unit: &Unit, entry: StreamEntry) -> Result<Stream, Bad> {
         word0,
         word1,
         word2: StreamWord2::new(),
-        second: None,
-        execute_levels: unit.has_execute_levels(),
+        second: Top::NONE,
     };
     if config.aborts() {
         return Ok(stream);
@@ -141,8 +139,10 @@ fn check(unit: &Unit, entry: StreamEntry) -> Result<Stream, Bad> {
         first(unit, word0, word1)?;
     }
     if config.second() {
-        stream.second = Some(second(unit, word2, word3)?);
-        stream.word2 = word2.with_hardware_dirty(word2.hardware_dirty() && word2.hardware_access());
+        stream.second = second(unit, word2, word3)?;
+        stream.word2 = word2
+            .with_hardware_dirty(word2.hardware_dirty() && word2.hardware_access())
+            .with_implementation(unit.has_execute_levels().into());
     }
     if unit.has_second() && translates {
         if word2.vmid() > 0xff && !unit.wide_vmids() {
@@ -160,7 +160,7 @@ fn attributes(unit: &Unit, word1: StreamWord1, translates: bool) -> StreamWord1 
     if !unit.has_overrides() {
         word &= !(StreamWord1::PRIVILEGE | StreamWord1::INSTRUCTION);
     }
-    if !unit.has_ats() || !translates || word1.ats() == 3 {
+    if !unit.has_ats() || !translates {
         word &= !StreamWord1::ATS;
     }
     StreamWord1::from_bits(word)
@@ -225,34 +225,33 @@ fn second(unit: &Unit, word2: StreamWord2, word3: StreamWord3) -> Result<Top, Ba
         return Err(bad(Cause::StreamSecondInput, 2, StreamWord2::INPUT_SIZE));
     }
     let bits = 64 - word2.input_size();
-    let format = formats::second(granule, size);
-    let levels = start_level(granule, word2.start_level());
+    let levels = start_level(unit, granule, word2.start_level());
     let below = granule.page_shift() + granule.stride() * levels.saturating_sub(1);
     // A top table resolves at least one bit, and at most four more than others do.
-    if levels == 0 || bits <= below || bits - below > format.geometry.stride() + 4 {
+    if levels == 0 || bits <= below || bits - below > granule.stride() + 4 {
         let decided = StreamWord2::START_LEVEL | StreamWord2::INPUT_SIZE;
         return Err(bad(Cause::StreamSecondLevel, 2, decided));
     }
     if word2.big_endian() {
         return Err(bad(Cause::StreamSecondEndian, 2, StreamWord2::BIG_ENDIAN));
     }
-    Ok(Top {
-        table: PageTable {
-            root: aligned(word3.top(), bits - below),
-            levels,
-        },
-        bits,
-        format,
-    })
+    let root = aligned(word3.top(), bits - below);
+    Ok(Top::new(root, levels, bits, granule, size))
 }
 
 /// The level at which a walk starts, counted from 1, the level of pages; 0 where it is reserved. DDI 0487,
-/// "Determining stage 2 initial lookup level".
-const fn start_level(granule: Granule, level: u8) -> u8 {
+/// "AArch64.S2StartLevel" and "AArch64.S2InvalidSL".
+const fn start_level(unit: &Unit, granule: Granule, level: u8) -> u8 {
+    let narrow = match granule {
+        Granule::K4 | Granule::K64 => unit.output_bits() < 44,
+        Granule::K16 => unit.output_bits() < 42,
+    };
     match (granule, level) {
-        (Granule::K4, 3) => 1,
+        (_, 2) if narrow => 0,
+        (Granule::K4, 3) => unit.has_small_tables() as u8,
+        // With 16 KiB it takes DS, and with that descriptors of 52-bit addresses.
+        (Granule::K16 | Granule::K64, 3) => 0,
         (Granule::K4, level) => level + 2,
-        (Granule::K64, 3) => 0,
         (_, level) => level + 1,
     }
 }

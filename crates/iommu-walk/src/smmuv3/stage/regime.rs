@@ -15,8 +15,10 @@ use iommu_wire::smmuv3::tables::StreamWord2;
 pub(crate) struct Regime {
     /// Of stage 1: the range of the request.
     first: Top,
-    /// Of stage 2. A stage that does not translate has the other's, and is not walked.
+    /// Of stage 2.
     second: Top,
+    /// Their formats. That of a stage that does not translate is of no use.
+    formats: [&'static Format<Granules>; 2],
     word2: StreamWord2,
 }
 
@@ -26,8 +28,15 @@ impl Regime {
         Self {
             first,
             second,
+            formats: [first.first(), second.second()],
             word2,
         }
+    }
+
+    /// Whether stage 2 tells privileged execution apart (XNX).
+    #[inline(always)]
+    pub(super) const fn execute_levels(&self) -> bool {
+        self.word2.implementation() != 0
     }
 }
 
@@ -43,12 +52,12 @@ impl Stages for Regime {
 
     #[inline(always)]
     fn first(&self) -> &Format<Granules> {
-        self.first.format
+        self.formats[0]
     }
 
     #[inline(always)]
     fn second(&self) -> &Format<Granules> {
-        self.second.format
+        self.formats[1]
     }
 
     #[inline(always)]
@@ -67,14 +76,14 @@ impl Stages for Regime {
     }
 
     fn index_bits(&self, stage: Stage, level: u8) -> u8 {
-        let top = match stage {
-            Stage::First => self.first,
-            Stage::Second => self.second,
+        let (top, format) = match stage {
+            Stage::First => (self.first, self.formats[0]),
+            Stage::Second => (self.second, self.formats[1]),
         };
-        if level == top.table.levels {
+        if level == top.table().levels {
             top.index_bits()
         } else {
-            top.format.geometry.stride
+            format.geometry.stride
         }
     }
 
@@ -83,14 +92,14 @@ impl Stages for Regime {
     fn second_root(&self, table: PageTable, input: u64) -> u64 {
         let Granules {
             page_shift, stride, ..
-        } = self.second.format.geometry;
+        } = self.formats[1].geometry;
         let covered = page_shift.wrapping_add(stride.wrapping_mul(table.levels));
         table.root.0 | input >> (covered & 63) << (page_shift & 63)
     }
 
     #[inline(always)]
     fn second_input(&self, given: Class, input: u64) -> Result<(), Cause> {
-        if input >> (self.second.bits & 63) != 0 {
+        if input >> (self.second.bits() & 63) != 0 {
             return Err(match given {
                 Class::Context => Cause::ContextIpaOutside,
                 Class::Table => Cause::TableIpaOutside,

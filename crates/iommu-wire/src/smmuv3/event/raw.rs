@@ -460,6 +460,20 @@ impl RawEvent {
         }
         self.with_second(ipa.is_some())
     }
+    /// The record of a translation-related fault, by its number.
+    #[must_use]
+    #[inline]
+    pub fn of_fault(number: EventNumber, fault: &Fault) -> Self {
+        let raw = Self::new(number)
+            .with_origin(fault.origin)
+            .with_access(fault.access)
+            .with_class(fault.class)
+            .with_input(fault.addr)
+            .with_ipa(fault.ipa);
+        let read = table_read(number, fault.class, fault.table_read);
+        let raw = raw.with_syndrome(raw.syndrome().with_table_read(read));
+        fault.stalled.map_or(raw, |tag| raw.with_stall(tag))
+    }
     /// The same record of a stalled transaction.
     #[must_use]
     pub const fn with_stall(self, tag: u16) -> Self {
@@ -477,18 +491,6 @@ pub(super) fn fetch(number: EventNumber, event: Fetch) -> RawEvent {
         .with_origin(event.origin)
         .with_reason(event.reason)
         .with_fetch_addr(event.addr)
-}
-
-pub(super) fn fault(number: EventNumber, fault: &Fault) -> RawEvent {
-    let raw = RawEvent::new(number)
-        .with_origin(fault.origin)
-        .with_access(fault.access)
-        .with_class(fault.class)
-        .with_input(fault.addr)
-        .with_ipa(fault.ipa);
-    let read = table_read(number, fault.class, fault.table_read);
-    let raw = raw.with_syndrome(raw.syndrome().with_table_read(read));
-    fault.stalled.map_or(raw, |tag| raw.with_stall(tag))
 }
 
 pub(super) fn bad_ats_request(event: BadAtsRequest) -> RawEvent {

@@ -218,8 +218,9 @@ pub struct ContextWord2 {
     pub hardware_use: u8,
 }
 
-/// Where a top table's address is, in words 1 and 2.
-const TABLE: u64 = 0x00ff_ffff_ffff_fff0;
+/// Where a top table's address is, in words 1 and 2. Bits 55:52 are of 128-bit descriptors only, and
+/// reserved without.
+const TABLE: u64 = 0x000f_ffff_ffff_fff0;
 
 impl ContextWord1 {
     /// HAD0.

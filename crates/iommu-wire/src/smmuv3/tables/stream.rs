@@ -351,8 +351,8 @@ pub struct StreamWord3 {
 }
 
 impl StreamWord3 {
-    /// `S2TTB`.
-    pub const TABLE: u64 = 0x00ff_ffff_ffff_fff0;
+    /// `S2TTB`. Bits 55:52 are of 128-bit descriptors only, and reserved without.
+    pub const TABLE: u64 = 0x000f_ffff_ffff_fff0;
 
     /// The top table, as it is written there: it is aligned to its size before it is used.
     #[must_use]

@@ -1,8 +1,9 @@
 //! AMD-Vi, served.
 
-use super::{Body, Front, Names, Reason, Serve, Unit};
+use super::{Front, Names, Reason, Serve, Unit};
 use crate::serve::args::Plan;
 use crate::serve::ivrs::{self, Iommu};
+use crate::serve::told::{Acpi, Telling};
 use endpoint::pci::Impossible;
 use endpoint::{AmdviCapability, AmdviFunction, IommuFunction};
 use iommu_walk::TableMem;
@@ -24,9 +25,8 @@ const VIRTUAL_BITS: u8 = 64;
 impl Serve for Amdvi {
     const NAMES: Names = Names {
         arch: "amdvi",
-        signature: ivrs::SIGNATURE,
-        revision: ivrs::REVISION,
-        file: "ivrs.table",
+        program: "qemu-system-x86_64",
+        machine: "q35",
         // Linux uses an AMD IOMMU without being asked.
         kernel: None,
         queue: "command buffer",
@@ -36,9 +36,9 @@ impl Serve for Amdvi {
     const ANSWERS_BY_PASID: bool = false;
     type Condition = (Cause, u8);
 
-    fn config(legacy: bool) -> Config {
+    fn config(plan: &Plan) -> Config {
         let config = Config::default();
-        if legacy {
+        if plan.legacy {
             Config {
                 guest: None,
                 page_requests: None,
@@ -63,7 +63,7 @@ impl Serve for Amdvi {
         Ok(Front::Function(Arc::new(function)))
     }
 
-    fn body(unit: &Unit<Self>, config: &Config, plan: &Plan, functions: Vec<Rid>) -> Body {
+    fn tell(unit: &Unit<Self>, config: &Config, plan: &Plan, functions: Vec<Rid>) -> Telling {
         let features = FEATURES.map(|at| {
             let mut bytes = [0; 8];
             unit.read(at, &mut bytes);
@@ -78,7 +78,12 @@ impl Serve for Amdvi {
             virtual_bits: VIRTUAL_BITS,
             functions,
         };
-        Box::new(move |base| iommu.table(base))
+        Telling::Acpi(Acpi {
+            signature: ivrs::SIGNATURE,
+            revision: ivrs::REVISION,
+            file: "ivrs.table",
+            body: Box::new(move |base| iommu.table(base)),
+        })
     }
 
     fn condition(failure: &Failure) -> Self::Condition {

@@ -1,8 +1,9 @@
 //! Intel VT-d, served.
 
-use super::{Body, Front, Names, Reason, Serve, Unit};
+use super::{Front, Names, Reason, Serve, Unit};
 use crate::serve::args::Plan;
 use crate::serve::dmar;
+use crate::serve::told::{Acpi, Telling};
 use endpoint::IommuFunction;
 use endpoint::pci::Impossible;
 use iommu_walk::TableMem;
@@ -17,18 +18,17 @@ use viommu_api::MsiSink;
 impl Serve for Vtd {
     const NAMES: Names = Names {
         arch: "vtd",
-        signature: dmar::SIGNATURE,
-        revision: 1,
-        file: "dmar.table",
+        program: "qemu-system-x86_64",
+        machine: "q35",
         kernel: Some("intel_iommu=on"),
         queue: "invalidation queue",
     };
     const FUNCTIONS: u8 = 1;
     const ANSWERS_BY_PASID: bool = true;
 
-    fn config(legacy: bool) -> Config {
+    fn config(plan: &Plan) -> Config {
         let config = Config::default();
-        if legacy {
+        if plan.legacy {
             Config {
                 scalable: None,
                 ..config
@@ -46,9 +46,14 @@ impl Serve for Vtd {
         Ok(Front::Registers)
     }
 
-    fn body(_: &Unit<Self>, config: &Config, _: &Plan, functions: Vec<Rid>) -> Body {
+    fn tell(_: &Unit<Self>, config: &Config, _: &Plan, functions: Vec<Rid>) -> Telling {
         let host_width = config.host_width;
-        Box::new(move |base| dmar::body(base, host_width, &functions))
+        Telling::Acpi(Acpi {
+            signature: dmar::SIGNATURE,
+            revision: 1,
+            file: "dmar.table",
+            body: Box::new(move |base| dmar::body(base, host_width, &functions)),
+        })
     }
 
     type Condition = (Cause, u8);

@@ -1,7 +1,7 @@
 //! Messages that drivers print in several lines of their own: VT-d's refused page requests, and all of
 //! Arm's SMMUs.
 
-use super::Decoder;
+use super::{ARM, Decoder};
 use crate::log::arm;
 use crate::log::clean::unquote;
 use crate::log::dialect::Start;
@@ -53,7 +53,7 @@ impl Decoder {
     /// Takes what drivers of SMMUs have printed in `line`, and what goes on with it; whether there is
     /// any.
     pub(super) fn arm(&mut self, line: &[u8], time: Option<&str>, after_soft: bool) -> bool {
-        if !self.needles.arm(line) && !self.waiting.iter().any(Message::is_arm) {
+        if !ARM.any(line) && !self.waiting.iter().any(Message::is_arm) {
             return false;
         }
         let parts = arm::parts(line);

@@ -3,7 +3,7 @@
 use super::page::{encoded, offset, own_shift};
 use super::unit::Setup;
 use super::{Amdvi, page};
-use crate::harness::{Bits, Builder, Case, DATA, NOWHERE, address, device, pick};
+use crate::harness::{Bits, Builder, Case, DATA, NOWHERE, Q35, address, device, pick};
 use fastrand::Rng;
 use iommu_wire::amdvi::pte::HostEntry;
 use iommu_wire::amdvi::tables::{DEVICE_ENTRY_SIZE, DeviceWord0};
@@ -217,7 +217,7 @@ pub(crate) fn case(rng: &mut Rng) -> Case<Amdvi> {
 fn attempt(rng: &mut Rng) -> Case<Amdvi> {
     let device = device(rng, true);
     let changes = pick(rng, [0, 1, 1, 1, 1, 2, 2, 3]);
-    let mut b = Builder::new(rng);
+    let mut b = Builder::new(rng, &Q35);
     let levels = b.rng.u8(1..=6);
     let mut iova = address(b.rng, (12 + 9 * levels).min(64));
     let top = pages(&mut b, &mut iova, levels);

@@ -1,7 +1,7 @@
 //! QEMU's AMD-Vi unit, and our walk beside it.
 
 use super::{Amdvi, deviations, generate};
-use crate::harness::{Arch, BUSY, Bus, Case, Deviation, Device, End, FIXED, Walking};
+use crate::harness::{Arch, BUSY, Board, Bus, Case, Deviation, Device, End, FIXED, Q35, Walking};
 use fastrand::Rng;
 use iommu_walk::amdvi::{Failure, Outcome, Unit, translate};
 use iommu_wire::amdvi::event::EventCode;
@@ -60,6 +60,8 @@ impl fmt::Debug for Setup {
 }
 
 impl Arch for Amdvi {
+    const BOARD: Board = Q35;
+
     type Mode = ();
     type Setup = Setup;
     type Unit = Unit;

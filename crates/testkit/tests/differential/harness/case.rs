@@ -1,25 +1,32 @@
 //! One case, what our walk makes of it, and what an architecture brings to the comparison.
 
+use super::board::Board;
 use super::machine::{Bus, Device};
 use fastrand::Rng;
 use iommu_walk::{TableMem, Trail, Unreachable, Updates};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, Rid};
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::ops::Range;
 use testkit::qemu::qtest::{QtestError, Read};
 
-/// Guest memory: 64 MiB from 0, and nothing above.
+// Places in guest memory, from where it starts, which is 0 on q35.
+
+/// Guest memory: 64 MiB, and nothing above.
 pub(crate) const RAM_SIZE: u64 = 64 << 20;
-/// Below lie firmware and video memory.
+/// Below lie firmware and video memory, or a device tree.
 pub(crate) const LOW: u64 = 1 << 20;
 /// Tables are built here.
-pub(crate) const TABLES: std::ops::Range<u64> = 0x110_0000..0x200_0000;
+pub(crate) const TABLES: Range<u64> = 0x110_0000..0x200_0000;
 /// Pages for DMA; every 32-bit word holds its own address.
-pub(crate) const DATA: std::ops::Range<u64> = 0x200_0000..0x3ff_0000;
+pub(crate) const DATA: Range<u64> = 0x200_0000..0x3ff_0000;
 /// A word of the harness itself.
 pub(crate) const SCRATCH: u64 = 0x3ff_8000;
 /// Tables of the harness itself.
 pub(crate) const FIXED: u64 = 0x3ff_9000;
+
+// Places as the machine has them.
+
 /// Memory and devices lie below.
 pub(crate) const BUSY: u64 = 1 << 32;
 /// Where there is no memory, and no device either; inside 39 bits.
@@ -29,14 +36,17 @@ pub(crate) const NOWHERE: u64 = 0x40_0000_0000;
 ///
 /// The value is QEMU's unit as the harness found it.
 pub(crate) trait Arch: Clone + Eq + Debug + 'static {
+    /// The machine that has the IOMMU.
+    const BOARD: Board;
+
     /// The kinds of translation that are compared, each with a unit of its own.
     type Mode: Copy;
     /// The registers of a case.
     type Setup: Clone + Eq + Debug;
     /// What our walk knows of the registers.
-    type Unit: Copy + Debug;
+    type Unit: Copy + PartialEq + Debug;
     /// Why our walk found no address.
-    type Failure: Copy + Debug;
+    type Failure: Copy + PartialEq + Debug;
     /// What is recorded of a request that was blocked, as far as both sides have it.
     type Record: Clone + Eq + Debug;
 
@@ -72,15 +82,30 @@ pub(crate) struct Deviation<A: Arch> {
 }
 
 /// The words of a case; everything else is as it always is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
+    /// Where memory starts.
+    pub(crate) start: u64,
     pub(crate) words: BTreeMap<u64, u64>,
 }
 
 impl Memory {
+    /// Memory of this machine, as it is when no case has written there.
+    pub(crate) fn of(board: &Board) -> Self {
+        Self {
+            start: board.ram,
+            words: BTreeMap::new(),
+        }
+    }
+
+    /// The place of something that lies so far from the start.
+    pub(crate) const fn place(&self, from_start: &Range<u64>) -> Range<u64> {
+        self.start + from_start.start..self.start + from_start.end
+    }
+
     /// What lies at `at` when no case has written there.
-    pub(crate) fn default_word(at: u64) -> u64 {
-        if DATA.contains(&at) {
+    pub(crate) fn default_word(&self, at: u64) -> u64 {
+        if self.place(&DATA).contains(&at) {
             (at + 4) << 32 | at
         } else {
             0
@@ -88,29 +113,29 @@ impl Memory {
     }
 
     /// The pages that are not zero at the start.
-    pub(crate) fn default_pages() -> impl Iterator<Item = (u64, Vec<u8>)> {
-        DATA.step_by(4096).map(|page| {
+    pub(crate) fn default_pages(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        self.place(&DATA).step_by(4096).map(|page| {
             let words = (page..page + 4096).step_by(8);
-            let bytes = words.flat_map(|at| Self::default_word(at).to_le_bytes());
+            let bytes = words.flat_map(|at| self.default_word(at).to_le_bytes());
             (page, bytes.collect())
         })
     }
 
     pub(crate) fn get(&self, at: u64) -> u64 {
         let word = self.words.get(&at).copied();
-        word.unwrap_or_else(|| Self::default_word(at))
+        word.unwrap_or_else(|| self.default_word(at))
     }
 
     /// The word at `at`, to be changed.
     pub(crate) fn word(&mut self, at: u64) -> &mut u64 {
-        let default = Self::default_word(at);
+        let default = self.default_word(at);
         self.words.entry(at).or_insert(default)
     }
 }
 
 impl TableMem for Memory {
     fn load(&self, at: Gpa) -> Result<u64, Unreachable> {
-        if at.0 < RAM_SIZE {
+        if self.place(&(0..RAM_SIZE)).contains(&at.0) {
             Ok(self.get(at.0))
         } else {
             Err(Unreachable(at))
@@ -222,6 +247,14 @@ impl<A: Arch> Walked<A> {
             case,
             unit,
         }
+    }
+
+    /// Whether nothing that follows can tell them apart.
+    pub(crate) fn alike(&self, other: &Self) -> bool {
+        self.end == other.end
+            && self.failure == other.failure
+            && self.unit == other.unit
+            && self.case == other.case
     }
 
     /// Walks a changed case; marks and words stay those of the original addresses.

@@ -1,11 +1,13 @@
 //! What random cases are made of: tables somewhere, and bits to change.
 
+use super::board::Board;
 use super::case::{BUSY, DATA, LOW, Memory, RAM_SIZE, TABLES};
 use super::machine::Device;
 use fastrand::Rng;
+use std::ops::{Range, RangeInclusive};
 
 /// Bits of an entry, by what changing one is likely to hit.
-pub(crate) struct Bits(pub(crate) &'static [(&'static str, std::ops::RangeInclusive<u8>)]);
+pub(crate) struct Bits(pub(crate) &'static [(&'static str, RangeInclusive<u8>)]);
 
 /// A word of the case that a change may hit.
 pub(crate) struct Target {
@@ -41,14 +43,14 @@ pub(crate) struct Builder<'a> {
     pub(crate) rng: &'a mut Rng,
     pub(crate) memory: Memory,
     pub(crate) targets: Vec<Target>,
-    used: Vec<u64>,
+    used: Vec<Range<u64>>,
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(rng: &'a mut Rng) -> Self {
+    pub(crate) fn new(rng: &'a mut Rng, board: &Board) -> Self {
         Self {
             rng,
-            memory: Memory::default(),
+            memory: Memory::of(board),
             targets: Vec::new(),
             used: Vec::new(),
         }
@@ -61,13 +63,23 @@ impl<'a> Builder<'a> {
 
     /// So many of them in a row.
     pub(crate) fn tables(&mut self, count: u64) -> u64 {
+        self.free(12, count << 12)
+    }
+
+    /// A table of this size, a power of two, where an address with so many zeros is.
+    pub(crate) fn aligned(&mut self, shift: u8) -> u64 {
+        self.free(shift, 1 << shift)
+    }
+
+    fn free(&mut self, shift: u8, size: u64) -> u64 {
+        let tables = self.memory.place(&TABLES);
         loop {
-            let page = self.rng.u64(TABLES.start >> 12..TABLES.end >> 12) << 12;
-            let run = (0..count).map(|number| page + (number << 12));
-            let free = |page: u64| TABLES.contains(&page) && !self.used.contains(&page);
-            if run.clone().all(free) {
-                self.used.extend(run);
-                return page;
+            let at = self.rng.u64(tables.start >> shift..tables.end >> shift) << shift;
+            let end = at + size;
+            let apart = |used: &Range<u64>| used.end <= at || end <= used.start;
+            if at >= tables.start && end <= tables.end && self.used.iter().all(apart) {
+                self.used.push(at..end);
+                return at;
             }
         }
     }
@@ -93,14 +105,15 @@ impl<'a> Builder<'a> {
     pub(crate) fn page(&mut self, iova: u64, shift: u8) -> u64 {
         let offset = iova & ((1 << shift) - 1);
         if shift >= 26 {
-            // The page from 0 on holds all of memory.
-            return 0;
+            // One page holds all of memory.
+            return self.memory.start >> shift << shift;
         }
-        let base = self.rng.u64(DATA.start >> shift..=DATA.end >> shift) << shift;
-        if DATA.contains(&(base + offset)) {
+        let data = self.memory.place(&DATA);
+        let base = self.rng.u64(data.start >> shift..=data.end >> shift) << shift;
+        if data.contains(&(base + offset)) {
             base
         } else {
-            DATA.start
+            data.start
         }
     }
 
@@ -174,7 +187,8 @@ pub(crate) fn address(rng: &mut Rng, width: u8) -> u64 {
 
 /// Whether the case keeps away from what the harness cannot watch: firmware, tables as targets of
 /// DMA, and the devices below 4 GiB.
-pub(crate) fn watchable(ends: &[u64], mut steps: impl Iterator<Item = u64>) -> bool {
-    let read = |at: u64| (LOW..RAM_SIZE).contains(&at) || at >= BUSY;
-    ends.iter().all(|at| DATA.contains(at)) && steps.all(read)
+pub(crate) fn watchable(memory: &Memory, ends: &[u64], steps: impl Iterator<Item = u64>) -> bool {
+    let (data, open) = (memory.place(&DATA), memory.place(&(LOW..RAM_SIZE)));
+    let read = |at: u64| open.contains(&at) || at >= BUSY;
+    ends.iter().all(|at| data.contains(at)) && { steps }.all(read)
 }

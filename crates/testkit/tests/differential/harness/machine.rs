@@ -1,4 +1,4 @@
-//! QEMU's q35 machine with one of its IOMMUs, and devices that do DMA when told to.
+//! A machine of QEMU's with one of its IOMMUs, and devices that do DMA when told to.
 
 use super::case::{Arch, Case, End, Memory, RAM_SIZE, SCRATCH};
 use std::collections::BTreeMap;
@@ -63,10 +63,6 @@ impl Device {
     pub(crate) const fn writes(self) -> bool {
         matches!(self, Self::Writer { .. })
     }
-
-    fn bar(self) -> u64 {
-        0xe000_0000 + u64::from(self.rid() >> 3) * 0x10_0000
-    }
 }
 
 /// What an access to the file behind guest memory relies on.
@@ -84,20 +80,32 @@ pub(crate) struct Observed<A: Arch> {
 pub(crate) struct Bus {
     pub(crate) qtest: Qtest,
     ram: File,
+    /// Memory as no case has changed it.
+    clean: Memory,
     _dir: tempfile::TempDir,
 }
 
 impl Bus {
     pub(crate) fn put(&self, at: u64, word: u64) {
         self.ram
-            .write_all_at(&word.to_le_bytes(), at)
+            .write_all_at(&word.to_le_bytes(), at - self.clean.start)
             .expect(RAM_FILE);
     }
 
     pub(crate) fn get(&self, at: u64) -> u64 {
         let mut bytes = [0; 8];
-        self.ram.read_exact_at(&mut bytes, at).expect(RAM_FILE);
+        self.read(at, &mut bytes);
         u64::from_le_bytes(bytes)
+    }
+
+    fn read(&self, at: u64, bytes: &mut [u8]) {
+        let offset = at - self.clean.start;
+        self.ram.read_exact_at(bytes, offset).expect(RAM_FILE);
+    }
+
+    /// Writes the word that is at `at` as long as no case has another.
+    fn restore(&self, at: u64) {
+        self.put(at, self.clean.default_word(at));
     }
 }
 
@@ -113,16 +121,19 @@ impl<A: Arch> Machine<A> {
         let path = dir.path().join("ram");
         let ram = File::create_new(&path).map_err(QtestError::Start)?;
         ram.set_len(RAM_SIZE).map_err(QtestError::Start)?;
-        for (at, page) in Memory::default_pages() {
-            ram.write_all_at(&page, at).map_err(QtestError::Start)?;
+        let clean = Memory::of(&A::BOARD);
+        for (at, page) in clean.default_pages() {
+            let written = ram.write_all_at(&page, at - clean.start);
+            written.map_err(QtestError::Start)?;
         }
         let backend = format!(
             "memory-backend-file,id=ram,size={RAM_SIZE},share=on,mem-path={}",
             path.display()
         );
         let size = format!("{}M", RAM_SIZE >> 20);
-        let mut args = vec!["-machine", "q35,memory-backend=ram", "-m", &size];
-        args.extend(["-object", &backend, "-device", unit]);
+        let machine = format!("{},memory-backend=ram", A::BOARD.machine);
+        let mut args = vec!["-machine", &machine, "-m", &size];
+        args.extend(["-object", &backend, A::BOARD.unit, unit]);
         let devices = Device::ALL.map(|device| {
             let slot = device.rid() >> 3;
             if device.writes() {
@@ -136,15 +147,12 @@ impl<A: Arch> Machine<A> {
         }
         let mut qtest = Qtest::start(root, &args)?;
         for device in Device::ALL {
-            let function = 1 << 31 | u32::from(device.rid()) << 8;
-            for (register, value) in [(0x10, device.bar()), (0x04, 0b110)] {
-                qtest.outl(0xcf8, function | register)?;
-                qtest.outl(0xcfc, low(value))?;
-            }
+            A::BOARD.plug(&mut qtest, device.rid())?;
         }
         let mut bus = Bus {
             qtest,
             ram,
+            clean,
             _dir: dir,
         };
         Ok(Self {
@@ -171,7 +179,7 @@ impl<A: Arch> Machine<A> {
         let words = case.memory.words.keys();
         let words = words.map(|at| (*at, self.bus.get(*at))).collect();
         for at in case.memory.words.keys() {
-            self.bus.put(*at, Memory::default_word(*at));
+            self.bus.restore(*at);
         }
         let end = match (record, reached) {
             (Some(record), None) => End::Fault(record),
@@ -187,12 +195,12 @@ impl<A: Arch> Machine<A> {
         case: &Case<A>,
         likely: &[u64],
     ) -> Result<(Option<A::Record>, Option<u64>), QtestError> {
-        let bar = case.device.bar();
+        let (bar, scratch) = (bar::<A>(case.device), self.scratch());
         for (register, value) in [
             (TEST_ADDRESS, low(case.iova)),
             (TEST_ADDRESS + 4, low(case.iova >> 32)),
             (TEST_LENGTH, 4),
-            (TEST_READ_BACK, low(SCRATCH)),
+            (TEST_READ_BACK, low(scratch)),
             (TEST_READ_BACK + 4, 0),
             (TEST_ARM, 1),
         ] {
@@ -214,21 +222,22 @@ impl<A: Arch> Machine<A> {
     }
 
     fn read_dma(&mut self, case: &Case<A>) -> Result<(Option<A::Record>, Option<u64>), QtestError> {
-        self.bus.put(SCRATCH, u64::MAX);
+        let scratch = self.scratch();
+        self.bus.put(scratch, u64::MAX);
         self.edu(case.device, case.iova, EDU_BUFFER, EDU_FROM_RAM)?;
         let values = self.bus.qtest.reads(&self.iommu.status())?;
         let record = self.iommu.take(&mut self.bus, &values)?;
         // The buffer comes out where it can be seen.
         self.iommu.enter(&mut self.bus, None)?;
-        self.edu(case.device, EDU_BUFFER, SCRATCH, EDU_TO_RAM)?;
+        self.edu(case.device, EDU_BUFFER, scratch, EDU_TO_RAM)?;
         self.bus.qtest.settle()?;
-        let seen = self.bus.get(SCRATCH) & 0xffff_ffff;
+        let seen = self.bus.get(scratch) & 0xffff_ffff;
         // Every word of the data pages holds its own address; a blocked read gives zero.
         Ok((record, (seen != 0).then_some(seen)))
     }
 
     fn edu(&mut self, device: Device, from: u64, to: u64, command: u64) -> Result<(), QtestError> {
-        let bar = device.bar();
+        let bar = bar::<A>(device);
         let qtest = &mut self.bus.qtest;
         qtest.writeq(bar + EDU_SOURCE, from)?;
         qtest.writeq(bar + EDU_DESTINATION, to)?;
@@ -237,12 +246,17 @@ impl<A: Arch> Machine<A> {
         qtest.clock_step(EDU_DELAY)
     }
 
+    /// A word of the harness itself.
+    const fn scratch(&self) -> u64 {
+        self.bus.clean.start + SCRATCH
+    }
+
     /// Where the pattern landed; it is taken away again.
     fn find_pattern(&self, likely: &[u64]) -> u64 {
         let mut bytes = vec![0; 1 << 20];
         let mut within = |at: u64, length: usize| {
             let bytes = &mut bytes[..length];
-            self.bus.ram.read_exact_at(bytes, at).expect(RAM_FILE);
+            self.bus.read(at, bytes);
             let mut words = (at..).step_by(4).zip(bytes.chunks_exact(4));
             words.find_map(|(at, word)| (word == PATTERN.to_le_bytes()).then_some(at))
         };
@@ -250,13 +264,18 @@ impl<A: Arch> Machine<A> {
             .iter()
             .find_map(|at| within(*at, 4))
             .or_else(|| {
-                let mut chunks = (0..RAM_SIZE).step_by(1 << 20);
+                let mut chunks = self.bus.clean.place(&(0..RAM_SIZE)).step_by(1 << 20);
                 chunks.find_map(|at| within(at, 1 << 20))
             })
             .expect("the write went to memory");
-        self.bus.put(found & !7, Memory::default_word(found & !7));
+        self.bus.restore(found & !7);
         found
     }
+}
+
+/// Where the registers of a device are.
+const fn bar<A: Arch>(device: Device) -> u64 {
+    A::BOARD.bar(device.rid() >> 3)
 }
 
 /// The low half of a word.

@@ -30,7 +30,7 @@ enum Verdict {
 /// # Panics
 /// On an unexplained disagreement, and on a deviation of this mode that no case met.
 pub(crate) fn differential<A: Arch>(device: &str, mode: A::Mode, count: u64) {
-    let root = root::ensure().unwrap_or_else(|error| panic!("{error}"));
+    let root = root::ensure_for(A::BOARD.target).unwrap_or_else(|error| panic!("{error}"));
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>());
     let seed = number("IOPF_SEED").map_or(SEED, |n| n.expect("IOPF_SEED is a number"));
     let only = number("IOPF_CASE").map(|n| n.expect("IOPF_CASE is a number"));
@@ -112,7 +112,8 @@ fn watchable_case<A: Arch>(
         });
         let likely: Vec<u64> = ends.collect();
         let steps = states.iter().flat_map(|state| state.trail.steps());
-        if generate::watchable(&likely, steps.map(|step| step.addr.0)) {
+        let steps = steps.map(|step| step.addr.0);
+        if generate::watchable(&walked.case.memory, &likely, steps) {
             return (walked, likely);
         }
     }
@@ -151,7 +152,10 @@ fn judge<A: Arch>(
                 if same(&next, original, observed) {
                     return Verdict::Known(names);
                 }
-                longer.push((names, next));
+                // Another order of the same departures.
+                if !longer.iter().any(|(_, known)| next.alike(known)) {
+                    longer.push((names, next));
+                }
             }
         }
         chains = longer;
@@ -168,7 +172,11 @@ fn reachable<A: Arch>(walked: &Walked<A>, known: &[&'static Deviation<A>]) -> Ve
         let next = |state| known.iter().filter_map(move |d| (d.as_qemu)(state));
         let next: Vec<_> = newest.iter().flat_map(next).collect();
         from = states.len();
-        states.extend(next);
+        for state in next {
+            if !states.iter().any(|known| state.alike(known)) {
+                states.push(state);
+            }
+        }
     }
     states
 }

@@ -2,7 +2,7 @@
 
 use super::Vtd;
 use super::unit::Rtaddr;
-use crate::harness::{Bits, Builder, Case, DATA, Device, NOWHERE, address, device, pick};
+use crate::harness::{Bits, Builder, Case, DATA, Device, NOWHERE, Q35, address, device, pick};
 use fastrand::Rng;
 
 /// The kind of translation under test, and the QEMU unit that does it.
@@ -198,7 +198,7 @@ pub(crate) fn case(rng: &mut Rng, mode: Mode) -> Case<Vtd> {
 fn attempt(rng: &mut Rng, mode: Mode) -> Case<Vtd> {
     let device = device(rng, mode != Mode::Legacy { width: 39 });
     let changes = pick(rng, [0, 1, 1, 1, 1, 2, 2, 3]);
-    let mut builder = Builder::new(rng);
+    let mut builder = Builder::new(rng, &Q35);
     let (mut iova, mut rtaddr) = match mode {
         Mode::Legacy { width } => legacy(&mut builder, device, width),
         Mode::Second | Mode::First => scalable(&mut builder, device, mode == Mode::First),

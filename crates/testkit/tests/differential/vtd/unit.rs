@@ -2,7 +2,9 @@
 
 use super::generate::{self, Mode};
 use super::{Vtd, deviations};
-use crate::harness::{Arch, Bus, Case, Deviation, Device, End, FIXED, RAM_SIZE, Walking};
+use crate::harness::{
+    Arch, Board, Bus, Case, Deviation, Device, End, FIXED, Q35, RAM_SIZE, Walking,
+};
 use fastrand::Rng;
 use iommu_walk::vtd::{Failure, Outcome, Unit, translate};
 use std::fmt;
@@ -31,6 +33,8 @@ impl fmt::Debug for Rtaddr {
 }
 
 impl Arch for Vtd {
+    const BOARD: Board = Q35;
+
     type Mode = Mode;
     type Setup = Rtaddr;
     type Unit = Unit;

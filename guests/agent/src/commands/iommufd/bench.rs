@@ -1,7 +1,7 @@
 //! A DMA engine on nested tables of our own, and a transcript of what happens to it.
 
 use super::faults::{Code, Fault, Queue, RECORD};
-use super::tables::{Memory, Rights, Stage1};
+use super::tables::{Memory, Rights, Stage1, Tables};
 use crate::args::Args;
 use crate::commands::dma::{CHANNEL, Channel, Job};
 use crate::reply::{Context as _, Done, Failure, Reply};
@@ -30,7 +30,7 @@ const ROOM: usize = 32;
 /// Tables and the kernel's object that stands for them.
 #[derive(Debug)]
 pub(super) struct Space {
-    pub(super) stage1: Stage1,
+    pub(super) tables: Tables,
     pub(super) hwpt: Hwpt,
 }
 
@@ -42,7 +42,8 @@ pub(super) struct Bench<'a, 'b> {
     engine: Option<Engine>,
     queue: Queue,
     faults: FaultQueueObject,
-    parent: Hwpt,
+    /// What ours are nested on, where we write tables.
+    parent: Option<Hwpt>,
     pub(super) ioas: Ioas,
     memory: Rc<Memory>,
     sysfs: PathBuf,
@@ -83,8 +84,11 @@ impl<'a, 'b> Bench<'a, 'b> {
         let ioas = Ioas::new(&iommufd)?;
         let memory = Memory::new()?;
         ioas.map(memory.base(), &memory.mapping, iopf_host::Rights::all())?;
+        // What the kernel takes as a stage 1 of ours is known of VT-d alone.
+        let nests = iommufd.hw_info(number)?.vtd().is_some();
         let flags = HwptFlags::NEST_PARENT | HwptFlags::PASID;
-        let parent = Hwpt::paging(&ioas, number, flags, None)?;
+        let parent = nests.then(|| Hwpt::paging(&ioas, number, flags, None));
+        let parent = parent.transpose()?;
         let (faults, file) = FaultQueueObject::new(&iommufd)?;
         Ok(Self {
             out,
@@ -110,16 +114,23 @@ impl<'a, 'b> Bench<'a, 'b> {
     }
 
     fn space_of(&self, queue: Option<&FaultQueueObject>) -> Result<Space, Failure> {
+        // Whoever uses PASIDs says so for all tables of the device.
+        let flags = HwptFlags::PASID;
+        let Some(parent) = &self.parent else {
+            let ioas = Ioas::new(self.ioas.iommufd())?;
+            let hwpt = Hwpt::paging(&ioas, self.number, flags, queue)?;
+            let tables = Tables::Kernel(ioas, self.memory.clone());
+            return Ok(Space { tables, hwpt });
+        };
         let stage1 = Stage1::new(&self.memory)?;
         let data = Data::Vtd {
             flags: 0,
             table: stage1.root(),
             width: 48,
         };
-        // Whoever uses PASIDs says so for all tables of the device.
-        let flags = HwptFlags::PASID;
-        let hwpt = Hwpt::nested(&self.parent, self.number, flags, &data, queue)?;
-        Ok(Space { stage1, hwpt })
+        let hwpt = Hwpt::nested(parent, self.number, flags, &data, queue)?;
+        let tables = Tables::Ours(stage1);
+        Ok(Space { tables, hwpt })
     }
 
     fn engine(&self) -> Result<&Engine, Failure> {
@@ -313,13 +324,13 @@ impl<'a, 'b> Bench<'a, 'b> {
 
     /// Maps a page to a data page.
     pub(super) fn map(&mut self, space: &Space, at: u64, page: u64, rights: Rights) -> Done {
-        space.stage1.map(at, page, rights)?;
+        space.tables.map(at, page, rights)?;
         self.say(format_args!("mapped {at:#x} to page {page}, {rights:?}"))
     }
 
     /// Unmaps a page.
     pub(super) fn unmap(&mut self, space: &Space, at: u64) -> Done {
-        space.stage1.unmap(at)?;
+        space.tables.unmap(at)?;
         self.say(format_args!("unmapped {at:#x}"))
     }
 

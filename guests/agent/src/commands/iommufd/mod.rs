@@ -5,8 +5,10 @@
 //! iommufd BDF SCENARIO   plays one scenario; the function's driver is vfio-pci
 //! ```
 //!
-//! The scenarios are in `scenarios.rs`. Stage 2 is an I/O address space of the kernel with memory of
-//! ours; stage 1 lies in that memory; both the device itself and one PASID of it can be attached.
+//! The scenarios are in `scenarios.rs`. Behind VT-d, stage 2 is an I/O address space of the kernel with
+//! memory of ours, and stage 1 lies in that memory. Behind another IOMMU the kernel writes the only
+//! stage, after an address space of its own for each device. Both the device itself and one PASID of it
+//! can be attached.
 
 mod bench;
 mod faults;

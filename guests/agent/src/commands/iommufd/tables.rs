@@ -1,11 +1,14 @@
-//! Stage-1 tables of our own, and the memory that they and the data lie in.
+//! Stage-1 tables of our own or the kernel's, and the memory that the data lies in.
 //!
 //! Source: Intel VT-d, "First-Stage Paging Entries"; four levels and pages of 4 KiB.
 
 use crate::reply::{Done, Failure};
 use crate::sys::{Mapping, Width};
 use iopf::{Gpa, Iova};
+use iopf_host::Ioas;
+use rustix::io::Errno;
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,6 +53,12 @@ impl Memory {
     /// The address of data page `index`.
     fn data(index: u64) -> u64 {
         BASE + (TABLES + index) * PAGE
+    }
+
+    /// The bytes of data page `index`.
+    fn part(index: u64) -> Range<u64> {
+        let from = (TABLES + index) * PAGE;
+        from..from + PAGE
     }
 
     fn offset(address: u64) -> usize {
@@ -157,6 +166,52 @@ impl Stage1 {
     /// Unmaps the page at `at`. What caches know of it, they keep.
     pub(super) fn unmap(&self, at: u64) -> Done {
         self.memory.write(self.entry(at)?, 0)
+    }
+}
+
+/// Who writes the tables of a device.
+#[derive(Debug)]
+pub(super) enum Tables {
+    /// This program: a stage 1 on top of the kernel's.
+    Ours(Stage1),
+    /// The kernel, after an I/O address space that maps data pages of this memory.
+    Kernel(Ioas, Rc<Memory>),
+}
+
+impl Tables {
+    /// Maps the page at `at` to data page `index`, whatever it was mapped to.
+    pub(super) fn map(&self, at: u64, index: u64, rights: Rights) -> Done {
+        match self {
+            Self::Ours(stage1) => stage1.map(at, index, rights),
+            Self::Kernel(ioas, memory) => {
+                self.unmap(at)?;
+                let rights = match rights {
+                    Rights::Read => iopf_host::Rights::READ,
+                    Rights::Write => iopf_host::Rights::all(),
+                };
+                let part = Memory::part(index);
+                Ok(ioas.map_part(Iova(at), &memory.mapping, part, rights)?)
+            }
+        }
+    }
+
+    /// Maps the page at `at` to the page at `to` of what our tables are nested on.
+    pub(super) fn map_to(&self, at: u64, to: u64, rights: Rights) -> Done {
+        match self {
+            Self::Ours(stage1) => stage1.map_to(at, to, rights),
+            Self::Kernel(..) => Err(Failure::new("the kernel writes these tables")),
+        }
+    }
+
+    /// Unmaps the page at `at`. What caches know of tables that are ours, they keep.
+    pub(super) fn unmap(&self, at: u64) -> Done {
+        match self {
+            Self::Ours(stage1) => stage1.unmap(at),
+            Self::Kernel(ioas, _) => match ioas.unmap(Iova(at), PAGE) {
+                Err(refused) if refused.errno != Errno::NOENT => Err(refused.into()),
+                _ => Ok(()),
+            },
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn stage_2(bench: &mut Bench<'_, '_>, pasid: Option<Pasid>) -> Done {
     let [space, _other] = on(bench, pasid)?;
     let old = page(0x5a)?;
     bench.ioas.map(GUEST, &old, Rights::all())?;
-    space.stage1.map_to(AT, GUEST.0, Read)?;
+    space.tables.map_to(AT, GUEST.0, Read)?;
     bench.start(0, &verify(4096, pasid))?;
     bench.end(0)?;
     bench.ioas.unmap(GUEST, PAGE)?;

@@ -98,14 +98,14 @@ pub(super) fn handles(bench: &mut Bench<'_, '_>) -> Done {
     bench.reopen()?;
     let space = bench.space()?;
     bench.attach(None, &space)?;
-    let Space { stage1, hwpt } = space;
+    let Space { tables, hwpt } = space;
     drop(hwpt);
     bench.say("the handle is gone")?;
     bench.left_behind()?;
     bench.fill(1, 0x5a)?;
     bench.start(0, &verify(4096, None))?;
     let cookie = first(&bench.faults(1)?)?;
-    stage1.map(AT, 1, Read)?;
+    tables.map(AT, 1, Read)?;
     bench.answer(&[(cookie, Code::SUCCESS)])?;
     bench.end(0)?;
     bench.detach(None)?;
