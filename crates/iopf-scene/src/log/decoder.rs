@@ -567,10 +567,8 @@ enum Needles {
 
 impl Needles {
     fn of(words: &[&str]) -> Self {
-        packed::Searcher::new(words).map_or_else(
-            || Self::Plain(AhoCorasick::new(words).ok()),
-            Self::Packed,
-        )
+        packed::Searcher::new(words)
+            .map_or_else(|| Self::Plain(AhoCorasick::new(words).ok()), Self::Packed)
     }
 
     /// Whether one of them is in `line`.

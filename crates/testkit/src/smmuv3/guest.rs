@@ -2,16 +2,17 @@
 //!
 //! After Linux `drivers/iommu/arm/arm-smmu-v3/` (`arm-smmu-v3.c`, `arm-smmu-v3-sva.c`).
 
+mod handlers;
+
 use super::commands::Commands;
 use super::events::Seen;
 use super::hardware::Hardware;
 use super::numbers::{
     CD_S, CR1, CR2, CR2_PTM, CR2_RECINVSID, Command, EVTQ_IRQ_CFG0, GBPA, GBPA_ABORT, GBPA_UPDATE,
-    GERROR, GERROR_IRQ_CFG0, GERRORN, IDR0, IDR1, IRQ_CTRL, PRIQ_IRQ_CFG0, RESUME_ABORT,
-    RESUME_RETRY, STE_EATS, STRTAB_BASE, STRTAB_BASE_CFG, atc_inv, cfgi_all, cfgi_cd, cfgi_ste,
-    cr0, gerror, idr0, resume, tlbi_all, tlbi_asid, tlbi_range,
+    GERROR_IRQ_CFG0, IDR0, IDR1, IRQ_CTRL, PRIQ_IRQ_CFG0, STE_EATS, STRTAB_BASE, STRTAB_BASE_CFG,
+    atc_inv, cfgi_all, cfgi_cd, cfgi_ste, cr0, idr0, resume, tlbi_all, tlbi_asid, tlbi_range,
 };
-use super::pages::{answer, complete};
+use super::pages::answer;
 use super::queue::{EVENTS, PAGES, Queue};
 use super::tables::{
     ContextTable, Entry, Misses, SUBSTREAM_BITS, StreamTable, context, first_stage, store,
@@ -21,7 +22,7 @@ use crate::fault_log::FaultLog;
 use crate::irq::Interrupts;
 use crate::mm::Mm;
 use crate::mmio::Mmio;
-use crate::page_groups::{Group, Groups, PageGroup, PageRequestStats};
+use crate::page_groups::{Groups, PageRequestStats};
 use crate::paging::Processor;
 use crate::ram::Ram;
 use iopf::{Gpa, GroupIndex, Iova, Pasid, Response, Rid};
@@ -321,6 +322,15 @@ impl Guest {
         batch.entries.into_iter().map(Seen::decode).collect()
     }
 
+    /// The same, and the SMMU is told once, when all are read. The interrupts that are pending count as taken
+    /// before.
+    #[must_use]
+    pub fn take_events_at_once(&self) -> Vec<Seen> {
+        let _taken = self.kernel.irqs.take();
+        let read = lock(&self.events).read_at_once(&self.hw, &self.kernel.ram);
+        read.into_iter().map(Seen::decode).collect()
+    }
+
     fn misses(&self, rid: Rid) -> Option<Misses> {
         lock(&self.devices).get(&rid).map(|probed| probed.misses)
     }
@@ -330,103 +340,6 @@ impl Guest {
         let pasid = (pasid.get() != 0).then_some(pasid.get());
         let base = at & !((4096u64 << order.min(EVERYTHING - 1)) - 1);
         (self.misses(rid)? == Misses::Request).then(|| atc_inv(rid.0, pasid, base, order))
-    }
-
-    /// Serves the Event queue: logs what is over, resolves what stalls and lets it go.
-    fn handle_events(&self) {
-        let mut stalled: Vec<Group> = Vec::new();
-        let more = {
-            let mut log = self.kernel.faults();
-            log.interrupts += 1;
-            let batch = lock(&self.events).read(&self.hw, &self.kernel.ram);
-            for words in batch.entries {
-                let seen = Seen::decode(words);
-                match seen.page_request() {
-                    Some(group) => stalled.push(group),
-                    None => log.add(seen.rid, seen.id, seen.addr(), seen),
-                }
-            }
-            log.overflows += u64::from(batch.overflowed);
-            batch.more
-        };
-        lock(&self.stalls).events += stalled.len() as u64;
-        let bindings = &self.kernel.bindings;
-        bindings.serve(&stalled, |answers| self.let_go(answers));
-        if more {
-            self.kernel.irqs.keep(EVENT_VECTOR);
-        }
-    }
-
-    /// Lets stalled requests go, which are counted. No CMD_SYNC: it would do nothing for them.
-    fn let_go(&self, answers: &[(&PageGroup, Response)]) {
-        let mut commands = Vec::new();
-        {
-            let mut stalls = lock(&self.stalls);
-            for (group, answer) in answers {
-                let how = if *answer == Response::Success {
-                    stalls.retried += 1;
-                    RESUME_RETRY
-                } else {
-                    stalls.aborted += 1;
-                    RESUME_ABORT
-                };
-                let [low, high, ..] = group.index.0.to_le_bytes();
-                let tag = u16::from_le_bytes([low, high]);
-                commands.push(resume(group.rid.0, tag, how));
-            }
-        }
-        if self.post(&commands).is_err() {
-            self.note("arm-smmu-v3: stalled requests could not be let go");
-        }
-    }
-
-    /// Serves the PRI queue: resolves complete groups and answers them.
-    fn handle_page_requests(&self) {
-        let (whole, more) = {
-            let mut groups = lock(&self.groups);
-            groups.stats.interrupts += 1;
-            let batch = lock(&self.pages).read(&self.hw, &self.kernel.ram);
-            let more = batch.more;
-            (complete(&mut groups, batch), more)
-        };
-        let bindings = &self.kernel.bindings;
-        bindings.serve(&whole, |answers| self.respond(answers));
-        if more {
-            self.kernel.irqs.keep(PAGE_VECTOR);
-        }
-    }
-
-    /// Queues the answers, which are counted.
-    fn respond(&self, answers: &[(&PageGroup, Response)]) {
-        let mut commands = Vec::new();
-        {
-            let mut groups = lock(&self.groups);
-            for (group, response) in answers {
-                groups.answered(*response);
-                commands.push(answer(group.rid, group.pasid, group.index, *response));
-            }
-        }
-        if self.post(&commands).is_err() {
-            self.note("arm-smmu-v3: answers to page requests failed");
-        }
-    }
-
-    /// After `arm_smmu_gerror_handler()`.
-    fn handle_errors(&self) {
-        let stopped = lock(&self.commands).check(&self.hw, &self.kernel.ram);
-        if stopped.is_some() {
-            self.note("arm-smmu-v3: CMDQ error: skipping command in error");
-        }
-        let known = self.hw.mmio.read32(GERRORN);
-        let mut active = self.hw.mmio.read32(GERROR) ^ known;
-        active &= gerror::EVTQ_ABORT | gerror::PRIQ_ABORT;
-        if active & gerror::EVTQ_ABORT != 0 {
-            self.note("arm-smmu-v3: EVTQ write aborted -- events may have been lost");
-        }
-        if active & gerror::PRIQ_ABORT != 0 {
-            self.note("arm-smmu-v3: PRIQ write aborted -- events may have been lost");
-        }
-        self.hw.mmio.write32(GERRORN, known ^ active);
     }
 }
 

@@ -226,6 +226,12 @@ pub const fn cfgi_cd(stream: u32, substream: u32, leaf: bool) -> Command {
     [0x05 | substream | (stream as u64) << 32, leaf as u64]
 }
 
+/// Every context descriptor of a stream.
+#[must_use]
+pub const fn cfgi_cd_all(stream: u32) -> Command {
+    [0x06 | (stream as u64) << 32, 0]
+}
+
 /// All translations of an ASID, of VMID 0.
 #[must_use]
 pub const fn tlbi_asid(asid: u16) -> Command {
@@ -245,6 +251,18 @@ pub const fn tlbi_range(asid: u16, at: u64, num: u8, scale: u8) -> Command {
 #[must_use]
 pub const fn tlbi_va(asid: u16, at: u64) -> Command {
     [0x12 | (asid as u64) << 48, at & !0xfff]
+}
+
+/// All translations of a VMID, both stages.
+#[must_use]
+pub const fn tlbi_vmid(vmid: u16) -> Command {
+    [0x28 | (vmid as u64) << 32, 0]
+}
+
+/// Stage 2 of one page of a VMID.
+#[must_use]
+pub const fn tlbi_ipa(vmid: u16, at: u64) -> Command {
+    [0x2a | (vmid as u64) << 32, at & 0x000f_ffff_ffff_f000]
 }
 
 /// All translations of everybody but hypervisors.

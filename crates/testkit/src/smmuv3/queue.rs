@@ -92,6 +92,25 @@ impl<const WORDS: usize> Queue<WORDS> {
         self.index(hw.mmio.read32(prod)) == self.index(hw.mmio.read32(cons))
     }
 
+    /// Reads what is there, and says so once, at the end. An overflow is left alone.
+    pub(crate) fn read_at_once(&self, hw: &Hardware, ram: &Ram) -> Vec<[u64; WORDS]> {
+        let [_, producer, consumer] = self.place;
+        let prod = hw.mmio.read32(producer);
+        let mut cons = hw.mmio.read32(consumer);
+        let mut entries = Vec::new();
+        while self.index(cons) != self.index(prod) {
+            entries.push(self.entry(ram, cons));
+            cons = self.index(cons + 1) | cons & OVERFLOW;
+        }
+        hw.mmio.write32(consumer, cons);
+        entries
+    }
+
+    fn entry(&self, ram: &Ram, index: u32) -> [u64; WORDS] {
+        let at = self.at(index);
+        std::array::from_fn(|word| ram.load(Gpa(at.0 + word as u64 * 8)))
+    }
+
     /// Reads until it is empty, then takes note of an overflow.
     pub(crate) fn read(&self, hw: &Hardware, ram: &Ram) -> Batch<WORDS> {
         let [_, producer, consumer] = self.place;
@@ -113,10 +132,7 @@ impl<const WORDS: usize> Queue<WORDS> {
                 };
             }
             while self.index(cons) != self.index(prod) {
-                let at = self.at(cons);
-                entries.push(std::array::from_fn(|word| {
-                    ram.load(Gpa(at.0 + word as u64 * 8))
-                }));
+                entries.push(self.entry(ram, cons));
                 cons = self.index(cons + 1) | cons & OVERFLOW;
                 hw.mmio.write32(consumer, cons);
             }

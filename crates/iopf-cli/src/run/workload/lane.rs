@@ -104,7 +104,11 @@ impl Lane {
         let len = u32::try_from(pages * 4096 - self.rng.below(4096))?;
         let seed = self.rng.next();
         let disturb = self.rng.below(4) == 0;
-        let disturb_in = disturb.then(|| self.rng.below(200));
+        // At the next look, soon or late: how fast this thread looks differs a lot.
+        let disturb_in = disturb.then(|| {
+            let most = 1 << (4 * self.rng.below(3));
+            self.rng.below(most)
+        });
         let room = pages + 1;
         self.mm
             .mmap(self.source, room, Access::READ, Backing::Pattern(seed));

@@ -1,4 +1,6 @@
-use super::{atc_inv, cfgi_cd, pri_resp, resume, stall_term, sync_to, tlbi_asid, tlbi_range};
+use super::{
+    atc_inv, cfgi_cd, pri_resp, resume, stall_term, sync_to, tlbi_asid, tlbi_ipa, tlbi_range,
+};
 
 /// `FIELD_PREP` of Linux's masks, done by hand.
 #[test]
@@ -8,6 +10,10 @@ fn commands_have_their_fields_where_linux_puts_them() {
     assert_eq!(
         tlbi_range(0x1234, 0x5678_9123, 2, 9),
         [0x1234_0000_0090_2012, 0x5678_9400]
+    );
+    assert_eq!(
+        tlbi_ipa(0x1234, 0x5678_9123),
+        [0x1234_0000_002a, 0x5678_9000]
     );
     assert_eq!(
         atc_inv(0x20, Some(0xbeef), 0x5123, 3),

@@ -1,7 +1,7 @@
 //! Mistakes with more than one act, and what is no mistake.
 
 use super::stalls;
-use super::{DEVICE, NOBODY, Start, outcome, queues, words};
+use super::{DEVICE, NOBODY, Start, VMID, outcome, queues, words};
 use crate::run::mistakes::special::word;
 use crate::run::mistakes::{
     Act, FIRST, Lab, Mistake, NOTHING, Shot, Special, TestResult, WRITABLE, told,
@@ -11,7 +11,8 @@ use testkit::Driver;
 use testkit::paging::{AF, AP_READ_ONLY, DBM};
 use testkit::smmuv3::Guest;
 use testkit::smmuv3::numbers::{
-    CD_A, CD_V, Command, STE_CONFIG, cfgi_cd, cfgi_ste, tlbi_all, tlbi_asid, tlbi_range, tlbi_va,
+    CD_A, CD_V, Command, STE_CONFIG, cfgi_cd, cfgi_cd_all, cfgi_ste, tlbi_all, tlbi_asid, tlbi_ipa,
+    tlbi_range, tlbi_va, tlbi_vmid,
 };
 use viommu::smmuv3::Smmuv3;
 
@@ -24,6 +25,9 @@ pub(super) const CASES: &[Special] = &[
     queues::events_outside_of_memory,
     forgotten_entry,
     forgotten_context,
+    forgotten_first_context,
+    forgotten_contexts,
+    forgotten_second_stage,
     forgotten_pages,
     read_as_zero,
     first_write,
@@ -39,6 +43,7 @@ pub(super) const CASES: &[Special] = &[
     stalls::context_that_goes_away,
     stalls::switched_off,
     stalls::full_queue,
+    stalls::emptied_queue,
     stalls::stale_records,
     stalls::second_stage,
 ];
@@ -49,12 +54,13 @@ const READ: Shot = Shot::new(Act::Read, WRITABLE).pasid(FIRST);
 /// device reads again.
 fn step_by_step(
     name: &str,
+    start: Start,
     shot: Shot,
     expected: &str,
     spoil: impl FnOnce(&Lab<Smmuv3>) -> TestResult<()>,
     commands: &[(&str, Command)],
 ) -> TestResult<Mistake> {
-    let lab = Lab::<Smmuv3>::new(Start::First)?;
+    let lab = Lab::<Smmuv3>::new(start)?;
     let mut end = lab.run(shot.job())?.status;
     let mut seen = word(end).to_owned();
     spoil(&lab)?;
@@ -80,6 +86,7 @@ fn forgotten_entry() -> TestResult<Mistake> {
     let other = DEVICE.0 + 1;
     step_by_step(
         "blocking a device without CFGI_STE",
+        Start::First,
         READ,
         "served, not flushed: served, pages flushed: served, another flushed: served, \
          flushed: refused",
@@ -101,6 +108,7 @@ fn forgotten_entry() -> TestResult<Mistake> {
 fn forgotten_context() -> TestResult<Mistake> {
     step_by_step(
         "taking a PASID away without CFGI_CD",
+        Start::First,
         READ,
         "served, not flushed: served, pages flushed: served, another flushed: served, \
          flushed: refused",
@@ -118,12 +126,75 @@ fn forgotten_context() -> TestResult<Mistake> {
     )
 }
 
+/// The same of requests without a PASID, whose descriptor is the first.
+fn forgotten_first_context() -> TestResult<Mistake> {
+    step_by_step(
+        "taking the first context descriptor away without CFGI_CD",
+        Start::First,
+        Shot::new(Act::Read, WRITABLE),
+        "served, not flushed: served, another flushed: served, flushed: refused",
+        |lab| {
+            let (_, slot) = lab.contexts(0)?;
+            let ram = &lab.machine.ram;
+            ram.store(slot, ram.load(slot) & !CD_V);
+            Ok(())
+        },
+        &[
+            ("another flushed", cfgi_cd(DEVICE.0, FIRST, true)),
+            ("flushed", cfgi_cd(DEVICE.0, 0, true)),
+        ],
+    )
+}
+
+/// The same where all descriptors are flushed.
+fn forgotten_contexts() -> TestResult<Mistake> {
+    step_by_step(
+        "taking a PASID away without CFGI_CD_ALL",
+        Start::First,
+        READ,
+        "served, not flushed: served, another stream flushed: served, flushed: refused",
+        |lab| {
+            let (_, slot) = lab.contexts(FIRST)?;
+            let ram = &lab.machine.ram;
+            ram.store(slot, ram.load(slot) & !CD_V);
+            Ok(())
+        },
+        &[
+            ("another stream flushed", cfgi_cd_all(DEVICE.0 + 1)),
+            ("flushed", cfgi_cd_all(DEVICE.0)),
+        ],
+    )
+}
+
+/// A guest that takes a page out of stage 2 and flushes something else.
+fn forgotten_second_stage() -> TestResult<Mistake> {
+    step_by_step(
+        "unmapping in stage 2 without TLBI",
+        Start::Second,
+        Shot::new(Act::Read, WRITABLE),
+        "served, not flushed: served, an ASID: served, another VMID: served, \
+         its page: served, another page: served, the page: refused",
+        |lab| {
+            lab.tables.second.unmap(Iova(WRITABLE));
+            Ok(())
+        },
+        &[
+            ("an ASID", tlbi_asid(Guest::asid(NOBODY))),
+            ("another VMID", tlbi_vmid(VMID + 1)),
+            ("its page", tlbi_ipa(VMID + 1, WRITABLE)),
+            ("another page", tlbi_ipa(VMID, WRITABLE + 0x1000)),
+            ("the page", tlbi_ipa(VMID, WRITABLE)),
+        ],
+    )
+}
+
 /// A guest that unmaps a page and flushes something else. Only what the page was used through is cached:
 /// requests without a PASID have an ASID of their own.
 fn forgotten_pages() -> TestResult<Mistake> {
     let (mine, other) = (Guest::asid(Pasid::truncate(FIRST)), Guest::asid(NOBODY));
     step_by_step(
         "unmapping without TLBI",
+        Start::First,
         READ,
         "served, not flushed: served, another ASID: served, another page: served, \
          the range before: served, the page: refused",

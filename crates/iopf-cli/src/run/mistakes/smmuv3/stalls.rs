@@ -6,7 +6,6 @@ use super::{
 use crate::run::mistakes::{Act, FIRST, Lab, Mistake, NOTHING, Shot, TestResult, told};
 use endpoint::{Completion, Status, Step};
 use iopf::Iova;
-use std::time::Duration;
 use testkit::Driver;
 use testkit::smmuv3::Seen;
 use testkit::smmuv3::numbers::{
@@ -22,8 +21,7 @@ const EVENT: Event = fault(F_TRANSLATION);
 
 /// Steps the device until it has nothing to do; nobody serves the guest's interrupts.
 fn settle(lab: &Lab<Smmuv3>) -> TestResult<()> {
-    let end = lab.clock.now() + Duration::from_secs(5);
-    while lab.clock.now() < end {
+    for _ in 0..10_000 {
         if lab.device.step(lab.clock.now()) != Step::Worked {
             return Ok(());
         }
@@ -307,6 +305,25 @@ pub(super) fn full_queue() -> TestResult<Mistake> {
         "12 stalled, 12 events read, overflow false",
         &lab,
         format!("{held} stalled, {events} events read, overflow {overflow}"),
+    ))
+}
+
+/// A guest that makes room in one go finds the queue empty, and is told of what comes into it then.
+pub(super) fn emptied_queue() -> TestResult<Mistake> {
+    let lab = Lab::<Smmuv3>::new(Start::Stalling)?;
+    for _ in 0..MANY {
+        lab.device.submit(MISSING.job())?;
+    }
+    settle(&lab)?;
+    let guest = &lab.machine.guest;
+    let events = guest.take_events_at_once().len();
+    let told = guest.service();
+    let aborted = guest.stall_stats().aborted;
+    Ok(over(
+        "more stalls than the Event queue holds, which is emptied in one go",
+        "8 events, interrupt true, 4 aborted",
+        &lab,
+        format!("{events} events, interrupt {told}, {aborted} aborted"),
     ))
 }
 
