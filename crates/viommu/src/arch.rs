@@ -148,7 +148,9 @@ pub trait Ram: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static 
 impl<A> Ram for A where A: GuestAddressSpace<M: GuestMemoryBackend> + Send + Sync + 'static {}
 
 /// An interrupt that the unit raises.
+// Whole words: what is copied piece by piece at odd places waits for the stores that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub enum Interrupt {
     /// A message: `data` written to `addr`.
     Message {

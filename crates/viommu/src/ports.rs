@@ -9,7 +9,7 @@ use crate::watch::Notice;
 use iommu_walk::{Completion, Outcome};
 use iopf::{Access, Dma, DmaKind, Gpa, Iova, PageRequest, Response, Rid};
 use viommu_api::{
-    Ats, AtsCompletion, Blocked, Ending, Granted, PageRequestOutcome, Pri, Translate,
+    Ats, AtsCompletion, Blocked, Ending, Granted, PageRequestOutcome, Pri, StallTag, Translate,
 };
 
 /// What a fault is one of.
@@ -22,12 +22,36 @@ struct Fault<'a> {
     hold: bool,
 }
 
-/// A fault that is recorded, and that nobody has been told of.
+/// What became of a fault that nobody has been told of yet. Small, since it leaves the session; the
+/// failure stays where it lies.
 #[must_use]
-struct Recorded<X: Arch> {
-    diagnostic: Diagnostic<X::Failure>,
+struct Recorded {
+    /// The guest has a record of it.
+    recorded: bool,
+    /// It was a page request.
+    page_request: bool,
     interrupt: Option<Interrupt>,
     end: Ending,
+}
+
+impl Recorded {
+    const fn stalled(&self) -> Option<StallTag> {
+        match self.end {
+            Ending::Stalled(tag) => Some(tag),
+            Ending::Aborted | Ending::Ignored => None,
+        }
+    }
+
+    #[inline]
+    const fn diagnostic<F: Copy>(&self, dma: &Dma, failure: &F) -> Diagnostic<F> {
+        Diagnostic {
+            dma: *dma,
+            failure: *failure,
+            recorded: self.recorded,
+            page_request: self.page_request,
+            stalled: self.stalled(),
+        }
+    }
 }
 
 impl<X: Arch, A: Ram> Unit<X, A> {
@@ -35,7 +59,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     ///
     /// In the session that met it: software that takes the configuration away and waits must find no
     /// record of it afterwards, and no request held for it.
-    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Recorded<X> {
+    fn fault(&self, dma: &Dma, failure: &X::Failure, what: Fault<'_>) -> Recorded {
         let Fault {
             asked,
             record,
@@ -74,26 +98,21 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         } else if X::suppressed(failure) {
             counters.suppressed += 1;
         }
-        let diagnostic = Diagnostic {
-            dma: *dma,
-            failure: *failure,
+        let told = Recorded {
             recorded,
             page_request: asked.is_some(),
-            stalled,
-        };
-        diagnostics.push(diagnostic);
-        Recorded {
-            diagnostic,
             interrupt,
             end: match stalled {
                 Some(tag) => Ending::Stalled(tag),
                 None => X::ending(failure),
             },
-        }
+        };
+        diagnostics.push(told.diagnostic(dma, failure));
+        told
     }
 
     /// `hold`: the request may be held.
-    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Recorded<X> {
+    fn dma_fault(&self, dma: &Dma, failure: &X::Failure, hold: bool) -> Recorded {
         let what = Fault {
             asked: None,
             record: X::recorded(failure, dma.kind),
@@ -103,8 +122,8 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     }
 
     /// Tells of a fault, outside of any session. Says what becomes of the request.
-    fn tell_of(&self, recorded: &Recorded<X>) -> Ending {
-        self.watcher.notice(Notice::Fault(&recorded.diagnostic));
+    fn tell_of(&self, dma: &Dma, failure: &X::Failure, recorded: &Recorded) -> Ending {
+        self.watcher.fault(|| recorded.diagnostic(dma, failure));
         self.send(recorded.interrupt);
         recorded.end
     }
@@ -144,7 +163,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
         match part {
             Some(part) if part >= len => Ok(()),
             Some(part) => self.go_on(dma, part, len, each),
-            None => Err(self.blocked(dma, recorded.as_ref())),
+            None => Err(self.blocked(dma, failed.as_ref().zip(recorded.as_ref()))),
         }
     }
 
@@ -163,9 +182,8 @@ impl<X: Arch, A: Ram> Unit<X, A> {
                 return Err(Blocked::aborted(Iova(u64::MAX)));
             };
             let piece = Dma { addr, ..*dma };
-            let mut recorded = None;
+            let (mut failed, mut recorded) = (None, None);
             let part = self.sessions.run(|_| {
-                let mut failed = None;
                 let target = self.page(&piece, &mut failed);
                 recorded = self.recorded(&piece, failed.as_ref());
                 Some(visit::<X>(&piece, &target?, len - done, each))
@@ -173,7 +191,10 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             self.resume();
             match part {
                 Some(part) => done += part,
-                None => return Err(self.blocked(&piece, recorded.as_ref())),
+                None => {
+                    let met = failed.as_ref().zip(recorded.as_ref());
+                    return Err(self.blocked(&piece, met));
+                }
             }
             if done >= len {
                 return Ok(());
@@ -183,14 +204,16 @@ impl<X: Arch, A: Ram> Unit<X, A> {
 
     /// Records the fault of a request that the device makes, if it met one.
     #[inline]
-    fn recorded(&self, dma: &Dma, failed: Option<&X::Failure>) -> Option<Recorded<X>> {
+    fn recorded(&self, dma: &Dma, failed: Option<&X::Failure>) -> Option<Recorded> {
         failed.map(|failure| self.dma_fault(dma, failure, true))
     }
 
-    fn blocked(&self, dma: &Dma, recorded: Option<&Recorded<X>>) -> Blocked {
+    fn blocked(&self, dma: &Dma, met: Option<(&X::Failure, &Recorded)>) -> Blocked {
         Blocked {
             at: dma.addr,
-            end: recorded.map_or(Ending::Aborted, |recorded| self.tell_of(recorded)),
+            end: met.map_or(Ending::Aborted, |(failure, recorded)| {
+                self.tell_of(dma, failure, recorded)
+            }),
         }
     }
 
@@ -198,18 +221,18 @@ impl<X: Arch, A: Ram> Unit<X, A> {
     /// host's own tables refused. A fault is recorded for the guest, and returned; where the guest's
     /// tables translate the access it is counted as vanished.
     pub fn tell(&self, dma: &Dma) -> Option<X::Failure> {
-        let recorded = self.sessions.run(|_| {
+        let met = self.sessions.run(|_| {
             let mut failed = None;
             self.page(dma, &mut failed);
-            failed.map(|failure| self.dma_fault(dma, &failure, false))
+            failed.map(|failure| (failure, self.dma_fault(dma, &failure, false)))
         });
         self.resume();
-        let Some(recorded) = recorded else {
+        let Some((failure, recorded)) = met else {
             self.state().diagnostics.counters.vanished += 1;
             return None;
         };
-        self.tell_of(&recorded);
-        Some(recorded.diagnostic.failure)
+        self.tell_of(dma, &failure, &recorded);
+        Some(failure)
     }
 }
 
@@ -292,8 +315,8 @@ impl<X: Arch, A: Ram> Ats for Unit<X, A> {
             (answer, recorded)
         });
         self.resume();
-        if let Some(recorded) = &recorded {
-            self.tell_of(recorded);
+        if let (Err(failure), Some(recorded)) = (&answer, &recorded) {
+            self.tell_of(&dma, failure, recorded);
         }
         match answer {
             Ok(Outcome::Memory(translation)) => AtsCompletion::Success {
@@ -367,7 +390,7 @@ impl<X: Arch, A: Ram> Unit<X, A> {
             let recorded = self.fault(&dma, &failure, what);
             drop(session);
             self.resume();
-            self.tell_of(&recorded);
+            self.tell_of(&dma, &failure, &recorded);
             let answer = X::page_request_answer(&failure);
             return (refuse(request, Some(answer)), None);
         }

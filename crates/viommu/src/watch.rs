@@ -65,4 +65,12 @@ impl<F> Watcher<F> {
             watch.notice(notice);
         }
     }
+
+    /// The same of a fault, which is put together only for somebody who watches.
+    #[inline]
+    pub(crate) fn fault(&self, diagnostic: impl FnOnce() -> Diagnostic<F>) {
+        if let Some(watch) = &self.0 {
+            watch.notice(Notice::Fault(&diagnostic()));
+        }
+    }
 }

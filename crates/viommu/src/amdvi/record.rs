@@ -7,7 +7,9 @@ use iommu_wire::amdvi::event::{Event, EventCode, Flags, InvalidPprRequest, RawEv
 use iopf::{Dma, PageRequest};
 
 /// An event that is to be logged.
+// Words as they lie in registers: a record at an odd address is read back across the stores that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub struct Record {
     /// The entry.
     pub event: RawEvent,

@@ -10,7 +10,9 @@ use iommu_wire::smmuv3::event::{
 use iopf::{Access, Dma, Gpa};
 
 /// An event that is to be recorded.
+// Words as they lie in registers: a record at an odd address is read back across the stores that made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(8))]
 pub struct Record {
     /// The record, as of a transaction that is not stalled.
     pub event: RawEvent,
