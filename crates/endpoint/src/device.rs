@@ -386,12 +386,12 @@ impl Device {
                 job: &active.job,
                 resets,
             };
-            match self.attempt(turn, piece, active.ignored, &mut active.data) {
+            match self.attempt(turn, piece, &active.ignored, &mut active.data) {
                 Attempt::Moved => {
                     active.done += piece.len;
                     active.attempts = 0;
                     active.failed = None;
-                    active.ignored = None;
+                    active.ignored.clear();
                     self.queue().stats.bytes += piece.len;
                 }
                 Attempt::Raced => break,

@@ -40,8 +40,8 @@ pub(crate) struct Active {
     pub(crate) refused: Vec<(Iova, Access)>,
     /// The access that the job fails with, if it does.
     pub(crate) failed: Option<(Iova, Access)>,
-    /// An access that was held and is to be left out.
-    pub(crate) ignored: Option<(Iova, Access)>,
+    /// Accesses since the last byte moved that were held and are to be left out: of a copy, either side.
+    pub(crate) ignored: Vec<(Iova, Access)>,
     not_before: Duration,
 }
 
@@ -126,7 +126,7 @@ impl Queue {
             attempts: 0,
             refused: Vec::new(),
             failed: None,
-            ignored: None,
+            ignored: Vec::new(),
             not_before: Duration::ZERO,
         });
         Ok(id)

@@ -35,13 +35,13 @@ enum Miss {
 const RACES: u32 = 8;
 
 impl Device {
-    /// Moves one piece, from memory to `data` or to memory or both. The access `ignored` is left out: it
-    /// reads zeros, and writes nothing.
+    /// Moves one piece, from memory to `data` or to memory or both. The accesses `ignored` are left
+    /// out: they read zeros, and write nothing.
     pub(super) fn attempt(
         &self,
         turn: Turn<'_>,
         piece: Piece,
-        ignored: Option<(Iova, Access)>,
+        ignored: &[(Iova, Access)],
         data: &mut Vec<u8>,
     ) -> Attempt {
         let job = turn.job;
@@ -50,7 +50,7 @@ impl Device {
             .unwrap_or(usize::MAX)
             .min(buffer.len());
         let buffer = &mut buffer[..len];
-        let left_out = |at, access| ignored == Some((at, access));
+        let left_out = |at, access| ignored.contains(&(at, access));
         if let Some(from) = piece.from
             && !left_out(from, job.read_access())
         {

@@ -60,7 +60,7 @@ impl Queue {
                 self.finish(active, Status::Blocked(at.0));
             }
             Resume::Ignore => {
-                active.ignored = Some(at);
+                active.ignored.push(at);
                 self.ready.push_back(active);
             }
         }

@@ -92,6 +92,21 @@ fn a_write_that_is_held_and_ignored_changes_nothing() {
 }
 
 #[test]
+fn a_copy_both_sides_of_which_are_held_and_ignored_ends() {
+    const OTHER: StallTag = StallTag(10);
+    let bench = bench(Ending::Stalled(TAG), true);
+    // Neither side is there.
+    bench.iommu.unmap(PASID, Iova(0x1000));
+    assert_eq!(bench.run(), "");
+    bench.iommu.end_next(Ending::Stalled(OTHER));
+    bench.device.resume(TAG, Resume::Ignore);
+    assert_eq!(bench.run(), "");
+    bench.device.resume(OTHER, Resume::Ignore);
+    assert_eq!(bench.run(), "job 0 Done moved 0x10\n");
+    assert_eq!(bench.device.stats().stalls, 2);
+}
+
+#[test]
 fn an_access_that_ends_in_silence_is_no_error() {
     for to_missing in [false, true] {
         let bench = bench(Ending::Ignored, to_missing);
