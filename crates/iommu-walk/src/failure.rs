@@ -41,7 +41,7 @@ impl<C: Copy> Failure<C> {
 
     /// The same failure with an architecture's own detail.
     #[must_use]
-    pub(crate) fn detailed<D>(self, detail: D) -> Failure<C, D> {
+    pub(crate) fn detailed<D>(&self, detail: D) -> Failure<C, D> {
         Failure {
             cause: self.cause,
             hidden: self.hidden,

@@ -16,8 +16,8 @@ bitflags::bitflags! {
         /// The request stalls (S or `S2S`): it is not answered before software says how. Only an
         /// untranslated one does.
         const STALL = 1 << 2;
-        /// The request is not aborted (A of the context descriptor is clear): it reads zero, and what it
-        /// writes is ignored.
+        /// Unless it stalls, the request is not aborted (A of the context descriptor is clear): it reads
+        /// zero, and what it writes is ignored.
         const IGNORED = 1 << 3;
         /// Events of the stream that are alike may be merged (MEV).
         const MERGE = 1 << 4;
@@ -57,7 +57,9 @@ impl Failure {
     /// Whether a request of this kind reads zero and writes nothing, rather than being aborted.
     #[must_use]
     pub const fn ignored(&self, kind: DmaKind) -> bool {
-        matches!(kind, DmaKind::Untranslated) && self.detail.contains(Detail::IGNORED)
+        matches!(kind, DmaKind::Untranslated)
+            && self.detail.contains(Detail::IGNORED)
+            && !self.detail.contains(Detail::STALL)
     }
 
     /// The address that the event has besides that of the request: `FetchAddr`, bits 2:0 clear, or IPA.
@@ -72,20 +74,19 @@ impl Failure {
     }
 
     /// Puts in what the configuration says of a fault: R, S and A of the stage that is to blame.
-    #[must_use]
-    pub(super) const fn gated(mut self, first: Faults, second: Faults) -> Self {
+    pub(super) const fn gate(&mut self, first: Faults, second: Faults) {
         let faults = match self.cause.gate() {
-            Gate::Always => return self,
+            Gate::Always => return,
             Gate::First => first,
             Gate::Second => second,
         };
         self.hidden = !faults.record && !faults.stall;
         if faults.stall {
             self.detail = self.detail.union(Detail::STALL);
-        } else if !faults.abort {
+        }
+        if !faults.abort {
             self.detail = self.detail.union(Detail::IGNORED);
         }
-        self
     }
 }
 

@@ -9,7 +9,7 @@ use core::fmt;
 use core::num::NonZeroU64;
 use iommu_wire::smmuv3::pte::Granule;
 use iommu_wire::smmuv3::tables::{StreamConfig, StreamWord0, StreamWord1, StreamWord2};
-use iopf::{Access, Gpa, Pasid};
+use iopf::{Access, Dma, Gpa, Pasid};
 
 /// A top table: where it lies, how wide its input is, and of what format it is; or none.
 ///
@@ -384,7 +384,7 @@ impl Space {
 
     /// Puts in what the tables say of a fault.
     #[cold]
-    pub(super) fn gate(&self, failure: Failure) -> Failure {
+    pub(super) fn gate(&self, failure: &mut Failure) {
         // Without a context descriptor there is no such fault.
         let none = Faults {
             record: true,
@@ -392,7 +392,19 @@ impl Space {
             abort: true,
         };
         let first = self.context.as_ref().map_or(none, Context::faults);
-        failure.gated(first, self.stream.faults())
+        failure.gate(first, self.stream.faults());
+    }
+
+    /// The failure that a walk left behind, with what the tables say of it. Put together where it goes: a
+    /// copy of what was just written waits for it.
+    #[cold]
+    pub(super) fn failed(&self, dma: &Dma, left: Option<&crate::Failure<Cause>>) -> Failure {
+        // A walk that stops leaves one.
+        let nothing = crate::Failure::new(Cause::StreamAborts);
+        let detail = self.detail(dma.access, dma.pasid);
+        let mut failure = left.unwrap_or(&nothing).detailed(detail);
+        self.gate(&mut failure);
+        failure
     }
 
     /// The top second-stage table and its number of levels; `None` where stage 2 does not translate.

@@ -151,10 +151,9 @@ pub fn walk<M: TableMem, R: Recorder>(
     }
     let ask = Ask::new(space, dma);
     let input = dma.addr.0;
-    // Each on its own: brought together, the results would go through memory.
     let second = space.stream.second;
-    let result = match &space.context {
-        None if second.is_none() => return bypass(unit, space, dma),
+    match &space.context {
+        None if second.is_none() => bypass(unit, space, dma),
         None => {
             if input >> unit.output_bits() != 0 {
                 return Err(refuse(&space.stream, dma, Cause::InputSize));
@@ -162,38 +161,34 @@ pub fn walk<M: TableMem, R: Recorder>(
             let regime = Regime::new(second, second, space.stream.word2);
             let mut walker = walker(&regime, mem, ask, input, updates, recorder);
             match walker.second(second) {
-                Ok(translation) => return Ok(Outcome::Memory(translation)),
-                Err(Stop) => walker.trip.failure.take(),
+                Ok(translation) => Ok(Outcome::Memory(translation)),
+                Err(Stop) => Err(space.failed(dma, walker.trip.failure.as_ref())),
             }
         }
         Some(context) => {
             let (first, input) = match range(context, input, ask.privileged()) {
                 Ok(found) => found,
-                Err(cause) => return Err(space.gate(refuse(&space.stream, dma, cause))),
+                Err(cause) => {
+                    let mut failure = refuse(&space.stream, dma, cause);
+                    space.gate(&mut failure);
+                    return Err(failure);
+                }
             };
             let regime = Regime::new(first, second, space.stream.word2);
             let mut walker = walker(&regime, mem, ask, input, updates, recorder);
             if second.is_none() {
                 match walker.first(first, context.switches()) {
-                    Ok(translation) => return Ok(Outcome::Memory(translation)),
-                    Err(Stop) => walker.trip.failure.take(),
+                    Ok(translation) => Ok(Outcome::Memory(translation)),
+                    Err(Stop) => Err(space.failed(dma, walker.trip.failure.as_ref())),
                 }
             } else {
                 match walker.both(first, context.switches(), second) {
-                    Ok(translation) => return Ok(Outcome::Memory(translation)),
-                    Err(Stop) => walker.trip.failure.take(),
+                    Ok(translation) => Ok(Outcome::Memory(translation)),
+                    Err(Stop) => Err(space.failed(dma, walker.trip.failure.as_ref())),
                 }
             }
         }
-    };
-    Err(failed(space, dma, result))
-}
-
-/// The failure that a walk left behind.
-#[cold]
-fn failed(space: &Space, dma: &Dma, left: Option<crate::Failure<Cause>>) -> Failure {
-    let failure = left.unwrap_or(crate::Failure::new(Cause::StreamAborts));
-    space.gate(failure.detailed(space.detail(dma.access, dma.pasid)))
+    }
 }
 
 /// No stage translates: the address is left as it is.

@@ -257,6 +257,22 @@ fn a_fault_for_which_there_is_no_place_ends_as_if_it_had_not_to_stall() {
 }
 
 #[test]
+fn a_fault_for_which_there_is_no_place_is_ignored_where_the_context_has_it_so() {
+    let rig = stalling(Config {
+        stalls: 1,
+        ..Config::default()
+    });
+    rig.put(CONTEXTS, rig.get(CONTEXTS) & !A);
+    rig.submit(&[CFGI_STE]);
+    assert_eq!(read(&rig, NOWHERE), stalled(0, NOWHERE));
+    let ignored = Blocked {
+        at: Iova(NOWHERE),
+        end: Ending::Ignored,
+    };
+    assert_eq!(read(&rig, NOWHERE), ignored);
+}
+
+#[test]
 fn a_retry_of_what_was_mapped_meanwhile_is_served() {
     let rig = stalling(Config::default());
     assert_eq!(read(&rig, NOWHERE), stalled(0, NOWHERE));

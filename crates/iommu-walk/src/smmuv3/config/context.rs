@@ -7,7 +7,7 @@ use crate::format::Stop;
 use crate::smmuv3::Failure;
 use crate::smmuv3::cause::{Cause, Class};
 use crate::smmuv3::formats;
-use crate::smmuv3::space::{Context, Space, Stream, Switches, Top, aligned, detail};
+use crate::smmuv3::space::{Context, Space, Stream, Switches, Top, aligned};
 use crate::smmuv3::stage::Regime;
 use crate::smmuv3::unit::{StallModel, Unit};
 use crate::stage::{Lower, Trip};
@@ -100,13 +100,11 @@ impl<M: TableMem, R: Recorder> Reader<'_, M, R> {
         };
         let lower = trip.lower(second.table());
         reach(&mut trip, &lower, addr).map_err(|Stop| {
-            let left = trip.failure.take();
-            let failure = left.unwrap_or(crate::Failure::new(Cause::ContextIpaInvalid));
             let space = Space {
                 stream: *self.stream,
                 context: None,
             };
-            space.gate(failure.detailed(detail(self.stream, self.dma.access, self.dma.pasid)))
+            space.failed(self.dma, trip.failure.as_ref())
         })
     }
 
