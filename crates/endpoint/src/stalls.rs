@@ -45,13 +45,16 @@ impl<T> Stalls<T> {
         }
     }
 
-    /// What waited for `tag`.
-    pub(crate) fn resume(&mut self, tag: StallTag, how: Resume) -> Option<T> {
+    /// What waited for `tag`. `under_way`: a call may be about to return with it; if none is, the access
+    /// was somebody else's, who sent it in this function's name.
+    pub(crate) fn resume(&mut self, tag: StallTag, how: Resume, under_way: bool) -> Option<T> {
         match self.held.remove(&tag) {
             Some(Held::Waiting(what)) => Some(what),
             Some(Held::Abandoned) => None,
             Some(Held::Early(_)) | None => {
-                self.held.insert(tag, Held::Early(how));
+                if under_way {
+                    self.held.insert(tag, Held::Early(how));
+                }
                 None
             }
         }

@@ -40,7 +40,8 @@ impl Queue {
             Resume::Ignore => 2,
         };
         self.stats.resumed[slot] += 1;
-        if let Some(stalled) = self.stalls.resume(tag, how) {
+        let under_way = !self.running.is_empty();
+        if let Some(stalled) = self.stalls.resume(tag, how, under_way) {
             self.let_go(stalled, how);
         }
     }
