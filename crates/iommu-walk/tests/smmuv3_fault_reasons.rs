@@ -609,6 +609,8 @@ fn event_12_access_flag_of_a_context_descriptors_page() {
 fn event_13_context_descriptor_that_may_not_be_read() {
     let bed = Bed::nested().take(CD_LEAF2, 0x40);
     of_context(&bed, Cause::ContextIpaDenied, 0x13);
+    // Entries that point to tables grant nothing, and are not to blame.
+    assert_eq!(bed.failure(&read()).entry_addr, Some(Gpa(CD_LEAF2)));
 }
 
 /// A "S2PTW".
@@ -1069,6 +1071,7 @@ fn event_12_access_flag_of_a_stage_1_tables_page() {
 fn event_13_stage_1_table_that_may_not_be_read() {
     let bed = Bed::nested().take(TABLE_LEAF2, 0x40);
     of_table(&bed, Cause::TableIpaReadDenied, 0x13);
+    assert_eq!(bed.failure(&read()).entry_addr, Some(Gpa(TABLE_LEAF2)));
 }
 
 /// A F_PERMISSION, `TTRnW`: "HTTU updates a stage 1 Access flag".
