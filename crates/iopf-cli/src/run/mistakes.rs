@@ -109,6 +109,39 @@ pub(crate) struct Case<X: Spoilt> {
     expect: Expect<X::Told>,
 }
 
+/// A mistake of which the guest must find one record.
+const fn case<X: Spoilt>(
+    name: &'static str,
+    start: X::Start,
+    record: X::Told,
+    shot: Shot,
+    spoil: fn(&Lab<X>) -> TestResult<()>,
+) -> Case<X> {
+    Case {
+        name,
+        start,
+        spoil,
+        shot,
+        expect: Expect::Record(record),
+    }
+}
+
+/// A mistake of which the guest must find no record; the device gets an error all the same.
+const fn quiet<X: Spoilt>(
+    name: &'static str,
+    start: X::Start,
+    shot: Shot,
+    spoil: fn(&Lab<X>) -> TestResult<()>,
+) -> Case<X> {
+    Case {
+        name,
+        start,
+        spoil,
+        shot,
+        expect: Expect::Nothing,
+    }
+}
+
 /// A case that does not fit the table.
 type Special = fn() -> TestResult<Mistake>;
 

@@ -10,7 +10,7 @@ mod nested;
 mod special;
 
 use super::{
-    Case, DOMAIN, Expect, FIRST, Lab, READ_ONLY, Shot, Special, Spoilt, WRITABLE, outcome,
+    Case, DOMAIN, FIRST, Lab, READ_ONLY, Shot, Special, Spoilt, WRITABLE, case, outcome, quiet,
 };
 use crate::run::arch::Scripted;
 use crate::run::machine::{Machine, TestResult};
@@ -102,38 +102,6 @@ impl Event {
 
 fn words(code: u8, flags: u16) -> String {
     format!("{} flags {flags:#06x}", Amdvi::name(code))
-}
-
-const fn case(
-    name: &'static str,
-    start: Start,
-    event: Event,
-    shot: Shot,
-    spoil: fn(&Lab<Amdvi>) -> TestResult<()>,
-) -> Case<Amdvi> {
-    Case {
-        name,
-        start,
-        spoil,
-        shot,
-        expect: Expect::Record(event),
-    }
-}
-
-/// The guest must find nothing in its log; the device gets an error all the same.
-const fn quiet(
-    name: &'static str,
-    start: Start,
-    shot: Shot,
-    spoil: fn(&Lab<Amdvi>) -> TestResult<()>,
-) -> Case<Amdvi> {
-    Case {
-        name,
-        start,
-        spoil,
-        shot,
-        expect: Expect::Nothing,
-    }
 }
 
 fn nothing(_: &Lab<Amdvi>) -> TestResult<()> {

@@ -13,7 +13,8 @@ mod special;
 mod stalls;
 
 use super::{
-    Act, Case, Expect, FIRST, Lab, NOWHERE, READ_ONLY, Shot, Special, Spoilt, WRITABLE, outcome,
+    Act, Case, FIRST, Lab, NOWHERE, READ_ONLY, Shot, Special, Spoilt, WRITABLE, case, outcome,
+    quiet,
 };
 use crate::run::arch::Scripted;
 use crate::run::machine::{Machine, TestResult};
@@ -223,38 +224,6 @@ fn words(id: u8, second: u64) -> String {
         _ => "IN",
     };
     format!("{name} stage {stage} class {class}")
-}
-
-const fn case(
-    name: &'static str,
-    start: Start,
-    event: Event,
-    shot: Shot,
-    spoil: fn(&Lab<Smmuv3>) -> TestResult<()>,
-) -> Case<Smmuv3> {
-    Case {
-        name,
-        start,
-        spoil,
-        shot,
-        expect: Expect::Record(event),
-    }
-}
-
-/// The guest must find nothing in its queue; the device gets an error all the same.
-const fn quiet(
-    name: &'static str,
-    start: Start,
-    shot: Shot,
-    spoil: fn(&Lab<Smmuv3>) -> TestResult<()>,
-) -> Case<Smmuv3> {
-    Case {
-        name,
-        start,
-        spoil,
-        shot,
-        expect: Expect::Nothing,
-    }
 }
 
 fn nothing(_: &Lab<Smmuv3>) -> TestResult<()> {

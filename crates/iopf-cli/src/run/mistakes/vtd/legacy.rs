@@ -6,7 +6,7 @@
 
 use super::{DEVICE, Mode};
 use crate::run::mistakes::{
-    Act, Case, DOMAIN, Expect, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
+    self, Act, Case, DOMAIN, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
 };
 use endpoint::Via;
 use iopf::{Gpa, Iova};
@@ -21,13 +21,7 @@ const fn case(
     shot: Shot,
     spoil: fn(&Lab<Vtd>) -> TestResult<()>,
 ) -> Case<Vtd> {
-    Case {
-        name,
-        start: Mode::Legacy,
-        spoil,
-        shot,
-        expect: Expect::Record(code),
-    }
+    mistakes::case(name, Mode::Legacy, code, shot, spoil)
 }
 
 const READ: Shot = Shot::new(Act::Read, WRITABLE);

@@ -6,7 +6,7 @@
 
 use super::{DEVICE, Mode, SECOND};
 use crate::run::mistakes::{
-    Act, Case, DOMAIN, Expect, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
+    self, Act, Case, DOMAIN, FIRST, Lab, NOTHING, NOWHERE, READ_ONLY, Shot, TestResult, WRITABLE,
 };
 use endpoint::Via;
 use iopf::{Gpa, Iova, Pasid};
@@ -23,13 +23,7 @@ const fn case(
     shot: Shot,
     spoil: fn(&Lab<Vtd>) -> TestResult<()>,
 ) -> Case<Vtd> {
-    Case {
-        name,
-        start: Mode::Scalable,
-        spoil,
-        shot,
-        expect: Expect::Record(code),
-    }
+    mistakes::case(name, Mode::Scalable, code, shot, spoil)
 }
 
 /// The guest must find nothing in its records; the device gets an error all the same.
@@ -38,13 +32,7 @@ const fn quiet(
     shot: Shot,
     spoil: fn(&Lab<Vtd>) -> TestResult<()>,
 ) -> Case<Vtd> {
-    Case {
-        name,
-        start: Mode::Scalable,
-        spoil,
-        shot,
-        expect: Expect::Nothing,
-    }
+    mistakes::quiet(name, Mode::Scalable, shot, spoil)
 }
 
 const READ: Shot = Shot::new(Act::Read, WRITABLE).pasid(FIRST);
