@@ -222,7 +222,9 @@ impl Iotlb {
     #[cold]
     pub fn cut(&self, shift: u8) {
         // As for the sizes in `insert`.
-        self.cut.fetch_max(shift, SeqCst);
+        if self.cut.load(SeqCst) < shift {
+            self.cut.fetch_max(shift, SeqCst);
+        }
     }
 
     /// Forgets the translations that `scope` covers. On return no look-up that starts finds any of
